@@ -1,0 +1,187 @@
+"""The verbs that only ask: what there is, what happened, what would be done."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import trio
+
+from orchestrator import __version__
+from orchestrator.api import orders, show
+from orchestrator.api.follow import described, follow
+from orchestrator.api.session import Gone, Session
+from orchestrator.api.stacks import Stacks
+from orchestrator.engines.local import clock, records
+from orchestrator.model import codec
+from orchestrator.model.desired import Desired
+from orchestrator.model.observation import Container, Observation
+from orchestrator.model.stack import Stack
+from orchestrator.planner.plan import plan as decide
+from orchestrator.planner.rehearse import rehearse
+from orchestrator.reconciler.history import Event
+
+
+async def ping(session: Session, stacks: Stacks, _request: dict[str, Any]) -> None:
+    await session.end({"version": __version__, "pid": os.getpid(), "keeper_pid": stacks.machine.keeper.pid})
+
+
+async def ps(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    supervised = stacks.get(request["stack"])
+    if supervised is None:
+        await session.end([])
+        return
+    view, now = supervised.loop.view, clock.now()
+    waits = {wait.target: wait.because for wait in view.plan.waits} if view else {}
+    live = sorted(
+        stacks.machine.table.of_stack(supervised.name),
+        key=lambda live: (live.container.service, live.container.slot),
+    )
+    await session.end(
+        [show.container_row(one.container, supervised.loop.desired, waits, now) for one in live]
+    )
+
+
+async def ls(session: Session, stacks: Stacks, _request: dict[str, Any]) -> None:
+    rows = [
+        show.stack_row(
+            supervised.loop.desired,
+            [live.container for live in stacks.machine.table.of_stack(supervised.name)],
+        )
+        for supervised in stacks
+    ]
+    await session.end(sorted(rows, key=lambda row: str(row["name"])))
+
+
+async def stack(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    supervised = stacks.get(request["stack"])
+    found = codec.encode(supervised.loop.desired.stack) if supervised else None
+    await session.end({"stack": found})
+
+
+async def image_users(session: Session, stacks: Stacks, _request: dict[str, Any]) -> None:
+    await session.end(await trio.to_thread.run_sync(records.image_users, stacks.machine.places.stacks))
+
+
+async def plan(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    """What `up` (or `down`) would do from here: the planner, rehearsed against the effect model."""
+    wanted = codec.decode(Stack, request["stack"])
+    supervised = stacks.get(wanted.name)
+    previous = supervised.loop.desired if supervised else None
+    if request.get("down"):
+        desired = orders.down(
+            previous or Desired(stack=wanted), remove_volumes=False, remove_orphans=False, timeout=None
+        )
+    else:
+        options = orders.UpOptions(
+            services=tuple(request.get("services", ())),
+            force_recreate=bool(request.get("force_recreate")),
+            no_recreate=bool(request.get("no_recreate")),
+            no_deps=bool(request.get("no_deps")),
+            remove_orphans=bool(request.get("remove_orphans")),
+        )
+        desired = orders.up(previous, wanted, options)
+    engine = stacks.machine.look(desired.stack)
+    observation = await engine.observe()
+    await session.end(_rehearsed(desired, observation))
+
+
+def _rehearsed(desired: Desired, observation: Observation) -> dict[str, Any]:
+    lines = rehearse(desired, observation, observation.at)
+    first = decide(desired, observation, observation.at, {})
+    return {
+        "lines": [
+            {"at": round(line.at, 2), "target": line.target, "verb": line.verb, "because": line.because}
+            for line in lines
+            if line.verb != "refuse"
+        ],
+        "waits": [
+            {"target": line.target, "because": line.because, "failed": True}
+            for line in lines
+            if line.verb == "refuse"
+        ],
+        "warnings": list(first.warnings),
+    }
+
+
+async def logs(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    """Where the logs are; with "follow" also when they grow, until the client goes."""
+    name, machine = request["stack"], stacks.machine
+    services = set(request.get("services") or ())
+    supervised = stacks.get(name)
+    if supervised is not None:
+        orders.demand(supervised.loop.desired.stack, services)
+
+    def wanted(container: Container) -> bool:
+        if services:
+            return container.service in services
+        return not container.definition.oneoff
+
+    channel = machine.table.feed.follow()
+    try:
+        for live in sorted(machine.table.of_stack(name), key=lambda live: live.container.name):
+            if wanted(live.container):
+                await session.send(described(machine, live.container))
+        if request.get("follow"):
+            await _until_gone(session, stacks, name, wanted, channel)
+    finally:
+        channel.close()
+    await session.end()
+
+
+async def _until_gone(
+    session: Session, stacks: Stacks, name: str, wanted: Any, channel: trio.MemoryReceiveChannel[Any]
+) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            try:
+                while True:
+                    await session.receive()
+            except Gone:
+                nursery.cancel_scope.cancel()
+
+        def desired() -> Desired | None:
+            supervised = stacks.get(name)
+            return supervised.loop.desired if supervised else None
+
+        nursery.start_soon(watch)
+        await follow(session, stacks.machine, name, wanted, desired, channel)
+        nursery.cancel_scope.cancel()
+
+
+async def events(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    """The history from memory, then what happens from now on if "follow" is set."""
+    name = request.get("stack")
+    async with stacks.history.follow() as channel:
+        for event in list(stacks.history):
+            if name in (None, event.stack):
+                await session.send(_event_line(event))
+        if request.get("follow"):
+            async with trio.open_nursery() as nursery:
+
+                async def watch() -> None:
+                    try:
+                        while True:
+                            await session.receive()
+                    except Gone:
+                        nursery.cancel_scope.cancel()
+
+                nursery.start_soon(watch)
+                async for event in channel:
+                    if name in (None, event.stack):
+                        await session.send(_event_line(event))
+                nursery.cancel_scope.cancel()
+    await session.end()
+
+
+def _event_line(event: Event) -> dict[str, Any]:
+    return {
+        "event": "action",
+        "stack": event.stack,
+        "time": clock.wall_at(event.at),
+        "target": event.target,
+        "verb": event.verb,
+        "because": event.because,
+        "outcome": event.outcome,
+    }

@@ -1,0 +1,362 @@
+"""The verbs that change what is wanted and then tell the client how the machine gets there."""
+
+from __future__ import annotations
+
+import math
+import signal as signals
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import trio
+
+from orchestrator.api import orders
+from orchestrator.api.session import Gone, Session
+from orchestrator.api.stacks import Change, Stacks, Supervised
+from orchestrator.engines.local import clock
+from orchestrator.model import codec
+from orchestrator.model.action import SignalContainer
+from orchestrator.model.desired import Desired, Wanted
+from orchestrator.model.errors import ExitCode, UserError
+from orchestrator.model.observation import State
+from orchestrator.model.stack import Stack
+from orchestrator.planner.progress import Verdict, progress
+from orchestrator.reconciler.history import Event
+from orchestrator.reconciler.loop import View
+
+Goal = Literal["started", "ready", "stopped", "gone", "forgotten"]
+
+OUTCOMES = {"ok": "done", "failed": "failed", "begun": "begin"}
+
+
+# --- the verbs ---------------------------------------------------------------------------------------
+
+
+async def up(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    stack = codec.decode(Stack, request["stack"])
+    options = orders.UpOptions(
+        services=tuple(request.get("services", ())),
+        wanted=Wanted(request.get("wanted", "running")),
+        force_recreate=bool(request.get("force_recreate")),
+        no_recreate=bool(request.get("no_recreate")),
+        no_deps=bool(request.get("no_deps")),
+        remove_orphans=bool(request.get("remove_orphans")),
+        timeout=request.get("timeout"),
+    )
+    named = options.services or [name for name, service in stack.services.items() if not service.oneoff]
+    targets = named if options.no_deps else orders.with_dependencies(stack, named)
+    await converge(
+        session,
+        stacks,
+        stack.name,
+        lambda previous: orders.up(previous, stack, options),
+        targets,
+        goal="ready" if request.get("wait") else "started",
+        timeout=request.get("wait_timeout"),
+    )
+
+
+async def down(session: Session, stacks: Stacks, request: dict[str, Any]) -> Verdict:
+    """Everything but the last message, which is the supervisor's: it may leave with this stack."""
+    name = request["stack"]
+    supervised = stacks.get(name)
+    if supervised is None:
+        return Verdict(done=True)
+
+    def change(previous: Desired | None) -> Desired:
+        return orders.down(
+            _existing(previous, name),
+            remove_volumes=bool(request.get("remove_volumes")),
+            remove_orphans=bool(request.get("remove_orphans")),
+            timeout=request.get("timeout"),
+        )
+
+    return await converge(session, stacks, name, change, (), goal="forgotten", end=False)
+
+
+async def start(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    name, services = request["stack"], request.get("services", [])
+    supervised = _known(stacks, name)
+    observed = await supervised.engine.observe()
+    made = {container.service for container in observed.containers}
+    orders.demand(supervised.loop.desired.stack, services)
+    for service in services:
+        if service not in made:
+            raise UserError(f"service {service} has no container to start", hint="`pystack up` creates it")
+    chosen = services or sorted(made & set(supervised.loop.desired.stack.services))
+    await converge(
+        session, stacks, name, lambda previous: orders.start(_existing(previous, name), chosen), chosen
+    )
+
+
+async def stop(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    name, services = request["stack"], request.get("services", [])
+    _known(stacks, name)
+    timeout = request.get("timeout")
+    await converge(
+        session,
+        stacks,
+        name,
+        lambda previous: orders.stop(_existing(previous, name), services, timeout),
+        services,
+        goal="stopped",
+    )
+
+
+async def remove(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    """`rm`: containers that do not run; with "stop", the others too."""
+    name = request["stack"]
+    supervised = _known(stacks, name)
+    orders.demand(supervised.loop.desired.stack, request.get("services", []))
+    observed = await supervised.engine.observe()
+    idle = {
+        container.service
+        for container in observed.containers
+        if container.state is not State.RUNNING and not container.definition.oneoff
+    }
+    busy = {container.service for container in observed.containers if container.state is State.RUNNING}
+    chosen = set(request.get("services") or supervised.loop.desired.stack.services)
+    services = sorted(chosen & ((idle | busy) if request.get("stop") else idle - busy))
+    if not services:
+        await session.end({"removed": []})
+        return
+    await converge(
+        session,
+        stacks,
+        name,
+        lambda previous: orders.remove(_existing(previous, name), services),
+        services,
+        goal="gone",
+    )
+
+
+async def restart(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    name, services = request["stack"], request.get("services", [])
+    supervised = _known(stacks, name)
+
+    def change(previous: Desired | None) -> Desired:
+        return orders.restart(
+            _existing(previous, name),
+            services,
+            timeout=request.get("timeout"),
+            no_deps=bool(request.get("no_deps")),
+        )
+
+    chosen = services or [n for n, s in supervised.loop.desired.stack.services.items() if not s.oneoff]
+    await converge(session, stacks, name, change, chosen)
+
+
+async def kill(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    """A signal to every running container, at once and in no order. SIGKILL and the like end a run for good."""
+    name, services = request["stack"], request.get("services", [])
+    supervised = _known(stacks, name)
+    orders.demand(supervised.loop.desired.stack, services)
+    number = signal_number(request.get("signal") or "SIGKILL")
+    observed = await supervised.engine.observe()
+    running = [
+        container
+        for container in observed.containers
+        if container.state is State.RUNNING and (not services or container.service in services)
+    ]
+    async with trio.open_nursery() as nursery:
+        for container in running:
+            action = SignalContainer(
+                id=container.id,
+                name=container.name,
+                signal=number,
+                stopping=number == signals.SIGKILL,
+                by="user",
+                because="kill",
+            )
+            nursery.start_soon(supervised.engine.apply, action)
+    await session.end({"killed": [container.name for container in running]})
+
+
+def signal_number(text: str) -> int:
+    """A signal's number from "SIGHUP", "HUP" or "1" (signal(7)). Raises UserError."""
+    word = str(text).upper()
+    if word.isdigit() and 1 <= int(word) <= 64:
+        return int(word)
+    for name in (word, f"SIG{word}"):
+        if name in signals.Signals.__members__:
+            return int(signals.Signals[name])
+    raise UserError(f"{text!r} is no signal", hint="such as SIGTERM, HUP or 9")
+
+
+# --- how they get there ------------------------------------------------------------------------------
+
+
+async def converge(
+    session: Session,
+    stacks: Stacks,
+    name: str,
+    change: Change,
+    services: Iterable[str],
+    *,
+    goal: Goal = "started",
+    timeout: float | None = None,
+    end: bool = True,
+) -> Verdict:
+    """Apply `change`, tell what happens, and end when the plan's progress has a verdict.
+
+    `goal` names the verdict (see planner.progress); "forgotten" is "gone" for the whole stack. `timeout`:
+    seconds until it is given up.
+    """
+    began = clock.now()
+    telling = Telling(session, name, began)
+    async with stacks.history.follow() as events:
+        supervised, revision = await stacks.want(name, change)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(telling.events, events)
+            nursery.start_soon(_watch_client, session, nursery.cancel_scope)
+            verdict = await _verdict(supervised, revision, tuple(services), goal, timeout, telling)
+            await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    if nursery.cancel_scope.cancelled_caught and telling.client_gone:
+        raise Gone
+    while True:
+        try:
+            await telling.event(events.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            break
+    if end:
+        await session.end(exit_code=verdict.exit_code, error="\n".join(verdict.failures))
+    return verdict
+
+
+async def _watch_client(session: Session, scope: trio.CancelScope) -> None:
+    """A client that goes away stops nothing, but needs no more telling."""
+    try:
+        while True:
+            await session.receive()
+    except Gone:
+        scope.cancel()
+
+
+class Telling:
+    """Turns events and waits of one stack into lines for one client."""
+
+    def __init__(self, session: Session, stack: str, began: float) -> None:
+        self._session = session
+        self._stack = stack
+        self._began = began
+        self._waits: dict[str, str] = {}
+        self._warned: set[str] = set()
+        self.client_gone = False
+
+    async def events(self, events: trio.MemoryReceiveChannel[Event]) -> None:
+        async for event in events:
+            await self.event(event)
+
+    async def event(self, event: Event) -> None:
+        if event.stack != self._stack or event.outcome not in OUTCOMES or event.at < self._began:
+            return
+        failed = event.outcome == "failed"
+        await self._send(
+            {
+                "event": "action",
+                "at": round(event.at - self._began, 4),
+                "target": event.target,
+                "verb": event.verb,
+                "because": event.because,
+                "outcome": OUTCOMES[event.outcome],
+                "error": event.because if failed else None,
+            }
+        )
+
+    async def view(self, view: View) -> None:
+        for wait in view.plan.waits:
+            if self._waits.get(wait.target) != wait.because:
+                self._waits[wait.target] = wait.because
+                line = {
+                    "event": "wait",
+                    "target": wait.target,
+                    "because": wait.because,
+                    "failed": wait.failed,
+                }
+                await self._send(line)
+        for warning in view.plan.warnings:
+            if warning not in self._warned:
+                self._warned.add(warning)
+                await self._send({"event": "warning", "message": warning})
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        try:
+            await self._session.send(message)
+        except Gone:
+            self.client_gone = True
+            raise
+
+
+async def _verdict(
+    supervised: Supervised,
+    revision: int,
+    services: tuple[str, ...],
+    goal: Goal,
+    timeout: float | None,
+    telling: Telling,
+) -> Verdict:
+    last = -1
+
+    def newer(view: View) -> View | None:
+        return view if view.number > last else None
+
+    with trio.move_on_after(math.inf if timeout is None else timeout):
+        while True:
+            view = await _next_or_gone(supervised, newer, revision)
+            if view is None:
+                return Verdict(done=True)
+            last = view.number
+            await telling.view(view)
+            verdict = _judge(view, goal, services)
+            if verdict.done and (goal != "forgotten" or verdict.failures):
+                return verdict
+    return Verdict(
+        done=True, exit_code=int(ExitCode.FAILED), failures=(f"application not healthy after {timeout:g}s",)
+    )
+
+
+def _judge(view: View, goal: Goal, services: tuple[str, ...]) -> Verdict:
+    found = progress(view.desired, view.observation, view.plan, services or None)
+    match goal:
+        case "started":
+            return found.started
+        case "ready":
+            return found.ready
+        case "stopped":
+            return found.stopped
+        case "gone" | "forgotten":
+            return found.gone
+
+
+async def _next_or_gone(
+    supervised: Supervised, newer: Callable[[View], View | None], revision: int
+) -> View | None:
+    """The next view; None when nothing is left of the stack."""
+    found: list[View] = []
+
+    async with trio.open_nursery() as nursery:
+
+        async def look() -> None:
+            found.append(await supervised.loop.until(newer, revision=revision))
+            nursery.cancel_scope.cancel()
+
+        async def gone() -> None:
+            await supervised.gone.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(look)
+        nursery.start_soon(gone)
+    return None if supervised.gone.is_set() else found[0]
+
+
+def _known(stacks: Stacks, name: str) -> Supervised:
+    supervised = stacks.get(name)
+    if supervised is None:
+        raise UserError(f"no stack {name} is up", hint="`pystack ls` lists stacks, `pystack up` starts one")
+    return supervised
+
+
+def _existing(previous: Desired | None, name: str) -> Desired:
+    if previous is None:
+        raise UserError(f"no stack {name} is up")
+    return previous

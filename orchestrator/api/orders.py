@@ -1,0 +1,195 @@
+"""What each command makes of a Desired: pure functions. There is no other way to change what is wanted.
+
+Counters only grow: an order that is given twice is carried out twice, one that was interrupted, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from orchestrator.model.desired import Desired, Intent, Wanted
+from orchestrator.model.errors import UserError
+from orchestrator.model.stack import Network, OfService, Service, Stack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpOptions:
+    """The flags of `up` that change what is wanted."""
+
+    services: tuple[str, ...] = ()
+    wanted: Wanted = Wanted.RUNNING
+    force_recreate: bool = False
+    no_recreate: bool = False
+    no_deps: bool = False
+    remove_orphans: bool = False
+    timeout: float | None = None
+
+
+def needed(service: Service) -> set[str]:
+    """The services it can't start without, implied ones included."""
+    names = {dependency.service for dependency in service.depends_on}
+    for sharing in (service.network_mode, service.pid, service.ipc, service.uts):
+        if isinstance(sharing, OfService):
+            names.add(sharing.service)
+    return names
+
+
+def with_dependencies(stack: Stack, names: Iterable[str]) -> list[str]:
+    """`names` and everything they need, in no particular order."""
+    found: dict[str, None] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name in stack.services:
+            found[name] = None
+            waiting += needed(stack.services[name])
+    return list(found)
+
+
+def demand(stack: Stack, names: Iterable[str]) -> None:
+    """Raises UserError for a name that is no service of the stack."""
+    for name in names:
+        if name not in stack.services:
+            known = ", ".join(sorted(n for n, s in stack.services.items() if not s.oneoff)) or "none"
+            raise UserError(f"no such service: {name}", hint=f"services of stack {stack.name}: {known}")
+
+
+def up(previous: Desired | None, stack: Stack, options: UpOptions) -> Desired:
+    """The stack as the file says now. Services that were not asked for keep their old definition."""
+    demand(stack, options.services)
+    named = set(options.services) or {name for name, service in stack.services.items() if not service.oneoff}
+    targets = named if options.no_deps else set(with_dependencies(stack, named))
+    before = previous.intents if previous is not None else {}
+    merged = _merge(previous, stack, targets)
+    intents = {name: intent for name, intent in before.items() if name in merged.services}
+    for name in targets:
+        old = intents.get(name, Intent())
+        intents[name] = Intent(
+            wanted=options.wanted,
+            turn=old.turn + 1 if options.wanted is Wanted.RUNNING else old.turn,
+            restart_turn=old.restart_turn,
+            generation=old.generation + int(options.force_recreate and name in named),
+            keep_stale=options.no_recreate,
+            stop_timeout=options.timeout,
+            ignore_dependencies=options.no_deps,
+        )
+    return Desired(
+        stack=merged, intents=intents, remove_orphans=options.remove_orphans, stop_timeout=options.timeout
+    )
+
+
+def _merge(previous: Desired | None, stack: Stack, targets: set[str]) -> Stack:
+    """The new file, but with what still belongs to services of before: one-offs, and those not asked for."""
+    if previous is None or previous.down:
+        return stack
+    services = dict(stack.services)
+    for name, service in previous.stack.services.items():
+        kept = name in services and name not in targets and name in previous.intents
+        if service.oneoff or kept:
+            services[name] = service
+    return replace(
+        stack,
+        services=services,
+        networks={**_used(previous.stack.networks, services), **stack.networks},
+        volumes={**previous.stack.volumes, **stack.volumes},
+    )
+
+
+def _used(networks: Mapping[str, Network], services: Mapping[str, Service]) -> dict[str, Network]:
+    used = {attachment.network for service in services.values() for attachment in service.networks}
+    return {key: network for key, network in networks.items() if key in used}
+
+
+def down(previous: Desired, *, remove_volumes: bool, remove_orphans: bool, timeout: float | None) -> Desired:
+    intents = {
+        name: replace(previous.intents.get(name, Intent()), wanted=Wanted.ABSENT, stop_timeout=timeout)
+        for name in previous.stack.services
+    }
+    return replace(
+        previous,
+        intents=intents,
+        down=True,
+        remove_volumes=remove_volumes,
+        remove_orphans=remove_orphans,
+        stop_timeout=timeout,
+    )
+
+
+def stop(previous: Desired, services: Iterable[str], timeout: float | None) -> Desired:
+    return _change(previous, services, wanted=Wanted.STOPPED, stop_timeout=timeout)
+
+
+def remove(previous: Desired, services: Iterable[str]) -> Desired:
+    return _change(previous, services, wanted=Wanted.ABSENT)
+
+
+def start(previous: Desired, services: Iterable[str]) -> Desired:
+    """Containers that have ended run again; those that were never made are not made (`start`)."""
+    names = _chosen(previous, services)
+    intents = dict(previous.intents)
+    for name in names:
+        old = intents.get(name, Intent())
+        intents[name] = replace(old, wanted=Wanted.RUNNING, turn=old.turn + 1)
+    return replace(previous, intents=intents)
+
+
+def restart(previous: Desired, services: Iterable[str], *, timeout: float | None, no_deps: bool) -> Desired:
+    """With them, unless `no_deps`, those that asked for it by `depends_on.restart`."""
+    names = set(_chosen(previous, services))
+    if not no_deps:
+        names |= {
+            name
+            for name, service in previous.stack.services.items()
+            if any(dependency.restart and dependency.service in names for dependency in service.depends_on)
+            and previous.intents.get(name, Intent(wanted=Wanted.ABSENT)).wanted is Wanted.RUNNING
+        }
+    intents = dict(previous.intents)
+    for name in names:
+        old = intents.get(name, Intent())
+        turn = old.turn + 1
+        intents[name] = replace(
+            old, wanted=Wanted.RUNNING, turn=turn, restart_turn=turn, stop_timeout=timeout
+        )
+    return replace(previous, intents=intents)
+
+
+def run(previous: Desired | None, stack: Stack, oneoff: str, *, no_deps: bool) -> Desired:
+    """A one-off service `oneoff` of the stack, after what it needs."""
+    needs = with_dependencies(stack, needed(stack.services[oneoff])) if not no_deps else []
+    missing = [
+        name
+        for name in needs
+        if previous is None
+        or previous.intents.get(name, Intent(wanted=Wanted.ABSENT)).wanted is not Wanted.RUNNING
+    ]
+    base = up(previous, stack, UpOptions(services=(oneoff, *missing), no_deps=True))
+    intents = dict(base.intents)
+    for name in missing:
+        intents[name] = replace(intents[name], ignore_dependencies=False)
+    intents[oneoff] = replace(intents[oneoff], ignore_dependencies=no_deps)
+    return replace(base, intents=intents, remove_orphans=False)
+
+
+def forget_service(previous: Desired, name: str) -> Desired:
+    """After the container of a one-off has gone."""
+    stack = replace(
+        previous.stack, services={key: value for key, value in previous.stack.services.items() if key != name}
+    )
+    intents = {key: value for key, value in previous.intents.items() if key != name}
+    return replace(previous, stack=stack, intents=intents)
+
+
+def _chosen(previous: Desired, services: Iterable[str]) -> list[str]:
+    names = list(services)
+    demand(previous.stack, names)
+    return names or [name for name, service in previous.stack.services.items() if not service.oneoff]
+
+
+def _change(
+    previous: Desired, services: Iterable[str], *, wanted: Wanted, stop_timeout: float | None = None
+) -> Desired:
+    intents = dict(previous.intents)
+    for name in _chosen(previous, services):
+        intents[name] = replace(intents.get(name, Intent()), wanted=wanted, stop_timeout=stop_timeout)
+    return replace(previous, intents=intents)

@@ -1,0 +1,214 @@
+"""The verbs that run a program for a client: `exec` and `run`."""
+
+from __future__ import annotations
+
+import os
+import signal as signals
+from dataclasses import replace
+from typing import Any
+
+import trio
+
+from orchestrator.api import orders
+from orchestrator.api.converging import converge
+from orchestrator.api.follow import described, follow
+from orchestrator.api.session import Gone, Session
+from orchestrator.api.stacks import Stacks
+from orchestrator.engines.local.bundle import exec_process
+from orchestrator.engines.local.execs import Execution
+from orchestrator.engines.local.table import Live
+from orchestrator.kernel import syscalls
+from orchestrator.model import codec
+from orchestrator.model.desired import Desired, Wanted
+from orchestrator.model.errors import UserError
+from orchestrator.model.observation import State
+from orchestrator.model.stack import Stack
+
+
+async def execute(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    """One more process in a running container, on the client's own descriptors or on a new terminal."""
+    live = _running(stacks, request)
+    machine = stacks.machine
+    image = machine.store.config(live.container.image_id) if live.container.image_id else None
+    tty = bool(request.get("tty"))
+    process = exec_process(
+        live.container,
+        image,
+        argv=[str(word) for word in request["command"]],
+        environment_more=request.get("environment") or {},
+        user=request.get("user"),
+        workdir=request.get("workdir"),
+        tty=tty,
+        privileged=bool(request.get("privileged")),
+    )
+    if tty:
+        size = {"height": int(request.get("rows") or 24), "width": int(request.get("columns") or 80)}
+        process["consoleSize"] = size
+    stdio = [] if tty else session.take_fds()
+    try:
+        execution = await machine.execs.begin(live, process, stdio or _nothing(tty))
+    finally:
+        for fd in stdio:
+            os.close(fd)
+    if tty and execution.terminal is not None:
+        await session.send({"event": "terminal"}, [execution.terminal])
+        os.close(execution.terminal)
+    if request.get("detach"):
+        await session.end()
+        return
+    await session.end(exit_code=await _attended(session, execution))
+
+
+def _nothing(tty: bool) -> list[int]:
+    """Three times /dev/null, for a client that sent no descriptors. They are closed with the keeper's copy."""
+    if tty:
+        return []
+    fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    return [fd, fd, fd]
+
+
+def _running(stacks: Stacks, request: dict[str, Any]) -> Live:
+    name, service, index = request["stack"], request["service"], request.get("index")
+    supervised = stacks.get(name)
+    if supervised is None:
+        raise UserError(f"no stack {name} is up")
+    orders.demand(supervised.loop.desired.stack, [service])
+    found = [
+        live
+        for live in stacks.machine.table.of_stack(name)
+        if live.container.service == service and index in (None, live.container.slot)
+    ]
+    running = [live for live in found if live.container.state is State.RUNNING]
+    if not running:
+        which = f"service {service}" + (f" has no running container with index {index}" if index else "")
+        raise UserError(which if index else f"{which} is not running")
+    return min(running, key=lambda live: live.container.slot)
+
+
+async def _attended(session: Session, execution: Execution) -> int:
+    """The exit code; meanwhile signals are passed on, and a client that goes takes the process along."""
+
+    async def listen() -> None:
+        try:
+            while True:
+                message = await session.receive()
+                if "signal" in message:
+                    execution.signal(int(message["signal"]))
+        except Gone:
+            execution.signal(signals.SIGHUP)
+            await trio.sleep(1)
+            execution.kill()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen)
+        code = await execution.wait()
+        nursery.cancel_scope.cancel()
+    return code
+
+
+async def run(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    """A one-off container: started after what it needs, followed to its end, and removed if asked."""
+    stack = codec.decode(Stack, request["stack"])
+    service, keep = request["service"], not request.get("remove")
+    no_deps = bool(request.get("no_deps"))
+    channel = stacks.machine.table.feed.follow()
+    stdin = session.take_fds()
+    stacks.machine.give_stdin(stack.name, service, stdin)
+    try:
+        verdict = await converge(
+            session,
+            stacks,
+            stack.name,
+            lambda previous: orders.run(previous, stack, service, no_deps=no_deps),
+            [service],
+            end=False,
+        )
+        if verdict.exit_code and not _made(stacks, stack.name, service):
+            await session.end(exit_code=verdict.exit_code, error="\n".join(verdict.failures))
+        elif request.get("detach"):
+            await session.end(exit_code=verdict.exit_code, error="\n".join(verdict.failures))
+            return
+        else:
+            await _follow_to_end(session, stacks, stack.name, service, channel)
+    finally:
+        channel.close()
+        stacks.machine.give_stdin(stack.name, service, [])
+        for fd in stdin:
+            os.close(fd)
+        if not keep and not request.get("detach"):
+            with trio.CancelScope(shield=True):
+                await _discard(stacks, stack.name, service)
+
+
+def _made(stacks: Stacks, stack: str, service: str) -> Live | None:
+    live = [one for one in stacks.machine.table.of_stack(stack) if one.container.service == service]
+    return live[0] if live else None
+
+
+async def _follow_to_end(
+    session: Session, stacks: Stacks, stack: str, service: str, channel: trio.MemoryReceiveChannel[Any]
+) -> None:
+    machine = stacks.machine
+    live = _made(stacks, stack, service)
+    if live is None:
+        raise UserError(f"the container of {service} has gone")
+    await session.send(described(machine, live.container))
+    if live.terminal is not None:
+        await session.send({"event": "terminal"}, [live.terminal])
+
+    async def listen(scope: trio.CancelScope) -> None:
+        try:
+            while True:
+                message = await session.receive()
+                if "signal" in message and live.pidfd is not None:
+                    syscalls.pidfd_send_signal(live.pidfd, int(message["signal"]))
+        except Gone:
+            if live.pidfd is not None:
+                syscalls.pidfd_send_signal(live.pidfd, signals.SIGHUP)
+            scope.cancel()
+
+    def desired() -> Desired | None:
+        supervised = stacks.get(stack)
+        return supervised.loop.desired if supervised else None
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen, nursery.cancel_scope)
+        nursery.start_soon(
+            follow, session, machine, stack, lambda one: one.service == service, desired, channel
+        )
+        await live.finished.wait()
+        await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+    ended = live.container.run
+    if ended is None or ended.finished is None:
+        raise Gone
+    code = 255 if ended.exit_code is None else ended.exit_code
+    await session.send({"event": "grown", "id": live.container.id})
+    await session.end(exit_code=code, error=ended.error)
+
+
+async def _discard(stacks: Stacks, stack: str, service: str) -> None:
+    """Take a one-off away: its container, then the service itself."""
+    if stacks.get(stack) is None:
+        return
+
+    def absent(previous: Desired | None) -> Desired:
+        assert previous is not None
+        intents = dict(previous.intents)
+        if service in intents:
+            intents[service] = replace(intents[service], wanted=Wanted.ABSENT, stop_timeout=1.0)
+        return replace(previous, intents=intents)
+
+    supervised, revision = await stacks.want(stack, absent)
+    with trio.move_on_after(30):
+        await supervised.loop.until(
+            lambda view: not any(c.service == service for c in view.observation.containers) or None,
+            revision=revision,
+        )
+    if stacks.get(stack) is not None:
+        await stacks.want(stack, lambda previous: orders.forget_service(_must(previous), service))
+
+
+def _must(previous: Desired | None) -> Desired:
+    assert previous is not None
+    return previous

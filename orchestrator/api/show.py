@@ -1,0 +1,113 @@
+"""Rows for `ps` and `ls`, and the sentences in them: pure functions of what was observed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from orchestrator.model.desired import Desired
+from orchestrator.model.observation import Container, HealthStatus, PublishedPort, Run, State
+from orchestrator.model.stack import DirectoryRoot, HostRoot, ImageRoot, RootFilesystem
+
+_UNITS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400 * 7, "week"), (86400, "day"), (3600, "hour"))
+
+
+def elapsed(seconds: float) -> str:
+    """In docker's words: "Less than a second", "3 seconds", "About an hour", "2 days"."""
+    if seconds < 1:
+        return "Less than a second"
+    if seconds < 60:
+        return "1 second" if int(seconds) == 1 else f"{int(seconds)} seconds"
+    if seconds < 3600:
+        minutes = int(seconds // 60)
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    for size, word in _UNITS:
+        count = int(seconds // size)
+        if count >= 2 or (count and word in ("day", "hour")):
+            return ("About an hour" if word == "hour" else f"1 {word}") if count == 1 else f"{count} {word}s"
+    return "1 hour"
+
+
+def status(container: Container, now: float) -> str:
+    """What `ps` says of a container's state."""
+    run = container.run
+    if run is None:
+        return "Created"
+    if run.finished is not None:
+        return _ended(run, now)
+    words = f"Up {elapsed(now - run.started)}"
+    if run.stopping is not None:
+        return f"{words} (stopping)"
+    if run.health is not None:
+        shown = run.health.status
+        return f"{words} (health: starting)" if shown is HealthStatus.STARTING else f"{words} ({shown})"
+    return words
+
+
+def _ended(run: Run, now: float) -> str:
+    ago = elapsed(now - (run.finished or now))
+    if run.error:
+        return f"Failed to start ({run.exit_code}) {ago} ago"
+    code = "unknown" if run.exit_code is None else run.exit_code
+    return f"Exited ({code}){' OOM killed' if run.oom_killed else ''} {ago} ago"
+
+
+def root_name(root: RootFilesystem) -> str:
+    match root:
+        case ImageRoot(reference=reference):
+            return reference
+        case HostRoot():
+            return "(host)"
+        case DirectoryRoot(path=path):
+            return path
+
+
+def port_row(port: PublishedPort) -> dict[str, Any]:
+    return {
+        "host_ip": port.host_ip or "0.0.0.0",  # noqa: S104
+        "host_port": port.host_port,
+        "target": port.target,
+        "protocol": port.protocol,
+    }
+
+
+def container_row(
+    container: Container, desired: Desired | None, waits: Mapping[str, str], now: float
+) -> dict[str, Any]:
+    """One row of `ps`. `waits`: target -> why it is not as it should be."""
+    run = container.run
+    known = desired is not None and (
+        container.service in desired.stack.services or container.service in desired.stack.disabled
+    )
+    health = run.health.status.value if run and run.finished is None and run.health else ""
+    return {
+        "id": container.id,
+        "name": container.name,
+        "service": container.service,
+        "slot": container.slot,
+        "oneoff": container.definition.oneoff,
+        "orphan": not known,
+        "image": root_name(container.definition.root),
+        "command": " ".join(
+            (*(container.definition.entrypoint or ()), *(container.definition.command or ()))
+        ),
+        "created": container.created_at,
+        "state": container.state.value,
+        "status": status(container, now),
+        "exit_code": run.exit_code if run and run.finished is not None else None,
+        "health": health,
+        "ports": [port_row(port) for port in container.ports] if container.state is State.RUNNING else [],
+        "expose": list(container.definition.expose),
+        "pid": run.pid if run and run.finished is None else 0,
+        "restarts": run.restarts if run else 0,
+        "addresses": dict(container.addresses),
+        "because": (run.error if run else "") or waits.get(f"container:{container.name}", ""),
+    }
+
+
+def stack_row(desired: Desired, containers: Iterable[Container]) -> dict[str, Any]:
+    """One row of `ls`: `exited(1), running(3)`."""
+    counts = Counter(container.state.value for container in containers)
+    words = ", ".join(f"{state}({count})" for state, count in sorted(counts.items()))
+    return {"name": desired.stack.name, "status": words or "created(0)", "files": list(desired.stack.files)}

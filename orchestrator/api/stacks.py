@@ -1,0 +1,133 @@
+"""The stacks under supervision: for each one what is desired, its engine, and the loop that converges it.
+
+A fault in one stack's loop never touches another's: each runs in a task that is restarted.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import trio
+
+from orchestrator.engines.local import clock, records
+from orchestrator.engines.local.engine import LocalEngine
+from orchestrator.engines.local.machine import Machine
+from orchestrator.model.desired import Desired
+from orchestrator.planner.leaving import finished
+from orchestrator.reconciler.history import History
+from orchestrator.reconciler.loop import Loop, View
+
+RESTART_SECONDS = 1.0
+
+Change = Callable[[Desired | None], Desired]
+
+
+@dataclass(slots=True, eq=False)
+class Supervised:
+    """One stack. `gone` is set when nothing is left of it."""
+
+    name: str
+    engine: LocalEngine
+    loop: Loop
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    gone: trio.Event = field(default_factory=trio.Event)
+
+
+class Stacks:
+    """All stacks of a state root. Everything here belongs to the trio thread."""
+
+    def __init__(self, machine: Machine, nursery: trio.Nursery) -> None:
+        self.machine = machine
+        self.history = History()
+        self._nursery = nursery
+        self._stacks: dict[str, Supervised] = {}
+        self._ordering = trio.Lock()
+        self.changed = trio.Event()
+
+    def __iter__(self) -> Iterator[Supervised]:
+        return iter(list(self._stacks.values()))
+
+    def get(self, name: str) -> Supervised | None:
+        return self._stacks.get(name)
+
+    def resume(self) -> None:
+        """After our own restart: go on with every stack that is written down."""
+        for desired in records.stacks(self.machine.places.stacks):
+            self._begin(desired)
+
+    async def want(self, name: str, change: Change) -> tuple[Supervised, int]:
+        """Change what is desired of a stack; written down before anybody acts on it.
+
+        Returns the stack and the revision to wait for. Raises what `change` raises, then nothing has changed.
+        """
+        async with self._ordering:
+            supervised = self._stacks.get(name)
+            desired = change(supervised.loop.desired if supervised else None)
+            await trio.to_thread.run_sync(self._write, desired)
+            if supervised is None:
+                supervised = self._begin(desired)
+                return supervised, supervised.loop.revision
+            supervised.engine.watch(desired.stack)
+            return supervised, supervised.loop.want(desired)
+
+    def _write(self, desired: Desired) -> None:
+        path = self.machine.places.desired(desired.stack.name)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        records.write(path, desired, durable=True)
+
+    def _begin(self, desired: Desired) -> Supervised:
+        name = desired.stack.name
+        engine = self.machine.engine(name)
+        engine.watch(desired.stack)
+        loop = Loop(engine, desired, now=clock.now, history=self.history, on_bug=report_bug)
+        supervised = Supervised(name=name, engine=engine, loop=loop)
+        self._stacks[name] = supervised
+        self._nursery.start_soon(self._supervise, supervised)
+        self._ring()
+        return supervised
+
+    async def _supervise(self, supervised: Supervised) -> None:
+        with supervised.scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._run_loop, supervised)
+                while not supervised.gone.is_set():
+                    await supervised.loop.until(_is_finished)
+                    await self._forget(supervised)
+                nursery.cancel_scope.cancel()
+
+    async def _run_loop(self, supervised: Supervised) -> None:
+        while True:
+            try:
+                await supervised.loop.run()
+            except Exception as error:
+                report_bug(error)
+            await trio.sleep(RESTART_SECONDS)
+
+    async def _forget(self, supervised: Supervised) -> None:
+        async with self._ordering:
+            view = supervised.loop.view
+            if view is None or view.revision != supervised.loop.revision or not _is_finished(view):
+                await trio.lowlevel.checkpoint()
+                return
+            self._stacks.pop(supervised.name, None)
+            self.machine.places.desired(supervised.name).unlink(missing_ok=True)
+            self.machine.forget(supervised.name)
+            supervised.gone.set()
+            self._ring()
+
+    def _ring(self) -> None:
+        event, self.changed = self.changed, trio.Event()
+        event.set()
+
+
+def _is_finished(view: View) -> bool:
+    return finished(view.desired, view.observation)
+
+
+def report_bug(error: BaseException) -> None:
+    """A bug goes to the supervisor's log with its traceback; the stack goes on."""
+    traceback.print_exception(error, file=sys.stderr)
+    sys.stderr.flush()

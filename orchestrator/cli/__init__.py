@@ -1,0 +1,21 @@
+"""Commands and rendering; imports lazily.
+
+    table      every command with its options, as data; both parsers are made of it
+    fast       argv -> Call, for everything that needs no explanation
+    full       the same by typer: help, completion, and a sentence for what is wrong
+    scope      what the options before the command select: state root, stack name, the loaded stack
+    peek       the stack's name without parsing YAML; pure
+
+    up attach change one   up and create; its logs; down stop restart ...; run
+    execute terminal copy  exec; raw mode and sizes; bytes between descriptors
+    show events logs       ps ls port version; events; logs
+    check images           config and plan; images load import rmi
+
+    follow record prefix   log files; their lines; names and colours before them
+    progress painter       action events -> lines and frames; painting them on a terminal
+    columns clock          tables and times as text
+    say failure wakeup     output and errors of a command; signals as a descriptor
+
+Doing and rendering are apart: whatever returns text is pure. Does not belong here: deciding (planner),
+the meaning of a stack file (stackfile). Nothing may import at module level what `ps` does not need.
+"""

@@ -1,0 +1,213 @@
+"""The command `logs`, and the sources that `up` and `run` follow as well."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import time
+
+from orchestrator.api import client
+from orchestrator.cli import clock, prefix, record, say
+from orchestrator.cli.follow import LogFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from orchestrator.api.wire import Message
+    from orchestrator.cli.record import Record
+    from orchestrator.cli.scope import Scope
+
+
+class Source:
+    """The log of one container, as the supervisor has announced it."""
+
+    __slots__ = ("_file", "_joiner", "attach", "name", "running", "service", "slot", "tty")
+
+    def __init__(self, event: Message, stack: str) -> None:
+        self.name = prefix.short(str(event["name"]), stack)
+        self.service = str(event["service"])
+        self.slot = int(event.get("slot") or 0)
+        self.tty = bool(event.get("tty"))
+        self.attach = bool(event.get("attach", True))
+        self.running = event.get("state") in ("running", "created")
+        self._file = LogFile(os.path.abspath(str(event["log"])))
+        self._joiner = record.Joiner()
+
+    def history(self, tail: int | None, since: bytes, until: bytes) -> Iterator[Record]:
+        """Whole lines of the past; what is unfinished waits for `added` or `rest`."""
+        records = self._file.history() if tail is None else self._file.tail(tail)
+        for whole in self._lines(records):
+            if whole.time >= since and (not until or whole.time < until):
+                yield whole
+
+    def added(self, since: bytes = b"") -> list[Record]:
+        """Whole lines that have come since the last look."""
+        return [whole for whole in self._lines(self._file.added()) if whole.time >= since]
+
+    def pieces(self, since: bytes = b"") -> list[Record]:
+        """Records as they come, unfinished lines included: for the output of `run`."""
+        return [piece for piece in self._file.added() if piece.time >= since]
+
+    def rest(self, since: bytes = b"") -> list[Record]:
+        """A last line without an end."""
+        return [piece for piece in self._joiner.rest() if piece.time >= since]
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _lines(self, records: Iterable[Record]) -> Iterator[Record]:
+        for piece in records:
+            yield from self._joiner.take(piece)
+
+
+def logs(
+    scope: Scope,
+    *,
+    services: tuple[str, ...],
+    follow: bool,
+    tail: str | None,
+    since: str | None,
+    until: str | None,
+    timestamps: bool,
+    no_log_prefix: bool,
+    no_color: bool,
+    index: int | None,
+) -> int:
+    """Show what the containers of a stack have written, in order of time."""
+    count = tail_count(tail)
+    bounds = (_moment("--since", since), _moment("--until", until))
+    name = scope.name()
+    if client.idle(scope.paths):
+        from orchestrator.cli.show import demand_services
+
+        demand_services(scope, name, services, [])
+        return 0
+    client.ensure_supervisor(scope.paths)
+    request: Message = {"verb": "logs", "stack": name, "services": services, "follow": False}
+    sources: dict[str, Source] = {}
+
+    def wanted(source: Source) -> bool:
+        return (source.attach or bool(services)) and index in (None, source.slot)
+
+    with client.reach(scope.paths, request) as connection:
+        for message in connection.lines():
+            if message.get("event") == "container":
+                sources[message["id"]] = Source(message, name)
+            elif "end" in message:
+                client.outcome(message["end"])
+    view = prefix.View(
+        (source.name for source in sources.values() if wanted(source)),
+        prefix=not no_log_prefix,
+        colour=not no_color and say.colourful(say.STDOUT, scope.ansi),
+        timestamps=timestamps,
+    )
+    shown = [source for source in sources.values() if wanted(source)]
+    _print_history(view, shown, count, *bounds, rest=not follow)
+    if follow:
+        request["follow"] = True
+        with client.reach(scope.paths, request) as connection:
+            _follow(connection, sources, view, wanted, name, bounds[0])
+    return 0
+
+
+def _print_history(
+    view: prefix.View, sources: list[Source], count: int | None, since: bytes, until: bytes, *, rest: bool
+) -> None:
+    def lines(source: Source) -> Iterator[tuple[bytes, str, Record]]:
+        for whole in source.history(count, since, until):
+            yield whole.time, source.name, whole
+        for whole in source.rest(since) if rest else ():
+            yield whole.time, source.name, whole
+
+    batch: list[tuple[str, Record]] = []
+    for _, name, whole in heapq.merge(*map(lines, sources), key=lambda item: item[0]):
+        batch.append((name, whole))
+        if len(batch) >= 1000:
+            _write(view, batch)
+            batch = []
+    _write(view, batch)
+
+
+def _write(view: prefix.View, batch: Iterable[tuple[str, Record]]) -> None:
+    for fd, data in view.lines(batch):
+        say.write(fd, data)
+
+
+def _follow(
+    connection: client.Connection,
+    sources: dict[str, Source],
+    view: prefix.View,
+    wanted: object,
+    stack: str,
+    since: bytes,
+) -> None:
+    assert callable(wanted)
+    heard = False
+    while messages := connection.receive():
+        after: list[str] = []
+        gone: list[str] = []
+        looked: dict[str, Source] = {}
+        for message in messages:
+            if "end" in message:
+                client.outcome(message["end"])
+                return
+            id_ = str(message.get("id"))
+            kind = message.get("event")
+            if kind == "container":
+                source = sources.setdefault(id_, Source(message, stack))
+                source.running = message.get("state") in ("running", "created")
+                heard = True
+            elif id_ not in sources:
+                continue
+            source = sources[id_]
+            if wanted(source):
+                looked[id_] = source
+            if kind == "exited":
+                source.running = bool(message.get("restarting"))
+                if wanted(source):
+                    after.append(
+                        prefix.exit_line(
+                            source.name, message.get("exit_code"), restarting=bool(message.get("restarting"))
+                        )
+                    )
+            elif kind == "removed":
+                source.running = False
+                gone.append(id_)
+        batch = [(source.name, line) for source in looked.values() for line in source.added(since)]
+        batch.sort(key=lambda item: item[1].time)
+        _write(view, batch)
+        say.out("".join(after))
+        if heard and not any(source.running for source in sources.values() if wanted(source)):
+            rest = [(source.name, line) for source in sources.values() for line in source.rest(since)]
+            _write(view, rest)
+            return
+        for id_ in gone:
+            sources.pop(id_).close()
+
+
+def tail_count(text: str | None) -> int | None:
+    """Lines for --tail; None for all. Raises UserError."""
+    if text is None or text == "all":
+        return None
+    if not text.isdigit():
+        from orchestrator.cli.change import usage
+
+        raise usage(f"--tail: {text!r} is neither a number nor all")
+    return int(text)
+
+
+def _moment(option: str, text: str | None) -> bytes:
+    if text is None:
+        return b""
+    try:
+        return clock.moment(text, time.time_ns()).encode()
+    except ValueError:
+        from orchestrator.cli.change import usage
+
+        raise usage(
+            f"{option}: {text!r} is neither a time nor a duration", "2026-01-02T13:00:00Z, 10m"
+        ) from None
+
+
+since_moment = _moment

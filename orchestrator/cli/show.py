@@ -1,0 +1,239 @@
+"""Commands that show what is: ps, ls, port, version. Rendering is pure."""
+
+from __future__ import annotations
+
+import time
+
+from orchestrator.api import client
+from orchestrator.cli import clock, columns, say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from orchestrator.cli.scope import Scope
+
+    Row = dict[str, Any]
+
+
+def ps(
+    scope: Scope,
+    *,
+    services: tuple[str, ...],
+    all: bool,  # noqa: A002 - the option's name
+    quiet: bool,
+    format: str | None,  # noqa: A002 - the option's name
+    names_only: bool,
+    status: tuple[str, ...],
+    no_trunc: bool,
+) -> int:
+    """List the containers of a stack."""
+    name = scope.name()
+    rows: list[Row] = []
+    if not client.idle(scope.paths):
+        client.ensure_supervisor(scope.paths)
+        rows = client.call(scope.paths, {"verb": "ps", "stack": name, "all": True})
+    demand_services(scope, name, services, rows)
+    rows = select(rows, services=services, every=all, status=status)
+    if quiet:
+        say.out("".join(f"{row['id']}\n" for row in rows))
+    elif names_only:
+        say.out("".join(f"{service}\n" for service in sorted({row["service"] for row in rows})))
+    elif format == "json":
+        from orchestrator.api.wire import dumps
+
+        say.out("".join(dumps(_object(name, row, time.time())) + "\n" for row in rows))
+    else:
+        say.out(render(rows, time.time(), limit=10_000 if no_trunc else 20))
+    return 0
+
+
+def demand_services(scope: Scope, stack: str, services: tuple[str, ...], rows: list[Row]) -> None:
+    """Raises UserError for a name that is neither a service of the rows nor of the stack."""
+    missing = set(services) - {row["service"] for row in rows}
+    if not missing:
+        return
+    known: set[str] = set()
+    if client.alive(scope.paths):
+        told = client.call(scope.paths, {"verb": "stack", "stack": stack})
+        told = (told or {}).get("stack") or {}
+        known = {*told.get("services", ()), *told.get("disabled", ())}
+    if missing - known and not scope.said_name():
+        loaded = scope.load().stack
+        known = {*known, *loaded.services, *loaded.disabled}
+    for service in services:
+        if service in missing - known:
+            from orchestrator.cli.change import no_such_service
+
+            raise no_such_service(service)
+
+
+def select(rows: list[Row], *, services: Sequence[str], every: bool, status: Sequence[str]) -> list[Row]:
+    """The rows asked for, by name; one-off containers only when they run or all are wanted. Pure."""
+    shown = [
+        row
+        for row in rows
+        if (every or status or row["state"] in ("running", "restarting", "paused"))
+        and (not status or row["state"] in status)
+        and (not services or row["service"] in services)
+        and (every or not row.get("oneoff"))
+    ]
+    return sorted(shown, key=lambda row: (row["service"], row.get("slot") or 0, row["name"]))
+
+
+HEAD = ("NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS")
+
+
+def render(rows: list[Row], now: float, limit: int = 20) -> str:
+    """The table of `ps`. `now` is seconds since the epoch."""
+    return columns.table(
+        HEAD,
+        [
+            (
+                say.printable(row["name"]),
+                say.printable(row.get("image") or ""),
+                command_text(row.get("command"), limit),
+                row["service"],
+                _age(row.get("created") or "", now) + " ago",
+                say.printable(row.get("status") or row["state"]),
+                ports_text(row.get("ports") or []),
+            )
+            for row in rows
+        ],
+    )
+
+
+def _age(created: str, now: float) -> str:
+    try:
+        return clock.ago(max(now - clock.parse(created) / 1e9, 0.0))
+    except ValueError:
+        return "some time"
+
+
+def command_text(command: object, limit: int) -> str:
+    """In double quotes, shortened, as docker shows it."""
+    text = " ".join(command) if isinstance(command, list) else str(command or "")
+    text = columns.shorten(text, limit).replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + say.printable(text.replace("\n", "\\n").replace("\t", "\\t")) + '"'
+
+
+def ports_text(ports: list[Row]) -> str:
+    """`0.0.0.0:8080->80/tcp`, neighbours joined to `0.0.0.0:8000-8002->80-82/tcp`."""
+    runs: list[list[Any]] = []
+    for port in sorted(ports, key=lambda p: (p["host_ip"], p["protocol"], p["target"], p["host_port"])):
+        key = (port["host_ip"], port["protocol"])
+        if runs and runs[-1][0] == key:
+            _, _, last, host_last, _ = runs[-1]
+            if (port["target"], port["host_port"]) == (last + 1, host_last + 1):
+                runs[-1][2:4] = [last + 1, host_last + 1]
+                continue
+        runs.append([key, port["target"], port["target"], port["host_port"], port["host_port"]])
+    return ", ".join(_run_text(*run) for run in runs)
+
+
+def _run_text(key: tuple[str, str], target: int, target_last: int, host_last: int, host: int) -> str:
+    address = key[0] or "0.0.0.0"  # noqa: S104 - shown, not bound
+    address = f"[{address}]" if ":" in address else address
+    if target == target_last:
+        return f"{address}:{host}->{target}/{key[1]}"
+    return f"{address}:{host}-{host_last}->{target}-{target_last}/{key[1]}"
+
+
+def _object(stack: str, row: Row, now: float) -> Row:
+    """One line of `ps --format json`, in the words of docker compose."""
+    return {
+        "Command": command_text(row.get("command"), 10_000),
+        "CreatedAt": row.get("created") or "",
+        "ExitCode": row.get("exit_code") or 0,
+        "Health": row.get("health") or "",
+        "ID": row["id"][:12],
+        "Image": row.get("image") or "",
+        "Name": row["name"],
+        "Names": row["name"],
+        "Ports": ports_text(row.get("ports") or []),
+        "Project": stack,
+        "Publishers": [
+            {
+                "URL": port["host_ip"] or "0.0.0.0",  # noqa: S104 - shown, not bound
+                "TargetPort": port["target"],
+                "PublishedPort": port["host_port"],
+                "Protocol": port["protocol"],
+            }
+            for port in row.get("ports") or []
+        ],
+        "RunningFor": _age(row.get("created") or "", now) + " ago",
+        "Service": row["service"],
+        "State": row["state"],
+        "Status": row.get("status") or "",
+        "Because": row.get("because") or "",
+        "Orphan": bool(row.get("orphan")),
+        "Pid": row.get("pid") or 0,
+        "Restarts": row.get("restarts") or 0,
+    }
+
+
+def port(scope: Scope, *, service: str, private_port: str, protocol: str | None, index: int | None) -> int:
+    """Print the host address that leads to a container's port."""
+    from orchestrator.cli.change import no_such_service, usage
+    from orchestrator.model.errors import UserError
+
+    number, _, suffix = private_port.partition("/")
+    if not number.isdigit():
+        raise usage(f"{private_port!r} is no port")
+    wanted = (int(number), protocol or suffix or "tcp")
+    name = scope.name()
+    rows: list[Row] = []
+    if not client.idle(scope.paths):
+        client.ensure_supervisor(scope.paths)
+        rows = client.call(scope.paths, {"verb": "ps", "stack": name, "all": False})
+    rows = [row for row in rows if row["service"] == service and not row.get("oneoff")]
+    if not rows:
+        raise no_such_service(service)
+    row = min(rows, key=lambda row: row["slot"] != index if index else row["slot"])
+    if index and row["slot"] != index:
+        raise UserError(f"service {service} has no container {index}")
+    for published in row.get("ports") or []:
+        if (published["target"], published["protocol"]) == wanted:
+            address = published["host_ip"] or "0.0.0.0"  # noqa: S104 - shown, not bound
+            say.out(f"{f'[{address}]' if ':' in address else address}:{published['host_port']}\n")
+            return 0
+    raise UserError(f"no port {wanted[0]}/{wanted[1]} for container {row['name']}")
+
+
+def ls(scope: Scope, *, all: bool, quiet: bool, format: str | None) -> int:  # noqa: A002 - options' names
+    """List the stacks of this machine."""
+    rows: list[Row] = []
+    if not client.idle(scope.paths):
+        client.ensure_supervisor(scope.paths)
+        rows = client.call(scope.paths, {"verb": "ls", "all": all})
+    if not all:
+        rows = [row for row in rows if "running" in row["status"]]
+    if quiet:
+        say.out("".join(f"{row['name']}\n" for row in rows))
+    elif format == "json":
+        from orchestrator.api.wire import dumps
+
+        told = [
+            {"Name": row["name"], "Status": row["status"], "ConfigFiles": ",".join(row["files"])}
+            for row in rows
+        ]
+        say.out(dumps(told) + "\n")
+    else:
+        cells = [(row["name"], row["status"], ",".join(row["files"])) for row in rows]
+        say.out(columns.table(("NAME", "STATUS", "CONFIG FILES"), cells))
+    return 0
+
+
+def version(scope: Scope, *, short: bool, format: str | None) -> int:  # noqa: A002 - options' names
+    """Print the version."""
+    from orchestrator import __version__
+
+    del scope
+    if short:
+        say.out(f"{__version__}\n")
+    elif format == "json":
+        say.out(f'{{"version":"{__version__}"}}\n')
+    else:
+        say.out(f"pystack version {__version__}\n")
+    return 0

@@ -1,0 +1,348 @@
+"""Every command with its options, as data. Names, flags and meanings are those of docker compose v2.
+
+Both parsers are made of this one table, `fast` for the usual line and `full` (typer) for help and errors.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Kind = Literal["flag", "text", "texts", "int", "float"]
+
+
+class Option:
+    """One option: the keyword it becomes, the flags that give it, what its value is.
+
+    "flag" takes no value, "texts" may be given several times. Without the option the value is False, ()
+    or None. `choices` are the only values allowed.
+    """
+
+    __slots__ = ("choices", "flags", "help", "hidden", "kind", "metavar", "name")
+
+    def __init__(
+        self,
+        flags: str,
+        kind: Kind,
+        help: str = "",  # noqa: A002 - typer's word
+        *,
+        name: str = "",
+        metavar: str = "",
+        choices: tuple[str, ...] = (),
+        hidden: bool = False,
+    ) -> None:
+        self.flags = tuple(flags.split())
+        self.name = name or self.flags[-1].lstrip("-").replace("-", "_")
+        self.kind = kind
+        self.help = help
+        self.metavar = metavar or ("|".join(choices) if choices else "")
+        self.choices = choices
+        self.hidden = hidden
+
+    @property
+    def absent(self) -> object:
+        """The value when the option is not given."""
+        return {"flag": False, "texts": ()}.get(self.kind)
+
+
+class Argument:
+    """Positional words: `many` takes all that are left (a tuple), else one, None when absent."""
+
+    __slots__ = ("many", "name", "required")
+
+    def __init__(self, name: str, *, many: bool = False, required: bool = False) -> None:
+        self.name = name
+        self.many = many
+        self.required = required
+
+
+class Command:
+    """One command: `module:function` in this room is called with the scope and a keyword for every
+    option and argument. `program` says that options end at the first word (`exec web ls -l`).
+    """
+
+    __slots__ = ("arguments", "calls", "help", "hidden", "options", "program")
+
+    def __init__(
+        self,
+        calls: str,
+        help: str,  # noqa: A002 - typer's word
+        options: tuple[Option, ...] = (),
+        arguments: tuple[Argument, ...] = (),
+        *,
+        program: bool = False,
+        hidden: bool = False,
+    ) -> None:
+        self.calls = calls
+        self.help = help
+        self.arguments = arguments
+        self.program = program
+        self.hidden = hidden
+        taken = {flag for option in options for flag in option.flags}
+        self.options = options + tuple(free for free in map(_without(taken), SCOPE) if free is not None)
+
+
+def _without(taken: set[str]) -> object:
+    """A scope option, less the flags that the command uses for something else."""
+
+    def less(option: Option) -> Option | None:
+        flags = [flag for flag in option.flags if flag not in taken]
+        if not flags or option.name == "version":
+            return None
+        if len(flags) == len(option.flags):
+            return option
+        return Option(
+            " ".join(flags),
+            option.kind,
+            option.help,
+            name=option.name,
+            metavar=option.metavar,
+            choices=option.choices,
+        )
+
+    return less
+
+
+PROGRESS = ("auto", "tty", "plain", "json", "quiet")
+SCOPE = (
+    Option("-f --file", "texts", "Stack file; several are merged, - is standard input", metavar="FILE"),
+    Option("-p --project-name", "text", "Name of the stack", metavar="NAME"),
+    Option("--project-directory", "text", "Base of relative paths", metavar="DIR"),
+    Option("--profile", "texts", "Enable a profile (* for all)", metavar="NAME"),
+    Option("--env-file", "texts", "Read variables from here in place of .env", metavar="FILE"),
+    Option("--ansi", "text", "Colours and cursor movement", choices=("never", "always", "auto")),
+    Option("--progress", "text", "How progress is shown", choices=PROGRESS),
+    Option("--root", "text", "Directory for all state (PYSTACK_ROOT)", metavar="DIR"),
+    Option("-v --version", "flag", "Print the version"),
+)
+"""Accepted before the command and, where the command has no such flag of its own, after it."""
+
+_SERVICES = (Argument("services", many=True),)
+_TIMEOUT = Option("-t --timeout", "float", "Seconds of grace before SIGKILL", metavar="SECONDS")
+_ORPHANS = Option("--remove-orphans", "flag", "Remove containers of services that the file no longer has")
+_NO_DEPS = Option("--no-deps", "flag", "Leave services that these depend on alone")
+_NO_COLOR = Option("--no-color", "flag", "No colours")
+_NO_PREFIX = Option("--no-log-prefix", "flag", "No names before the lines")
+_TIMESTAMPS = Option("-t --timestamps", "flag", "Show times")
+_QUIET = Option("-q --quiet", "flag", "Only ids or names")
+_INDEX = Option("--index", "int", "Number of the replica", metavar="N")
+_ENV = Option("-e --env", "texts", "Set a variable", metavar="NAME[=VALUE]")
+_USER = Option("-u --user", "text", "Run as this user", metavar="USER[:GROUP]")
+_WORKDIR = Option("-w --workdir", "text", "Directory to run in", metavar="DIR")
+_NO_TTY = Option("-T --no-tty", "flag", "No terminal for the command")
+_INTERACTIVE = Option("-i --interactive", "flag", "Keep standard input open (the default)")
+_TTY = Option("-t --tty", "flag", "A terminal for the command (the default on a terminal)")
+_DETACH = Option("-d --detach", "flag", "Do not stay attached")
+_SCALE = Option("--scale", "texts", "Run N containers of a service", metavar="SERVICE=N")
+_JSON = Option("--format", "text", "How to show it", choices=("table", "json"))
+_RECREATE = (
+    Option("--force-recreate", "flag", "Replace containers even when nothing has changed"),
+    Option("--no-recreate", "flag", "Keep containers even when their definition has changed"),
+)
+
+COMMANDS: dict[str, Command] = {
+    "up": Command(
+        "up:up",
+        "Create and start the stack",
+        (
+            _DETACH,
+            Option("--wait", "flag", "Return when the services are running or healthy; detached"),
+            Option("--wait-timeout", "float", "Give up --wait after this", metavar="SECONDS"),
+            _SCALE,
+            *_RECREATE,
+            _NO_DEPS,
+            _ORPHANS,
+            _TIMEOUT,
+            Option("--no-start", "flag", "Create the containers, start none"),
+            Option("--abort-on-container-exit", "flag", "Stop everything when one container ends"),
+            Option("--abort-on-container-failure", "flag", "Stop everything when one container fails"),
+            Option("--exit-code-from", "text", "Return this service's exit code", metavar="SERVICE"),
+            _NO_PREFIX,
+            _NO_COLOR,
+            Option("--timestamps", "flag", "Show times"),
+            Option("--attach", "texts", "Show the output of this service only", metavar="SERVICE"),
+            Option("--no-attach", "texts", "Do not show the output of this service", metavar="SERVICE"),
+            Option("--attach-dependencies", "flag", "Show the output of needed services as well"),
+        ),
+        _SERVICES,
+    ),
+    "create": Command(
+        "up:create", "Create the containers, start none", (*_RECREATE, _ORPHANS, _SCALE), _SERVICES
+    ),
+    "down": Command(
+        "change:down",
+        "Stop and remove containers and networks",
+        (Option("-v --volumes", "flag", "Remove volumes as well"), _ORPHANS, _TIMEOUT),
+    ),
+    "start": Command("change:start", "Start existing containers", (), _SERVICES),
+    "stop": Command("change:stop", "Stop containers", (_TIMEOUT,), _SERVICES),
+    "restart": Command("change:restart", "Restart containers", (_TIMEOUT, _NO_DEPS), _SERVICES),
+    "kill": Command(
+        "change:kill",
+        "Send a signal to containers",
+        (Option("-s --signal", "text", "Which one (SIGKILL)", metavar="SIGNAL"),),
+        _SERVICES,
+    ),
+    "rm": Command(
+        "change:rm",
+        "Remove stopped containers",
+        (
+            Option("-f --force", "flag", "Do not ask"),
+            Option("-s --stop", "flag", "Stop them first"),
+            Option("-v --volumes", "flag", "Remove their anonymous volumes as well"),
+        ),
+        _SERVICES,
+    ),
+    "ps": Command(
+        "show:ps",
+        "List containers",
+        (
+            Option("-a --all", "flag", "Those that do not run as well"),
+            _QUIET,
+            _JSON,
+            Option("--services", "flag", "Print the names of the services", name="names_only"),
+            Option("--status", "texts", "Only with this state", metavar="STATE"),
+            Option("--no-trunc", "flag", "Do not shorten"),
+        ),
+        _SERVICES,
+    ),
+    "logs": Command(
+        "logs:logs",
+        "Show what the containers have written",
+        (
+            Option("-f --follow", "flag", "Go on as it grows"),
+            Option("-n --tail", "text", "Only the last N lines of each container", metavar="N"),
+            Option("--since", "text", "Only from this time on (2026-01-02T13:00:00Z, 10m)", metavar="TIME"),
+            Option("--until", "text", "Only before this time", metavar="TIME"),
+            _TIMESTAMPS,
+            _NO_PREFIX,
+            _NO_COLOR,
+            _INDEX,
+        ),
+        _SERVICES,
+    ),
+    "exec": Command(
+        "execute:execute",
+        "Run a command in a running container",
+        (
+            _DETACH,
+            _ENV,
+            _NO_TTY,
+            _USER,
+            _WORKDIR,
+            _INDEX,
+            Option("--privileged", "flag", "With all capabilities"),
+            _INTERACTIVE,
+            _TTY,
+        ),
+        (Argument("service", required=True), Argument("command", many=True, required=True)),
+        program=True,
+    ),
+    "run": Command(
+        "one:run",
+        "Run a command in a new container of a service",
+        (
+            Option("--rm", "flag", "Remove the container when it has ended"),
+            _DETACH,
+            _ENV,
+            Option("--entrypoint", "text", "Replace the entrypoint", metavar="COMMAND"),
+            _NO_TTY,
+            _INTERACTIVE,
+            _TTY,
+            _USER,
+            _WORKDIR,
+            Option("-v --volume", "texts", "Add a mount", metavar="SOURCE:TARGET"),
+            Option("-P --service-ports", "flag", "Publish the service's ports"),
+            Option("-p --publish", "texts", "Publish a port", metavar="HOST:CONTAINER"),
+            Option("--name", "text", "Name of the container", metavar="NAME"),
+            _NO_DEPS,
+            Option("-l --label", "texts", "Add a label", metavar="NAME=VALUE"),
+        ),
+        (Argument("service", required=True), Argument("command", many=True)),
+        program=True,
+    ),
+    "config": Command(
+        "check:config",
+        "Check the stack file and print it resolved",
+        (
+            Option("--format", "text", "How to show it", choices=("yaml", "json")),
+            Option("--services", "flag", "Print the names of the services", name="names_only"),
+            Option("--volumes", "flag", "Print the names of the volumes"),
+            Option("--networks", "flag", "Print the names of the networks"),
+            Option("--images", "flag", "Print the names of the images"),
+            Option("--profiles", "flag", "Print the names of the profiles"),
+            Option("--hash", "text", "Print the fingerprint of a service (* for all)", metavar="SERVICE"),
+            Option("-q --quiet", "flag", "Only check"),
+            Option("-o --output", "text", "Write it here", metavar="FILE"),
+            Option("--environment", "flag", "Print the variables used for interpolation"),
+        ),
+        _SERVICES,
+    ),
+    "plan": Command(
+        "check:plan",
+        "Show what `up` would do",
+        (
+            Option("--down", "flag", "Show what `down` would do"),
+            _SCALE,
+            *_RECREATE,
+            _NO_DEPS,
+            _ORPHANS,
+            _JSON,
+        ),
+        _SERVICES,
+    ),
+    "events": Command(
+        "events:events",
+        "Show what is done, as it happens",
+        (
+            Option("--json", "flag", "One JSON object a line"),
+            Option("--since", "text", "Begin with this time (2026-01-02T13:00:00Z, 10m)", metavar="TIME"),
+            Option("--until", "text", "Stop at this time", metavar="TIME"),
+        ),
+        _SERVICES,
+    ),
+    "port": Command(
+        "show:port",
+        "Print the host address of a container's port",
+        (Option("--protocol", "text", "", choices=("tcp", "udp")), _INDEX),
+        (Argument("service", required=True), Argument("private_port", required=True)),
+    ),
+    "ls": Command(
+        "show:ls",
+        "List stacks",
+        (Option("-a --all", "flag", "Those that do not run as well"), _QUIET, _JSON),
+    ),
+    "images": Command("images:images", "List images", (_QUIET, _JSON)),
+    "load": Command(
+        "images:load",
+        "Load images from an archive (docker save, OCI layout)",
+        (
+            Option("-i --input", "text", "Archive, in place of standard input", metavar="FILE"),
+            Option("-q --quiet", "flag", "Print nothing"),
+        ),
+    ),
+    "import": Command(
+        "images:import_",
+        "Make an image of a directory or a tar file",
+        (
+            Option("-c --change", "texts", "Apply a Dockerfile instruction", metavar="INSTRUCTION"),
+            Option("-m --message", "text", "Comment for the image's history", metavar="TEXT"),
+        ),
+        (Argument("path", required=True), Argument("name")),
+    ),
+    "rmi": Command(
+        "images:rmi",
+        "Remove images",
+        (Option("--force", "flag", "Also when a stopped container uses it"),),
+        (Argument("names", many=True, required=True),),
+    ),
+    "version": Command(
+        "show:version",
+        "Print the version",
+        (
+            Option("--short", "flag", "Only the number"),
+            Option("--format", "text", "", choices=("pretty", "json")),
+        ),
+    ),
+}

@@ -1,0 +1,189 @@
+"""The commands `up` and `create`: check the line, load the stack while a supervisor starts, hand over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.api import client
+from orchestrator.cli import change
+from orchestrator.cli.attach import Session, Wish
+from orchestrator.cli.scope import Scope
+from orchestrator.model import codec
+from orchestrator.model.stack import Stack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from orchestrator.api.wire import Message
+
+
+def up(
+    scope: Scope,
+    *,
+    services: tuple[str, ...],
+    detach: bool,
+    wait: bool,
+    wait_timeout: float | None,
+    scale: tuple[str, ...],
+    force_recreate: bool,
+    no_recreate: bool,
+    no_deps: bool,
+    remove_orphans: bool,
+    timeout: float | None,
+    no_start: bool,
+    abort_on_container_exit: bool,
+    abort_on_container_failure: bool,
+    exit_code_from: str | None,
+    no_log_prefix: bool,
+    no_color: bool,
+    timestamps: bool,
+    attach: tuple[str, ...],
+    no_attach: tuple[str, ...],
+    attach_dependencies: bool,
+) -> int:
+    """Make the machine agree with the stack file; without -d stay and show what the containers write."""
+    check(
+        detach=detach,
+        wait=wait,
+        attaching=bool(attach or no_attach or attach_dependencies),
+        abort_on_exit=abort_on_container_exit or exit_code_from is not None,
+        abort_on_failure=abort_on_container_failure,
+        both_attach=bool(attach and attach_dependencies),
+        force_recreate=force_recreate,
+        no_recreate=no_recreate,
+    )
+    wish = Wish(
+        services=services,
+        detach=detach or wait or no_start,
+        attach=attach,
+        no_attach=no_attach,
+        attach_dependencies=attach_dependencies,
+        no_deps=no_deps,
+        prefix=not no_log_prefix,
+        colour=not no_color,
+        timestamps=timestamps,
+        abort_on_exit=abort_on_container_exit or exit_code_from is not None,
+        abort_on_failure=abort_on_container_failure,
+        exit_code_from=exit_code_from,
+    )
+    request: Message = {
+        "verb": "up",
+        "services": services,
+        "wanted": "created" if no_start else "running",
+        "detach": wish.detach,
+        "force_recreate": force_recreate,
+        "no_recreate": no_recreate,
+        "no_deps": no_deps,
+        "remove_orphans": change.orphans_wanted(remove_orphans),
+        "timeout": timeout,
+        "wait": wait,
+        "wait_timeout": wait_timeout,
+    }
+    return send(scope, request, wish, scale)
+
+
+def create(
+    scope: Scope,
+    *,
+    services: tuple[str, ...],
+    force_recreate: bool,
+    no_recreate: bool,
+    remove_orphans: bool,
+    scale: tuple[str, ...],
+) -> int:
+    """Make the containers, start none."""
+    if force_recreate and no_recreate:
+        raise conflict("--force-recreate", "--no-recreate")
+    request: Message = {
+        "verb": "up",
+        "services": services,
+        "wanted": "created",
+        "detach": True,
+        "force_recreate": force_recreate,
+        "no_recreate": no_recreate,
+        "no_deps": False,
+        "remove_orphans": change.orphans_wanted(remove_orphans),
+        "timeout": None,
+        "wait": False,
+        "wait_timeout": None,
+    }
+    return send(scope, request, Wish(services=services, detach=True), scale)
+
+
+def send(scope: Scope, request: Message, wish: Wish, scale: tuple[str, ...]) -> int:
+    """The supervisor starts while the stack file is loaded; then the session takes over."""
+    counts = scales(scale)
+    started = client.begin_supervisor(scope.paths)
+    stack = arrange(scope.load(wish.services).stack, counts)
+    demand(stack, (*wish.services, *wish.attach, *wish.no_attach))
+    if wish.exit_code_from:
+        demand(stack, (wish.exit_code_from,))
+    request["stack"] = codec.encode(stack)
+    if started is not None:
+        started.wait()
+    return Session(scope, stack, request, wish).run()
+
+
+def check(
+    *,
+    detach: bool,
+    wait: bool,
+    attaching: bool,
+    abort_on_exit: bool,
+    abort_on_failure: bool,
+    both_attach: bool,
+    force_recreate: bool,
+    no_recreate: bool,
+) -> None:
+    """Raises UserError for options that contradict each other (compose.md 2.1)."""
+    abort = abort_on_exit or abort_on_failure
+    if force_recreate and no_recreate:
+        raise conflict("--force-recreate", "--no-recreate")
+    if abort_on_exit and abort_on_failure:
+        raise conflict("--abort-on-container-exit", "--abort-on-container-failure")
+    if both_attach:
+        raise conflict("--attach", "--attach-dependencies")
+    if wait and (abort or attaching):
+        raise conflict("--wait", "--abort-on-container-exit" if abort else "--attach")
+    if detach and (abort or attaching):
+        raise conflict("--detach", "--abort-on-container-exit" if abort else "--attach")
+
+
+def conflict(one: str, other: str) -> Exception:
+    return change.usage(f"{one} and {other} cannot be combined")
+
+
+def scales(texts: Iterable[str]) -> dict[str, int]:
+    """{"web": 3} of ("web=3",). Raises UserError."""
+    counts: dict[str, int] = {}
+    for text in texts:
+        service, equals, number = text.partition("=")
+        if not service or not equals or not number.isdigit():
+            raise change.usage(f"--scale: {text!r} is not SERVICE=N")
+        counts[service] = int(number)
+    return counts
+
+
+def arrange(stack: Stack, counts: dict[str, int]) -> Stack:
+    """The stack with other numbers of replicas. Raises UserError."""
+    if not counts:
+        return stack
+    demand(stack, counts)
+    for name, count in counts.items():
+        if count > 1 and stack.services[name].container_name:
+            raise change.usage(
+                f"--scale: {name} has a container_name, so there can be only one", "remove container_name"
+            )
+    services = {
+        name: replace(service, replicas=counts.get(name, service.replicas))
+        for name, service in stack.services.items()
+    }
+    return replace(stack, services=services)
+
+
+def demand(stack: Stack, services: Iterable[str]) -> None:
+    """Raises UserError for a name that is no service of the stack."""
+    for name in services:
+        if name not in stack.services:
+            raise change.no_such_service(name)

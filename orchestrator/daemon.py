@@ -1,0 +1,163 @@
+"""The supervisor: the one place where everything is wired. `python -m orchestrator.daemon --run R --data D`.
+
+One per state root. The first `up` starts it; it leaves when the last stack has gone and nobody is being
+served. It may be killed at any moment: the keeper starts it again, and it finds everything by records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from orchestrator.api import asking, converging, processes
+from orchestrator.api.server import Server, Verb, listen
+from orchestrator.api.session import Gone, Session
+from orchestrator.api.stacks import Stacks
+from orchestrator.engines.local.machine import Machine, open_machine
+from orchestrator.engines.local.places import Places
+from orchestrator.kernel.lock import try_lock
+from orchestrator.model.errors import ExitCode, PystackError
+
+LINGER_SECONDS = 0.1
+LOCK_SECONDS = 15.0
+
+VERBS: dict[str, Verb] = {
+    "ping": asking.ping,
+    "ps": asking.ps,
+    "ls": asking.ls,
+    "stack": asking.stack,
+    "image_users": asking.image_users,
+    "plan": asking.plan,
+    "logs": asking.logs,
+    "events": asking.events,
+    "up": converging.up,
+    "start": converging.start,
+    "stop": converging.stop,
+    "restart": converging.restart,
+    "kill": converging.kill,
+    "rm": converging.remove,
+    "exec": processes.execute,
+    "run": processes.run,
+}
+
+
+def main() -> None:
+    options = _options()
+    places = Places(run=Path(options.run), data=Path(options.data))
+    for directory in (places.run, places.data, places.stacks, places.volumes, places.bundles):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = _lock(places)
+    if lock is None:
+        sys.exit(ExitCode.OK)
+    gc.freeze()
+    try:
+        trio.run(supervise, places, options.ready_fd, strict_exception_groups=True)
+    except* PystackError as group:
+        for error in group.exceptions:
+            sys.stderr.write(f"pystack supervisor: {error}\n")
+        sys.exit(ExitCode.SUPERVISOR)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="pystack-supervisor")
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--ready-fd", type=int, default=-1)
+    return parser.parse_args()
+
+
+def _lock(places: Places) -> int | None:
+    """The state root's lock; None when another supervisor serves already. One that is leaving is waited for."""
+    until = time.monotonic() + LOCK_SECONDS
+    while (fd := try_lock(places.supervisor_lock)) is None:
+        if _serves(places) or time.monotonic() > until:
+            return None
+        time.sleep(0.005)
+    return fd
+
+
+def _serves(places: Places) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking_socket:
+        try:
+            asking_socket.connect(str(places.supervisor_socket))
+        except OSError:
+            return False
+    return True
+
+
+async def supervise(places: Places, ready_fd: int) -> None:
+    async with trio.open_nursery() as nursery:
+        machine = await open_machine(places, nursery)
+        stacks = Stacks(machine, nursery)
+        stacks.resume()
+
+        async def down(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+            """With the last stack everything of ours goes, before the client is told that it is done."""
+            verdict = await converging.down(session, stacks, request)
+            alone = server.connections == 1 and not list(stacks)
+            if alone:
+                await _clear(machine, places)
+            with contextlib.suppress(Gone):
+                await session.end(
+                    exit_code=verdict.exit_code, error="\n".join(verdict.failures)
+                )
+            if alone:
+                _go()
+
+        server = Server(stacks, {**VERBS, "down": down})
+        listener = listen(str(places.supervisor_socket))
+        nursery.start_soon(server.serve, listener)
+        nursery.start_soon(_obey_signals)
+        if ready_fd >= 0:
+            os.write(ready_fd, b"1")
+            os.close(ready_fd)
+        await _until_idle(stacks, server)
+        await _clear(machine, places)
+        _go()
+
+
+async def _until_idle(stacks: Stacks, server: Server) -> None:
+    """Nothing to supervise and nobody to serve. A moment's grace lets the first command in."""
+    await trio.sleep(LINGER_SECONDS * 20)
+    while True:
+        if not list(stacks) and not server.connections:
+            await trio.sleep(LINGER_SECONDS)
+            if not list(stacks) and not server.connections:
+                return
+        with trio.move_on_after(0.5):
+            await stacks.changed.wait()
+        await server.idle.wait()
+
+
+async def _clear(machine: Machine, places: Places) -> None:
+    """Take away what stacks share, and dismiss the keeper. From now on nobody reaches us."""
+    with trio.CancelScope(shield=True):
+        places.supervisor_socket.unlink(missing_ok=True)
+        await machine.clear()
+
+
+def _go() -> None:
+    """Crash-only: nothing has to be put in order."""
+    sys.stderr.flush()
+    os._exit(0)
+
+
+async def _obey_signals() -> None:
+    """SIGTERM and SIGINT: go at once; containers run on and the keeper knows it was meant."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        async for _ in received:
+            os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""This machine as an engine: our own namespace runtime.
+
+    machine     everything of one state root, shared by all stacks; makes an Engine for each
+    engine      the port, for one stack
+    places      which file stands where
+    records     what is written down about containers, networks and volumes; read back after a crash
+    keeper      the supervisor's line to the keeper process, which forks, reaps and holds descriptors
+    bundle      pure: a container -> OCI bundle (config.json, launch.json)
+    resolvconf  pure: the texts of /etc/hosts, /etc/hostname and /etc/resolv.conf
+    containers  create, start, signal, remove; what happens when one exits
+    wiring      networks: bridges, veths, addresses, published ports
+    names       who answers to which name (pure); dns and resolver serve it
+    storage     volumes and root filesystems
+    logs        FIFO -> log file, with rotation
+    probes      one run of a health check
+    execs       further processes in a container
+
+Nothing here decides: names, addresses, ports and times come with the action.
+"""

@@ -1,0 +1,394 @@
+"""A container -> OCI bundle: config.json (runtime-spec 1.0.2) and launch.json (what OCI does not describe).
+
+Pure: everything that had to be looked up comes in as `Ground`. Defaults are Docker's, so that an image
+finds what it expects; each can be changed by the service.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from orchestrator.engines.local.places import Places
+from orchestrator.images.config import ImageConfig
+from orchestrator.model.errors import EngineError, ExitCode
+from orchestrator.model.observation import Container
+from orchestrator.model.stack import (
+    BindMount,
+    FileMount,
+    Isolated,
+    OfHost,
+    OfService,
+    Service,
+    TmpfsMount,
+    VolumeMount,
+)
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+INIT = "/sbin/docker-init"
+
+DEFAULT_CAPABILITIES = (
+    "CAP_AUDIT_WRITE CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL CAP_MKNOD CAP_NET_BIND_SERVICE "
+    "CAP_NET_RAW CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_CHROOT"
+).split()
+MASKED_PATHS = (
+    "/proc/acpi /proc/asound /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/sched_debug "
+    "/proc/scsi /proc/timer_list /proc/timer_stats /sys/firmware /sys/devices/virtual/powercap"
+).split()
+READONLY_PATHS = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger".split()
+SHM_SIZE = 64 * 1024 * 1024
+NETWORK_SYSCTLS = {
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootLayer:
+    """One overlay of the root: `target` below the root, lower directories topmost first."""
+
+    target: str
+    lower: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostDevice:
+    """A device node of the host, as stat(2) saw it."""
+
+    path: str
+    kind: Literal["b", "c"]
+    major: int
+    minor: int
+    mode: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seeding:
+    """A volume to fill from the root's content at `target` before it is first bound."""
+
+    target: str
+    data: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What was looked up or prepared on the machine for one container."""
+
+    places: Places
+    image: ImageConfig | None
+    root: tuple[RootLayer, ...]
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    """Target -> directory of the host, for every volume mount."""
+    written_files: Mapping[str, str] = field(default_factory=dict)
+    """Target -> file of the host, for configs and secrets with content."""
+    etc: Mapping[str, str] = field(default_factory=dict)
+    """/etc/hosts, /etc/hostname, /etc/resolv.conf -> file of the host."""
+    seeds: tuple[Seeding, ...] = ()
+    devices: tuple[HostDevice, ...] = ()
+    cgroups: tuple[str, ...] = ()
+    seccomp: str | None = None
+    no_new_privileges: bool = False
+    unmasked: bool = False
+    init: str | None = None
+    stdin: bool = False
+    all_capabilities: tuple[str, ...] = ()
+
+
+Json = dict[str, Any]
+
+
+def config(container: Container, ground: Ground) -> Json:
+    """config.json. Raises EngineError when there is nothing to run."""
+    service = container.definition
+    return {
+        "ociVersion": "1.0.2",
+        "root": {"path": "rootfs", "readonly": service.read_only},
+        "hostname": hostname(container),
+        **({"domainname": service.domainname} if service.domainname else {}),
+        "process": process(container, ground),
+        "mounts": mounts(container, ground),
+        "annotations": {
+            "io.pystack.stack": container.stack,
+            "io.pystack.service": container.service,
+            "io.pystack.name": container.name,
+            **service.annotations,
+        },
+        "linux": _linux(container, ground),
+    }
+
+
+def launch(container: Container, ground: Ground) -> Json:
+    """launch.json; see kernel/launch for its meaning."""
+    bundle = ground.places.bundle(container.id)
+    layers = ground.places.container(container.stack, container.id)
+    user = container.definition.user or (ground.image.user if ground.image else "") or ""
+    return {
+        "format": 1,
+        "stdin": str(bundle / "stdin") if ground.stdin else None,
+        "stdout": str(bundle / "stdout"),
+        "stderr": str(bundle / "stderr"),
+        "cgroups": list(ground.cgroups),
+        "seccomp": ground.seccomp,
+        "user": user,
+        "groups": list(container.definition.group_add),
+        "root": [
+            {
+                "target": layer.target,
+                "lower": list(layer.lower),
+                "upper": str(layers / "layers" / (layer.target.replace("/", "-") or "root") / "upper"),
+                "work": str(layers / "layers" / (layer.target.replace("/", "-") or "root") / "work"),
+            }
+            for layer in ground.root
+        ],
+        "seed": [{"target": seed.target, "data": seed.data, "state": seed.state} for seed in ground.seeds],
+    }
+
+
+def hostname(container: Container) -> str:
+    return container.definition.hostname or container.id[:12]
+
+
+# --- process ---------------------------------------------------------------------------------------
+
+
+def process(container: Container, ground: Ground) -> Json:
+    service = container.definition
+    return {
+        "terminal": service.tty,
+        "user": {"uid": 0, "gid": 0},
+        "args": [*([INIT] if ground.init else []), *arguments(service, ground.image)],
+        "env": [f"{key}={value}" for key, value in environment(container, ground.image).items()],
+        "cwd": service.working_dir or (ground.image.working_dir if ground.image else "") or "/",
+        "capabilities": _capability_sets(service, ground),
+        "rlimits": [
+            {"type": f"RLIMIT_{limit.name.upper()}", "soft": _rlimit(limit.soft), "hard": _rlimit(limit.hard)}
+            for limit in service.ulimits
+        ],
+        "noNewPrivileges": ground.no_new_privileges,
+        **({"oomScoreAdj": service.oom_score_adj} if service.oom_score_adj is not None else {}),
+    }
+
+
+def arguments(service: Service, image: ImageConfig | None) -> list[str]:
+    """argv: setting an entrypoint drops the image's command (Compose Specification, "entrypoint")."""
+    entrypoint = service.entrypoint
+    command = service.command
+    if entrypoint is None:
+        entrypoint = image.entrypoint if image else None
+        if command is None:
+            command = image.command if image else None
+    argv = [*(entrypoint or ()), *(command or ())]
+    if not argv:
+        raise EngineError(
+            f"service {service.name}: no command given, and its image has none",
+            retryable=False,
+            exit_code=ExitCode.COMMAND_NOT_FOUND,
+        )
+    return argv
+
+
+def environment(container: Container, image: ImageConfig | None) -> dict[str, str]:
+    env = {"PATH": PATH, "HOSTNAME": hostname(container)}
+    if container.definition.tty:
+        env["TERM"] = "xterm"
+    if image:
+        env.update(image.environment)
+    env.update(container.definition.environment)
+    return env
+
+
+def _rlimit(value: int) -> int:
+    """-1 is RLIM_INFINITY, which is 2^64-1 to the kernel."""
+    return value if value >= 0 else 2**64 - 1
+
+
+def capabilities(service: Service, every: tuple[str, ...]) -> list[str]:
+    """The set after cap_add and cap_drop, as docker computes it: drop ALL, then add, then drop others."""
+    if service.privileged:
+        return sorted(every)
+    added = {_capability(name) for name in service.cap_add}
+    dropped = {_capability(name) for name in service.cap_drop}
+    held = set() if "CAP_ALL" in dropped else set(DEFAULT_CAPABILITIES)
+    held |= set(every) if "CAP_ALL" in added else added
+    return sorted((held - dropped) & set(every))
+
+
+def _capability(name: str) -> str:
+    upper = name.upper()
+    return upper if upper.startswith("CAP_") else f"CAP_{upper}"
+
+
+def _capability_sets(service: Service, ground: Ground) -> Json:
+    held = capabilities(service, ground.all_capabilities)
+    # Inheritable and ambient stay empty: a non-empty inheritable set was CVE-2022-24769.
+    return {"bounding": held, "effective": held, "permitted": held, "inheritable": [], "ambient": []}
+
+
+# --- mounts ----------------------------------------------------------------------------------------
+
+
+def mounts(container: Container, ground: Ground) -> list[Json]:
+    """Ours first, then the service's by depth of their target, so that none hides another."""
+    service = container.definition
+    chosen = {mount.target: mount for mount in service.mounts}
+    for target in ground.volumes:
+        chosen.setdefault(target, VolumeMount(source=None, target=target))
+    own = [row for row in _own_mounts(service) if row["destination"] not in chosen]
+    etc = [
+        _bind(source, target, read_only=False)
+        for target, source in ground.etc.items()
+        if target not in chosen
+    ]
+    if ground.init:
+        etc.append(_bind(ground.init, INIT, read_only=True))
+    users = [
+        _user_mount(mount, ground) for mount in sorted(chosen.values(), key=lambda m: m.target.count("/"))
+    ]
+    return [*own, *etc, *users]
+
+
+def _own_mounts(service: Service) -> list[Json]:
+    sys_options = ["nosuid", "noexec", "nodev"] + ([] if service.privileged else ["ro"])
+    shm = ["nosuid", "noexec", "nodev", "mode=1777", f"size={service.shm_size or SHM_SIZE}"]
+    return [
+        _mount("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
+        _mount("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        _mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        _mount("/sys", "sysfs", "sysfs", sys_options),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", sys_options),
+        _mount("/dev/mqueue", "mqueue", "mqueue", ["nosuid", "noexec", "nodev"]),
+        _mount("/dev/shm", "tmpfs", "shm", shm),  # noqa: S108
+    ]
+
+
+def _mount(destination: str, kind: str, source: str, options: list[str]) -> Json:
+    return {"destination": destination, "type": kind, "source": source, "options": options}
+
+
+def _bind(
+    source: str, target: str, *, read_only: bool, options: tuple[str, ...] = ("rbind", "rprivate")
+) -> Json:
+    return _mount(target, "bind", source, [*options, "ro" if read_only else "rw"])
+
+
+def _user_mount(mount: BindMount | VolumeMount | TmpfsMount | FileMount, ground: Ground) -> Json:
+    match mount:
+        case BindMount():
+            kind = "bind" if mount.recursive == "disabled" else "rbind"
+            return _bind(
+                mount.source, mount.target, read_only=mount.read_only, options=(kind, mount.propagation)
+            )
+        case VolumeMount():
+            return _bind(ground.volumes[mount.target], mount.target, read_only=mount.read_only)
+        case FileMount():
+            source = mount.path or ground.written_files[mount.target]
+            return _bind(source, mount.target, read_only=True)
+        case TmpfsMount():
+            return _mount(mount.target, "tmpfs", "tmpfs", _tmpfs_options(mount))
+
+
+def _tmpfs_options(mount: TmpfsMount) -> list[str]:
+    options = ["nosuid", "nodev", "noexec"] if "exec" not in mount.options else ["nosuid", "nodev"]
+    if mount.read_only:
+        options.append("ro")
+    if mount.size is not None:
+        options.append(f"size={mount.size}")
+    if mount.mode is not None:
+        options.append(f"mode={mount.mode:o}")
+    return [*options, *(option for option in mount.options if option not in options)]
+
+
+# --- isolation -------------------------------------------------------------------------------------
+
+
+def _linux(container: Container, ground: Ground) -> Json:
+    service = container.definition
+    open_paths = service.privileged or ground.unmasked
+    return {
+        "namespaces": [{"type": kind} for kind in namespaces(service)],
+        "devices": [_device(device) for device in ground.devices],
+        "sysctl": sysctls(service),
+        "cgroupsPath": f"/{ground.places.cgroup}/{container.stack}/{container.id}",
+        "maskedPaths": [] if open_paths else list(MASKED_PATHS),
+        "readonlyPaths": [] if open_paths else list(READONLY_PATHS),
+    }
+
+
+def namespaces(service: Service) -> list[str]:
+    """Kinds of namespace that are the container's own or joined; absent ones are the host's."""
+    kinds = ["mount", "cgroup"]
+    sharing = {"pid": service.pid, "ipc": service.ipc, "uts": service.uts, "network": service.network_mode}
+    kinds += [kind for kind, mode in sharing.items() if not isinstance(mode, OfHost)]
+    return kinds
+
+
+def sysctls(service: Service) -> Json:
+    """Docker's network defaults apply to a network namespace of the container's own only."""
+    own_network = not isinstance(service.network_mode, OfHost | OfService)
+    return {**(NETWORK_SYSCTLS if own_network else {}), **service.sysctls}
+
+
+def _device(device: HostDevice) -> Json:
+    return {
+        "path": device.path,
+        "type": device.kind,
+        "major": device.major,
+        "minor": device.minor,
+        "fileMode": device.mode,
+        "uid": device.uid,
+        "gid": device.gid,
+    }
+
+
+def exec_process(
+    container: Container,
+    image: ImageConfig | None,
+    *,
+    argv: list[str],
+    environment_more: Mapping[str, str],
+    user: str | None,
+    workdir: str | None,
+    tty: bool,
+    privileged: bool = False,
+) -> Json:
+    """The OCI process of `exec` and of a health check: the container's user, environment and directory."""
+    env = environment(container, image)
+    if tty:
+        env["TERM"] = "xterm"
+    env.update(environment_more)
+    service = container.definition
+    return {
+        "terminal": tty,
+        "args": argv,
+        "env": [f"{key}={value}" for key, value in env.items()],
+        "cwd": workdir or service.working_dir or (image.working_dir if image else "") or "/",
+        "user": {"uid": 0, "gid": 0},
+        "user_name": user or service.user or (image.user if image else "") or "",
+        **({"privileged": True} if privileged else {}),
+    }
+
+
+def shares_names(service: Service) -> bool:
+    """Whether our resolver serves the container: it has a network namespace with networks of its own."""
+    return bool(service.networks) and not isinstance(service.network_mode, OfHost | OfService | Isolated)
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
+
+
+def size(text: str) -> int:
+    """Bytes of a log option such as "10m" (docker's units, powers of 1024). Raises EngineError."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise EngineError(f"logging option max-size: {text!r} is not a size such as 10m", retryable=False)
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower().replace("b", "") or " "))

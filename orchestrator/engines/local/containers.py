@@ -1,0 +1,468 @@
+"""Create, start, signal and remove containers; and what happens when one exits.
+
+The order of steps is the order of records: what is about to be true is written down before it is made true,
+so that a supervisor killed at any point finds in the records what it must look for in the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import trio
+
+from orchestrator.engines.local import bundle, clock, logs, records, storage
+from orchestrator.engines.local.bundle import Ground
+from orchestrator.engines.local.etc import etc_files
+from orchestrator.engines.local.keeper import Exited, KeeperLost
+from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.records import Built, Mounted, RunRecord
+from orchestrator.engines.local.table import Changed, Live, Table
+from orchestrator.engines.local.wiring import Wiring
+from orchestrator.images.store import Store
+from orchestrator.kernel import capabilities as caps
+from orchestrator.kernel import cgroups, seccomp, security, syscalls
+from orchestrator.kernel.devices import DeviceRule
+from orchestrator.model.action import CreateContainer, RemoveContainer, SignalContainer, StartContainer
+from orchestrator.model.errors import EngineError
+from orchestrator.model.observation import Container, Health, Run, State, Stopping
+from orchestrator.model.stack import OfService, Service, Sharing, VolumeMount
+
+THREADS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What all containers of a state root have in common."""
+
+    places: Places
+    table: Table
+    store: Store
+    hierarchies: cgroups.Hierarchies
+    wiring: Wiring
+    nursery: trio.Nursery
+    threads: trio.CapacityLimiter
+
+
+class Containers:
+    """The life of containers. One task at a time acts on one container (the loop's busy book)."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._places = shared.places
+        self._table = shared.table
+        self.keeper = shared.wiring.keeper
+        self.stdin: dict[tuple[str, str], int] = {}
+        """(stack, service) -> what a one-off reads, while its client is there."""
+
+    # --- create ------------------------------------------------------------------------------------
+
+    async def create(self, action: CreateContainer) -> None:
+        if action.id in self._table.containers:
+            return
+        container = Container(
+            id=action.id,
+            name=action.name,
+            stack=action.stack,
+            service=action.service.name,
+            slot=action.slot,
+            definition=action.service,
+            fingerprint=action.fingerprint,
+            generation=action.generation,
+            image_id=action.image_id,
+            created=clock.now(),
+            created_at=clock.wall(),
+            addresses=action.addresses,
+            ports=action.ports,
+            healthcheck=action.healthcheck,
+            stop_signal=action.stop_signal,
+        )
+        built = Built(container=container, volumes=_mounted(action), networks=action.networks)
+        home = self._places.container(action.stack, action.id)
+
+        def write() -> None:
+            storage.check_binds(container)
+            home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            storage.write_files(home, container)
+            records.write(home / "container.json", built)
+
+        await self._in_thread(write)
+        self._table.add(Live(built=built, container=container))
+        self._table.feed.publish(Changed(kind="container", container=container))
+
+    async def _in_thread(self, work: functools.partial[None] | object) -> None:
+        assert callable(work)
+        try:
+            await trio.to_thread.run_sync(work, limiter=self._shared.threads)
+        except OSError as error:
+            raise EngineError(_explain(error)) from error
+
+    # --- start -------------------------------------------------------------------------------------
+
+    async def start(self, action: StartContainer) -> None:
+        live = self._live(action.id)
+        if live.container.state is State.RUNNING:
+            return
+        run = Run(
+            turn=action.turn,
+            started=clock.now(),
+            attempt=action.attempt,
+            restarts=action.restarts,
+            health=Health() if live.container.healthcheck else None,
+        )
+        live.finished = trio.Event()
+        try:
+            await self._prepare(live, run, action.peers)
+            await self._shared.wiring.publish(live)
+            started = await self.keeper.start(
+                action.id, self._places.bundle(action.id), self._joined(live, action.peers)
+            )
+        except KeeperLost:
+            raise
+        except EngineError as error:
+            await self._failed_start(live, run, error)
+            raise
+        live.pidfd, live.terminal = started.pidfd, started.terminal
+        if live.terminal is not None:
+            await self.keeper.store(f"terminal:{action.id}", [live.terminal])
+        run = replace(run, pid=started.pid)
+        self.write_run(live.container, run)
+        self.follow_output(live)
+        self._table.update(live, run)
+        self._table.ring()
+        self._table.feed.publish(Changed(kind="container", container=live.container))
+        # It may have ended between the keeper's answer and now: then the exit came first and found no run.
+        early = records.exit_of(self._places.bundle(action.id))
+        if early is not None:
+            self.exited(Exited(id=action.id, exit_code=early[0], at=early[1]))
+
+    async def _prepare(self, live: Live, run: Run, peers: Mapping[str, str]) -> None:
+        fresh = live.wires is None
+        peer = _network_peer(live.container, peers, self._table)
+        await self._in_thread(functools.partial(self._lay_out, live, run, peer))
+        if fresh and live.wires is not None:
+            await self._shared.wiring.keep(live)
+
+    def _lay_out(self, live: Live, run: Run, peer: Live | None) -> None:
+        """Everything on disk and in the kernel that must be there before the process (in a thread)."""
+        container, places = live.container, self._places
+        home = places.bundle(container.id)
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in ("exit.json", "pid.json"):
+            (home / name).unlink(missing_ok=True)
+        self.write_run(container, run)
+        logs.make_fifo(home / "stdout")
+        logs.make_fifo(home / "stderr")
+        if container.definition.stdin_open and not container.definition.tty:
+            logs.make_fifo(home / "stdin")
+        self._shared.wiring.connect(live)
+        ground = self._ground(live, peer)
+        for name, document in (("config", bundle.config), ("launch", bundle.launch)):
+            text = json.dumps(document(container, ground), separators=(",", ":"))
+            records.write_bytes(home / f"{name}.json", text.encode())
+
+    def _ground(self, live: Live, peer: Live | None) -> Ground:
+        container, places = live.container, self._places
+        service = container.definition
+        root = storage.root_of(self._shared.store, places, container)
+        options = _security(service)
+        every = _held_capabilities()
+        mounted = {mounted.target: mounted.volume for mounted in live.built.volumes}
+        held = bundle.capabilities(service, every)
+        home = places.container(container.stack, container.id)
+        return Ground(
+            places=places,
+            image=root.image,
+            root=root.layers,
+            volumes=storage.volume_directories(container, mounted, self._table.volumes),
+            written_files=storage.write_files(home, container),
+            etc=etc_files(places, container, peer.container if peer else None, self._table.networks),
+            seeds=storage.seeds(places, container, mounted),
+            devices=storage.devices(container),
+            cgroups=self._limit(container),
+            seccomp=None if service.privileged else _seccomp(options, held, places.seccomp),
+            no_new_privileges=options.no_new_privileges,
+            unmasked=options.system_paths == "unconfined",
+            init=_init(places) if service.init else None,
+            stdin=service.stdin_open and not service.tty,
+            all_capabilities=every,
+        )
+
+    def _limit(self, container: Container) -> tuple[str, ...]:
+        service = container.definition
+        limits = cgroups.Limits(
+            memory=service.resources.memory,
+            memory_reservation=service.resources.memory_reservation,
+            memory_swap=service.resources.memory_swap,
+            cpus=service.resources.cpus,
+            cpu_shares=service.resources.cpu_shares,
+            cpuset=service.resources.cpuset,
+            pids=service.resources.pids,
+            devices=_device_rules(container),
+            all_devices=service.privileged,
+        )
+        try:
+            return cgroups.create(self._shared.hierarchies, self.cgroup(container), limits)
+        except cgroups.CgroupError as error:
+            raise EngineError(f"service {container.service}: {error}", retryable=False) from error
+
+    def cgroup(self, container: Container) -> str:
+        return f"{self._places.cgroup}/{container.stack}/{container.id}"
+
+    def _joined(self, live: Live, peers: Mapping[str, str]) -> dict[str, int]:
+        """Namespaces to join by descriptor: our own network namespace, and those of peers."""
+        service = live.container.definition
+        joined: dict[str, int] = {}
+        stdin = self.stdin.get((live.container.stack, live.container.service))
+        if stdin is not None:
+            joined["stdin"] = stdin
+        peer = _network_peer(live.container, peers, self._table)
+        wires = peer.wires if peer else live.wires
+        if wires is not None:
+            joined["network"] = wires.namespace
+        modes: dict[str, Sharing] = {"pid": service.pid, "ipc": service.ipc, "uts": service.uts}
+        for kind, mode in modes.items():
+            if isinstance(mode, OfService):
+                joined[kind] = self._running_peer(peers, mode.service).pidfd or -1
+        return joined
+
+    def _running_peer(self, peers: Mapping[str, str], service: str) -> Live:
+        live = self._table.containers.get(peers.get(service, ""))
+        if live is None or live.pidfd is None:
+            raise EngineError(f"service {service}, whose namespace is to be shared, does not run")
+        return live
+
+    def follow_output(self, live: Live) -> None:
+        """Read what it prints from now on; what a former run left unread comes first."""
+        home = self._places.bundle(live.container.id)
+        if live.terminal is not None:
+            os.set_blocking(live.terminal, False)
+            sources = {b"stdout": os.dup(live.terminal)}
+        else:
+            sources = {
+                b"stdout": logs.open_fifo(home / "stdout"),
+                b"stderr": logs.open_fifo(home / "stderr"),
+            }
+        log = logs.LogFile(self.log_path(live.container), _rotation(live.container))
+        feed = self._table.feed
+        live.pump = logs.Pump(
+            sources, log, lambda: feed.publish(Changed(kind="grown", container=live.container))
+        )
+        self._shared.nursery.start_soon(live.pump.run)
+
+    async def drain(self, live: Live) -> None:
+        """Take the output that a run has left in its FIFOs while nobody was reading."""
+        self.follow_output(live)
+        if live.pump is not None:
+            await live.pump.finish()
+            live.pump = None
+
+    def log_path(self, container: Container) -> Path:
+        return self._places.container(container.stack, container.id) / "container.log"
+
+    async def _failed_start(self, live: Live, run: Run, error: EngineError) -> None:
+        """A start that failed is a run that ended at once, so that `ps` and the planner can see why."""
+        # 125 says that the program was never reached, as with `docker run`.
+        code = int(error.exit_code) if error.exit_code in (126, 127) else 125
+        ended = replace(run, finished=clock.now(), exit_code=code, error=error.message)
+        self.write_run(live.container, ended)
+        await self._shared.wiring.withdraw(live)
+        with contextlib.suppress(cgroups.CgroupError):
+            cgroups.remove(self._shared.hierarchies, self.cgroup(live.container))
+        self._table.update(live, ended)
+        live.finished.set()
+        self._table.feed.publish(Changed(kind="exited", container=live.container))
+
+    def write_run(self, container: Container, run: Run) -> None:
+        path = self._places.bundle(container.id) / "run.json"
+        records.write(path, RunRecord(run=run, boot_id=clock.boot_id()))
+
+    # --- signal and exit ---------------------------------------------------------------------------
+
+    async def signal(self, action: SignalContainer) -> None:
+        live = self._live(action.id)
+        run = live.container.run
+        if run is None or run.finished is not None or live.pidfd is None:
+            return
+        if action.stopping:
+            since = run.stopping.since if run.stopping else clock.now()
+            killed = action.signal == signal.SIGKILL
+            stopping = Stopping(since=since, signal=action.signal, by=action.by, killed=killed)
+            run = replace(run, stopping=stopping)
+            self.write_run(live.container, run)
+            self._table.update(live, run)
+            if killed:
+                with contextlib.suppress(cgroups.CgroupError):
+                    cgroups.kill(self._shared.hierarchies, self.cgroup(live.container))
+        with contextlib.suppress(ProcessLookupError):
+            syscalls.pidfd_send_signal(live.pidfd, action.signal)
+        if action.stopping and action.signal == signal.SIGKILL:
+            with trio.move_on_after(2):
+                await live.finished.wait()
+
+    def exited(self, exited: Exited) -> None:
+        """A first process has ended. Called from the keeper's reader, so it never waits."""
+        live = self._table.containers.get(exited.id)
+        if live is None or live.container.run is None or live.container.run.finished is not None:
+            return
+        run = live.container.run
+        if live.pidfd is None or exited.at < run.started:
+            return
+        oom = cgroups.oom_killed(self._shared.hierarchies, self.cgroup(live.container))
+        ended = replace(run, finished=exited.at, exit_code=exited.exit_code, oom_killed=oom)
+        self.write_run(live.container, ended)
+        trio.lowlevel.notify_closing(live.pidfd)
+        os.close(live.pidfd)
+        live.pidfd = None
+        self._table.update(live, ended)
+        self._table.ring()
+        self._shared.nursery.start_soon(self._tidy, live)
+
+    async def _tidy(self, live: Live) -> None:
+        """After an exit: the last output, the published ports, processes left in its cgroup."""
+        finished = live.finished
+        if live.pump is not None:
+            await live.pump.finish()
+            live.pump = None
+        if live.terminal is not None:
+            os.close(live.terminal)
+            live.terminal = None
+            await self.keeper.discard(f"terminal:{live.container.id}")
+        finished.set()
+        self._table.feed.publish(Changed(kind="exited", container=live.container))
+        if live.container.state is State.EXITED:
+            await self._shared.wiring.withdraw(live)
+            with contextlib.suppress(cgroups.CgroupError):
+                cgroups.kill(self._shared.hierarchies, self.cgroup(live.container))
+
+    # --- remove ------------------------------------------------------------------------------------
+
+    async def remove(self, action: RemoveContainer) -> None:
+        live = self._table.containers.get(action.id)
+        if live is None:
+            return
+        if live.container.state is State.RUNNING:
+            raise EngineError(f"container {action.name} is running")
+        if live.container.run is not None:
+            await live.finished.wait()
+        await self._shared.wiring.disconnect(live)
+        container = live.container
+
+        def erase() -> None:
+            with contextlib.suppress(cgroups.CgroupError):
+                cgroups.remove(self._shared.hierarchies, self.cgroup(container))
+            shutil.rmtree(self._places.bundle(container.id), ignore_errors=True)
+            storage.remove_layers(self._places.container(container.stack, container.id))
+            if action.anonymous_volumes:
+                for mounted in live.built.volumes:
+                    if mounted.anonymous:
+                        storage.remove_volume(self._places, mounted.volume)
+
+        await self._in_thread(erase)
+        if action.anonymous_volumes:
+            for mounted in live.built.volumes:
+                if mounted.anonymous:
+                    self._table.volumes.pop(mounted.volume, None)
+        self._table.remove(live)
+        self._table.feed.publish(Changed(kind="removed", container=container))
+
+    def _live(self, container_id: str) -> Live:
+        live = self._table.containers.get(container_id)
+        if live is None:
+            raise EngineError(f"container {container_id[:12]} is not there")
+        return live
+
+
+# --- computed ----------------------------------------------------------------------------------------
+
+
+def _mounted(action: CreateContainer) -> tuple[Mounted, ...]:
+    named = {
+        mount.target: action.volumes[mount.source]
+        for mount in action.service.mounts
+        if isinstance(mount, VolumeMount) and mount.source is not None
+    }
+    return (
+        *(Mounted(target=target, volume=name) for target, name in named.items()),
+        *(
+            Mounted(target=target, volume=name, anonymous=True)
+            for target, name in action.anonymous_volumes.items()
+        ),
+    )
+
+
+def _network_peer(container: Container, peers: Mapping[str, str], table: Table) -> Live | None:
+    mode = container.definition.network_mode
+    if not isinstance(mode, OfService):
+        return None
+    live = table.containers.get(peers.get(mode.service, ""))
+    if live is None or live.wires is None:
+        raise EngineError(f"service {mode.service}, whose network is to be shared, does not run")
+    return live
+
+
+def _init(places: Places) -> str:
+    """Our own pid 1, for `init: true`."""
+    from orchestrator.kernel import init
+
+    places.programs.mkdir(parents=True, exist_ok=True, mode=0o711)
+    return str(init.ensure(places.programs))
+
+
+@functools.cache
+def _held_capabilities() -> tuple[str, ...]:
+    """What this machine can give at all: a virtual machine's root may lack some."""
+    held = caps.held()
+    return tuple(name for number, name in enumerate(caps.NAMES) if held >> number & 1)
+
+
+def _security(service: Service) -> security.SecurityOptions:
+    try:
+        return security.parse_security_opt(service.security_opt, security.machine_lsms())
+    except security.SecurityOptionError as error:
+        raise EngineError(f"service {service.name}: {error}", retryable=False) from error
+
+
+def _seccomp(options: security.SecurityOptions, held: list[str], directory: Path) -> str | None:
+    """The compiled program for these capabilities; None when the service asks for none."""
+    if options.seccomp == "unconfined":
+        return None
+    if options.seccomp_file is None:
+        return str(seccomp.default_cached(held, directory))
+    try:
+        document = json.loads(Path(options.seccomp_file).read_bytes())
+        profile = seccomp.resolve_profile(document, held)
+        return str(seccomp.compile_cached(profile, directory))
+    except (OSError, ValueError) as error:
+        raise EngineError(f"seccomp profile {options.seccomp_file}: {error}", retryable=False) from error
+
+
+def _rotation(container: Container) -> logs.Rotation:
+    options = container.definition.logging.options
+    return logs.Rotation(
+        max_size=bundle.size(options["max-size"]) if "max-size" in options else logs.DEFAULT_MAX_SIZE,
+        max_files=int(options.get("max-file", logs.DEFAULT_MAX_FILES)),
+    )
+
+
+def _device_rules(container: Container) -> tuple[DeviceRule, ...]:
+    """Rules for the devices asked for, with their permissions."""
+    if container.definition.privileged:
+        return ()
+    permissions = {device.target: device.permissions for device in container.definition.devices}
+    return tuple(
+        DeviceRule(kind=device.kind, major=device.major, minor=device.minor, access=permissions[device.path])
+        for device in storage.devices(container)
+    )
+
+
+def _explain(error: OSError) -> str:
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{where}"

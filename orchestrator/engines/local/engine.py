@@ -1,0 +1,216 @@
+"""The engine port for one stack on this machine."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import trio
+
+from orchestrator.engines.local import clock, probes, storage
+from orchestrator.engines.local.containers import Containers
+from orchestrator.engines.local.execs import Execs
+from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.table import Table
+from orchestrator.engines.local.wiring import Wiring
+from orchestrator.images.config import ImageConfig
+from orchestrator.images.store import Store
+from orchestrator.model import health
+from orchestrator.model.action import (
+    Action,
+    CreateContainer,
+    CreateNetwork,
+    CreateVolume,
+    ProbeContainer,
+    RemoveContainer,
+    RemoveNetwork,
+    RemoveVolume,
+    SignalContainer,
+    StartContainer,
+)
+from orchestrator.model.errors import EngineError
+from orchestrator.model.observation import Health, ImageState, Observation, PublishedPort
+from orchestrator.model.stack import ImageRoot, Stack
+
+PORTS_FRESH_SECONDS = 0.5
+
+
+class LocalEngine:
+    """`watch` says which stack is desired, so that a look takes in the images and ports that matter to it."""
+
+    def __init__(
+        self,
+        stack: str,
+        table: Table,
+        containers: Containers,
+        wiring: Wiring,
+        execs: Execs,
+        store: Store,
+        places: Places,
+    ) -> None:
+        self._stack = stack
+        self._table = table
+        self._containers = containers
+        self._wiring = wiring
+        self._execs = execs
+        self._store = store
+        self._places = places
+        self._desired: Stack | None = None
+        self._ports: tuple[float, tuple[PublishedPort, ...]] = (0.0, ())
+        self._bell = table.bell(stack)
+
+    def watch(self, desired: Stack) -> None:
+        self._desired = desired
+        self._ports = (0.0, ())
+
+    # --- observe -----------------------------------------------------------------------------------
+
+    async def observe(self) -> Observation:
+        self._bell = self._table.bell(self._stack)
+        containers = tuple(live.container for live in self._table.of_stack(self._stack))
+        return Observation(
+            at=clock.now(),
+            containers=containers,
+            networks=dict(self._table.networks),
+            volumes=dict(self._table.volumes),
+            images=self._images(),
+            subnets_taken=self._subnets(),
+            ports_taken=self._ports_taken(),
+        )
+
+    def _images(self) -> dict[str, ImageState]:
+        services = self._desired.services.values() if self._desired else ()
+        references = {service.root.reference for service in services if isinstance(service.root, ImageRoot)}
+        found = {}
+        for reference in references:
+            image = self._store.resolve(reference)
+            if image is not None:
+                found[reference] = _image_state(self._store.config(image.id))
+        return found
+
+    def _subnets(self) -> tuple[str, ...]:
+        """Looked up only while a network of the stack is still to be made."""
+        wanted = self._desired.networks.values() if self._desired else ()
+        if all(network.name in self._table.networks for network in wanted):
+            return ()
+        return tuple(self._wiring.ranges_in_use())
+
+    def _ports_taken(self) -> tuple[PublishedPort, ...]:
+        """Of other programs, and of containers of any stack. Looked up only while the stack may need some."""
+        services = self._desired.services.values() if self._desired else ()
+        if not any(service.ports for service in services):
+            return ()
+        ours = tuple(port for live in self._table.containers.values() for port in live.container.ports)
+        at, others = self._ports
+        if time.monotonic() - at > PORTS_FRESH_SECONDS:
+            held = {(port.protocol, port.host_port) for port in ours}
+            others = tuple(port for port in _listening() if (port.protocol, port.host_port) not in held)
+            self._ports = (time.monotonic(), others)
+        return (*ours, *others)
+
+    async def changed(self) -> None:
+        await self._bell.wait()
+
+    # --- apply -------------------------------------------------------------------------------------
+
+    async def apply(self, action: Action) -> None:
+        match action:
+            case CreateContainer():
+                await self._containers.create(action)
+            case StartContainer():
+                await self._containers.start(action)
+            case SignalContainer():
+                await self._containers.signal(action)
+            case RemoveContainer():
+                await self._containers.remove(action)
+            case ProbeContainer():
+                await self._probe(action)
+            case CreateNetwork():
+                await self._wiring.create_network(action)
+            case RemoveNetwork():
+                await self._wiring.remove_network(action.name)
+            case CreateVolume():
+                await self._create_volume(action)
+            case RemoveVolume():
+                await self._remove_volume(action.name)
+
+    async def _create_volume(self, action: CreateVolume) -> None:
+        try:
+            state = await trio.to_thread.run_sync(storage.create_volume, self._places, action)
+        except OSError as error:
+            raise EngineError(f"volume {action.volume.name}: {error.strerror}") from error
+        self._table.volumes[action.volume.name] = state
+        self._table.settle()
+        self._table.ring()
+
+    async def _remove_volume(self, name: str) -> None:
+        state = self._table.volumes.get(name)
+        if state is not None and state.users:
+            raise EngineError(f"volume {name} is still in use")
+        await trio.to_thread.run_sync(storage.remove_volume, self._places, name)
+        self._table.volumes.pop(name, None)
+        self._table.ring()
+
+    async def _probe(self, action: ProbeContainer) -> None:
+        live = self._table.containers.get(action.id)
+        if live is None:
+            return
+        image: ImageConfig | None = None
+        if live.container.image_id:
+            image = self._store.config(live.container.image_id)
+        result = await probes.probe(self._execs, live, image, action.healthcheck)
+        run = live.container.run
+        if run is None or run.finished is not None or run.started != action.run_started:
+            return
+        state = health.advance(run.health or Health(), result, run, action.healthcheck)
+        run = replace(run, health=state)
+        self._containers.write_run(live.container, run)
+        self._table.update(live, run)
+        self._table.version += 1
+
+
+def _image_state(config: ImageConfig) -> ImageState:
+    return ImageState(
+        id=config.id,
+        healthcheck=config.healthcheck,
+        stop_signal=config.stop_signal,
+        volumes=tuple(config.volumes),
+    )
+
+
+_TABLES = (
+    ("tcp", "/proc/net/tcp"),
+    ("tcp", "/proc/net/tcp6"),
+    ("udp", "/proc/net/udp"),
+    ("udp", "/proc/net/udp6"),
+)
+_LISTEN, _UNCONNECTED = "0A", "07"
+
+
+def _listening() -> list[PublishedPort]:
+    """Host ports with a listener (proc_net(5)); the address is left out, for a clash is about the port."""
+    found = []
+    for protocol, path in _TABLES:
+        try:
+            lines = Path(path).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] in (_LISTEN, _UNCONNECTED):
+                address, _, port = fields[1].rpartition(":")
+                found.append(_taken(protocol, address, int(port, 16)))
+    return found
+
+
+def _taken(protocol: str, address: str, port: int) -> PublishedPort:
+    """`address` as the kernel prints it: hexadecimal words in host byte order."""
+    kind: Literal["tcp", "udp"] = "tcp" if protocol == "tcp" else "udp"
+    if len(address) == 8 and address != "00000000":
+        octets = bytes.fromhex(address)[::-1]
+        host_ip = ".".join(str(octet) for octet in octets)
+    else:
+        host_ip = ""
+    return PublishedPort(host_ip=host_ip, host_port=port, target=0, protocol=kind)

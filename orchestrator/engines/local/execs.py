@@ -1,0 +1,99 @@
+"""Further processes in a running container: for `exec`, and for health checks.
+
+The process gets the caller's descriptors themselves, so no byte of its input or output passes through us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from orchestrator.engines.local.keeper import Exited, Keeper
+from orchestrator.engines.local.table import Live
+from orchestrator.kernel import syscalls
+from orchestrator.model.errors import EngineError, ExitCode
+
+PREFIX = "exec-"
+
+
+@dataclass(slots=True)
+class Execution:
+    """One such process. `terminal` is the caller's to close."""
+
+    id: str
+    pid: int = 0
+    pidfd: int | None = None
+    terminal: int | None = None
+    exit_code: int | None = None
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    async def wait(self) -> int:
+        await self.ended.wait()
+        return 255 if self.exit_code is None else self.exit_code
+
+    def signal(self, number: int) -> None:
+        """To the process; a process that has ended is not an error."""
+        if self.pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                syscalls.pidfd_send_signal(self.pidfd, number)
+
+    def kill(self) -> None:
+        """SIGKILL to its whole session's process group: what it has started ends with it."""
+        if self.pidfd is None or self.ended.is_set():
+            return
+        self.signal(signal.SIGSTOP)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.signal(signal.SIGKILL)
+
+
+class Execs:
+    """All executions under way. The keeper tells of their ends through `exited`."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self._numbers = itertools.count(1)
+        self._running: dict[str, Execution] = {}
+
+    async def begin(self, live: Live, process: Mapping[str, Any], stdio: Sequence[int]) -> Execution:
+        """Start a process. Raises EngineError: not running, command not found (127), not executable (126)."""
+        run = live.container.run
+        if run is None or run.finished is not None or live.pidfd is None:
+            raise EngineError(f"container {live.container.name} is not running", retryable=False)
+        execution = Execution(id=f"{PREFIX}{os.getpid()}-{next(self._numbers)}")
+        self._running[execution.id] = execution
+        try:
+            started = await self.keeper.execute(execution.id, live.container.id, run.pid, process, stdio)
+        except EngineError:
+            self._running.pop(execution.id, None)
+            raise
+        execution.pid, execution.pidfd = started.pid, started.pidfd
+        execution.terminal = started.terminal
+        if execution.ended.is_set():
+            self._close(execution)
+        return execution
+
+    def exited(self, exited: Exited) -> None:
+        execution = self._running.pop(exited.id, None)
+        if execution is not None:
+            execution.exit_code = exited.exit_code
+            execution.ended.set()
+            self._close(execution)
+
+    @staticmethod
+    def _close(execution: Execution) -> None:
+        if execution.pidfd is not None:
+            os.close(execution.pidfd)
+            execution.pidfd = None
+
+    def lose(self) -> None:
+        """The keeper has died: what it has started can't be waited for any more."""
+        for execution in list(self._running.values()):
+            self.exited(Exited(id=execution.id, exit_code=int(ExitCode.FAILED), at=0.0))

@@ -1,0 +1,238 @@
+"""The supervisor's line to the keeper: requests with descriptors, replies by tag, exits as they happen.
+
+The protocol is described in kernel/keeper. The keeper outlives us: everything we must find again after our
+own death (network namespaces, resolver sockets, terminals) is lent to its store.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from orchestrator.engines.local.places import Places
+from orchestrator.model.errors import EngineError, ExitCode
+
+PACKET = 256 * 1024
+MOST_FDS = 32
+START_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """A process the keeper started has ended; `at` is boot time."""
+
+    id: str
+    exit_code: int
+    at: float
+
+
+@dataclass(slots=True)
+class Started:
+    """A process that has reached its own program. We own the descriptors."""
+
+    pid: int
+    pidfd: int
+    terminal: int | None = None
+
+
+@dataclass(slots=True)
+class _Answer:
+    ready: trio.Event = field(default_factory=trio.Event)
+    body: dict[str, Any] = field(default_factory=dict)
+    fds: list[int] = field(default_factory=list)
+
+
+class KeeperLost(EngineError):
+    """The keeper has died; it is replaced, and the action may be tried again."""
+
+    def __init__(self) -> None:
+        super().__init__("the keeper process has died")
+
+
+class Keeper:
+    """One connection. `on_exit` is called from the reader task for every exit; `serve` runs that task."""
+
+    def __init__(self, connection: trio.socket.SocketType, on_exit: Callable[[Exited], None]) -> None:
+        self._connection = connection
+        self._on_exit = on_exit
+        self._answers: dict[int, _Answer] = {}
+        self._next_tag = 1
+        self._sending = trio.Lock()
+        self.lost = trio.Event()
+        self.pid = 0
+        self.runs: dict[str, int] = {}
+        self.stored: set[str] = set()
+
+    # --- the connection ----------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Read until the keeper goes away; then every request under way fails."""
+        try:
+            while True:
+                packet, fds = await self._receive()
+                if not packet:
+                    return
+                self._take(json.loads(packet), fds)
+        except OSError:
+            return
+        finally:
+            self.lost.set()
+            for answer in self._answers.values():
+                answer.ready.set()
+            self._connection.close()
+
+    async def _receive(self) -> tuple[bytes, list[int]]:
+        space = socket.CMSG_SPACE(MOST_FDS * 4)
+        packet, ancillary, _flags, _address = await self._connection.recvmsg(
+            PACKET, space, socket.MSG_CMSG_CLOEXEC
+        )
+        fds = array.array("i")
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+        return packet, list(fds)
+
+    def _take(self, message: dict[str, Any], fds: list[int]) -> None:
+        if message.get("event") == "exited":
+            self._on_exit(Exited(id=message["id"], exit_code=message["exit_code"], at=message["at"]))
+            return
+        answer = self._answers.get(message.get("tag", 0))
+        if answer is None:
+            for fd in fds:
+                os.close(fd)
+            return
+        answer.body, answer.fds = message, fds
+        answer.ready.set()
+
+    async def request(
+        self, body: Mapping[str, Any], fds: Sequence[int] = ()
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Send and wait for the answer. Raises KeeperLost, or EngineError with the keeper's reason."""
+        tag, answer = self._next_tag, _Answer()
+        self._next_tag += 1
+        self._answers[tag] = answer
+        try:
+            await self._send(json.dumps({**body, "tag": tag}).encode(), fds)
+            with trio.CancelScope(shield=True):
+                await answer.ready.wait()
+        finally:
+            del self._answers[tag]
+        if not answer.body:
+            raise KeeperLost
+        if "error" in answer.body:
+            raise _refusal(answer.body["error"])
+        return answer.body, answer.fds
+
+    async def _send(self, packet: bytes, fds: Sequence[int]) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        async with self._sending:
+            try:
+                await self._connection.sendmsg([packet], rights)
+            except OSError as error:
+                raise KeeperLost from error
+
+    # --- what it does for us -----------------------------------------------------------------------
+
+    async def hello(self, respawn: Sequence[str], environ: Mapping[str, str]) -> None:
+        body, _ = await self.request({"op": "hello", "respawn": list(respawn), "environ": dict(environ)})
+        self.pid = body["pid"]
+        self.runs = {run["id"]: run["pid"] for run in body["runs"]}
+        self.stored = {entry["key"] for entry in body["stored"]}
+
+    async def start(self, container_id: str, bundle: Path, joined: Mapping[str, int]) -> Started:
+        """`joined`: namespace type -> descriptor of the namespace to join."""
+        body, fds = await self.request(
+            {"op": "start", "id": container_id, "bundle": str(bundle), "namespaces": list(joined)},
+            list(joined.values()),
+        )
+        return _started(body, fds)
+
+    async def execute(
+        self, exec_id: str, container_id: str, pid: int, process: Mapping[str, Any], stdio: Sequence[int]
+    ) -> Started:
+        """Run one more process in a container; `stdio` is empty when the process asks for a terminal."""
+        body, fds = await self.request(
+            {"op": "exec", "id": exec_id, "container": container_id, "pid": pid, "process": dict(process)},
+            stdio,
+        )
+        return _started(body, fds)
+
+    async def store(self, key: str, fds: Sequence[int]) -> None:
+        await self.request({"op": "store", "key": key, "replace": True}, fds)
+        self.stored.add(key)
+
+    async def fetch(self, key: str) -> list[int]:
+        """Copies of the descriptors under `key`; none when there is no such key."""
+        if key not in self.stored:
+            return []
+        _, fds = await self.request({"op": "fetch", "key": key})
+        return fds
+
+    async def discard(self, *keys: str) -> None:
+        known = [key for key in keys if key in self.stored]
+        if known:
+            self.stored.difference_update(known)
+            await self.request({"op": "discard", "keys": known})
+
+    async def goodbye(self) -> None:
+        await self.request({"op": "goodbye"})
+
+
+def _started(body: Mapping[str, Any], fds: Sequence[int]) -> Started:
+    return Started(pid=body["pid"], pidfd=fds[0], terminal=fds[1] if len(fds) > 1 else None)
+
+
+def _refusal(error: Mapping[str, Any]) -> EngineError:
+    """What went wrong in the child, as our own error. A command that can't be run can't be retried."""
+    code = error.get("exit_code")
+    message = str(error.get("message") or error.get("step") or "the keeper refused")
+    return EngineError(
+        message, retryable=False, exit_code=ExitCode(code) if code in (126, 127) else ExitCode.FAILED
+    )
+
+
+async def connect(places: Places, on_exit: Callable[[Exited], None]) -> Keeper:
+    """The keeper of this state root; started when there is none. Raises EngineError."""
+    with trio.move_on_after(START_SECONDS):
+        spawned = False
+        while True:
+            connection = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            try:
+                await connection.connect(str(places.keeper_socket))
+                return Keeper(connection, on_exit)
+            except OSError:
+                connection.close()
+            if not spawned:
+                spawn(places)
+                spawned = True
+            await trio.sleep(0.002)
+    raise EngineError(f"the keeper did not start; see {places.run / 'keeper.log'}")
+
+
+def spawn(places: Places) -> int:
+    """Start the keeper in a session of its own; it takes its lock and leaves if there is one already."""
+    program = Path(__file__).parents[2] / "kernel" / "keeper.py"
+    quiet = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1)]
+    log = (
+        os.POSIX_SPAWN_OPEN,
+        2,
+        str(places.run / "keeper.log"),
+        os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+        0o600,
+    )
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-I", "-S", str(program), str(places.run)],
+        {"PATH": os.defpath, "LANG": "C.UTF-8"},
+        file_actions=[*quiet, log],
+        setsid=True,
+    )

@@ -1,0 +1,94 @@
+"""Which file stands where, below the two directories of a state root.
+
+`run` vanishes with the machine's uptime; `data` outlives it. A container's id is 64 hex digits, a stack's
+and a volume's name is checked before it comes here, so no part of a path is free text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.kernel import interfaces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    run: Path
+    data: Path
+
+    @property
+    def tag(self) -> str:
+        """Tells the kernel objects of different state roots apart: interfaces, cgroups, firewall tables."""
+        return interfaces.tag(str(self.run))
+
+    @property
+    def keeper_socket(self) -> Path:
+        return self.run / "keeper.sock"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        return self.run / "supervisor.sock"
+
+    @property
+    def supervisor_lock(self) -> Path:
+        return self.run / "supervisor.lock"
+
+    @property
+    def supervisor_log(self) -> Path:
+        return self.run / "supervisor.log"
+
+    @property
+    def bundles(self) -> Path:
+        return self.run / "containers"
+
+    def bundle(self, container_id: str) -> Path:
+        return self.run / "containers" / container_id
+
+    @property
+    def networks(self) -> Path:
+        return self.run / "networks"
+
+    def network(self, name: str) -> Path:
+        return self.networks / f"{name}.json"
+
+    @property
+    def seccomp(self) -> Path:
+        return self.run / "seccomp"
+
+    @property
+    def stacks(self) -> Path:
+        return self.data / "stacks"
+
+    def stack(self, name: str) -> Path:
+        return self.stacks / name
+
+    def desired(self, stack: str) -> Path:
+        return self.stack(stack) / "desired.json"
+
+    def container(self, stack: str, container_id: str) -> Path:
+        return self.stack(stack) / "containers" / container_id
+
+    @property
+    def volumes(self) -> Path:
+        return self.data / "volumes"
+
+    def volume(self, name: str) -> Path:
+        return self.volumes / name
+
+    @property
+    def images(self) -> Path:
+        return self.data / "images"
+
+    @property
+    def host_root(self) -> Path:
+        return self.data / "hostroot"
+
+    @property
+    def programs(self) -> Path:
+        """Where our own pid 1 for `init: true` stands."""
+        return self.data / "programs"
+
+    @property
+    def cgroup(self) -> str:
+        return f"pystack-{self.tag}"

@@ -1,0 +1,128 @@
+"""After our own death: find again what is there, from records, the keeper, and the kernel.
+
+Nothing is believed that the kernel contradicts: a run is alive only if the keeper says so or its pid still
+has the start time that was written down in this boot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.engines.local import clock, records
+from orchestrator.engines.local.containers import Containers, Shared
+from orchestrator.engines.local.keeper import Keeper
+from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.records import Built, RunRecord
+from orchestrator.engines.local.table import Live, Wires
+from orchestrator.kernel import cgroups, syscalls
+from orchestrator.model.observation import Container, Run, State
+
+
+async def recover(containers: Containers, shared: Shared, keeper: Keeper) -> None:
+    """Fill the table. Half-made things that nobody has a record of are taken away."""
+    places, table = shared.places, shared.table
+    present = shared.wiring.bridge_names()
+    for network in records.networks(places.networks):
+        if shared.wiring.bridge_of(network.name) in present:
+            table.networks[network.name] = network
+        else:
+            places.network(network.name).unlink(missing_ok=True)
+    shared.wiring.remove_bridges(present - {shared.wiring.bridge_of(name) for name in table.networks})
+    for volume in records.volumes(places.volumes):
+        table.volumes[volume.name] = volume
+    for built in records.containers(places.stacks):
+        await _recover_container(containers, shared, keeper, built)
+    _sweep(shared)
+    await shared.wiring.sync()
+
+
+async def _recover_container(containers: Containers, shared: Shared, keeper: Keeper, built: Built) -> None:
+    places = shared.places
+    container = built.container
+    run, pidfd = _latest_run(places, container, keeper.runs.get(container.id))
+    live = Live(built=built, container=replace(container, run=run), pidfd=pidfd)
+    fds = await keeper.fetch(f"wires:{container.id}")
+    if fds:
+        live.wires = Wires(namespace=fds[0], resolver=tuple(fds[1:]))
+    shared.table.add(live)
+    if live.wires is not None:
+        shared.wiring.serve_names(live)
+    if live.container.state is State.RUNNING:
+        terminal = await keeper.fetch(f"terminal:{container.id}")
+        live.terminal = terminal[0] if terminal else None
+        shared.wiring.resume(live)
+        containers.follow_output(live)
+    else:
+        if (places.bundle(container.id) / "stdout").exists():
+            await containers.drain(live)
+        live.finished.set()
+
+
+def _latest_run(places: Places, container: Container, kept_pid: int | None) -> tuple[Run | None, int | None]:
+    """The run as it stands now, with a pidfd when it is alive."""
+    bundle = places.bundle(container.id)
+    record = records.read_or_none(bundle / "run.json", RunRecord)
+    if record is None:
+        return None, None
+    run = record.run
+    if run.finished is not None:
+        return run, None
+    if record.boot_id != clock.boot_id():
+        return replace(run, finished=clock.now(), exit_code=None, error="the machine was restarted"), None
+    ended = records.exit_of(bundle)
+    if ended is not None and ended[2] == clock.boot_id():
+        return replace(run, finished=max(ended[1], run.started), exit_code=ended[0]), None
+    pid, pidfd = _alive(bundle, kept_pid)
+    if pidfd is not None:
+        return replace(run, pid=pid), pidfd
+    if run.pid == 0 and not (bundle / "pid.json").exists():
+        return None, None
+    return replace(run, finished=clock.now(), exit_code=None, error="its end was not seen"), None
+
+
+def _alive(bundle: Path, kept_pid: int | None) -> tuple[int, int | None]:
+    """(pid, pidfd) when the first process written down in `bundle` still lives."""
+    try:
+        document = json.loads((bundle / "pid.json").read_bytes())
+        pid, start_time, boot = int(document["pid"]), int(document["start_time"]), str(document["boot_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pid, start_time, boot = kept_pid or 0, -1, clock.boot_id()
+    if pid == 0 or boot != clock.boot_id():
+        return 0, None
+    try:
+        pidfd = syscalls.pidfd_open(pid)
+    except OSError:
+        return 0, None
+    # The pidfd pins the process; only now does its start time prove that it is the one we mean.
+    if (kept_pid != pid and _start_time(pid) != start_time) or _start_time(pid) is None:
+        os.close(pidfd)
+        return 0, None
+    return pid, pidfd
+
+
+def _start_time(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat (proc_pid_stat(5)); None when the process is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _sweep(shared: Shared) -> None:
+    """What was begun and never written down: directories without a record, and processes of theirs."""
+    places, known = shared.places, shared.table.containers
+    for home in places.stacks.glob("*/containers/*"):
+        if home.name not in known:
+            with contextlib.suppress(cgroups.CgroupError):
+                cgroups.remove(shared.hierarchies, f"{places.cgroup}/{home.parts[-3]}/{home.name}")
+            shutil.rmtree(home, ignore_errors=True)
+    for bundle in places.bundles.glob("*"):
+        if bundle.name not in known:
+            shutil.rmtree(bundle, ignore_errors=True)

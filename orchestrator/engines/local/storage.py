@@ -1,0 +1,278 @@
+"""Volumes and root filesystems: directories of the host that containers are built on. Plain, synchronous.
+
+A fresh volume is "pending": the first container that mounts it (without nocopy) fills it from its image,
+in the launcher, below a lock (see kernel/seed).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import stat
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.engines.local import records
+from orchestrator.engines.local.bundle import HostDevice, RootLayer, Seeding
+from orchestrator.engines.local.places import Places
+from orchestrator.images import hostroot
+from orchestrator.images.config import ImageConfig
+from orchestrator.images.store import Store
+from orchestrator.kernel import syscalls
+from orchestrator.model.action import CreateVolume
+from orchestrator.model.errors import EngineError, ExitCode, PystackError
+from orchestrator.model.observation import Container, VolumeState
+from orchestrator.model.stack import (
+    BindMount,
+    DirectoryRoot,
+    FileMount,
+    HostRoot,
+    ImageRoot,
+    Volume,
+    VolumeMount,
+)
+
+DATA = "_data"
+SEED = "seed"
+HOST_TREE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """What the root of a container is made of, with the image's run defaults where there is an image."""
+
+    layers: tuple[RootLayer, ...]
+    image: ImageConfig | None = None
+
+
+# --- volumes ---------------------------------------------------------------------------------------
+
+
+def create_volume(places: Places, action: CreateVolume) -> VolumeState:
+    """Make the directory and its record. Repeatable: what is there stays."""
+    home = places.volume(action.volume.name)
+    existing = records.read(home / "volume.json", VolumeState) if home.exists() else None
+    if existing is not None:
+        return existing
+    data = _device(action.volume) or home / DATA
+    home.mkdir(parents=True, exist_ok=True, mode=0o711)
+    if data == home / DATA:
+        data.mkdir(exist_ok=True)
+        _mark_pending(home)
+    elif not data.is_dir():
+        raise EngineError(f"volume {action.volume.name}: {data} is not a directory", retryable=False)
+    state = VolumeState(
+        name=action.volume.name,
+        path=str(data),
+        fingerprint=action.fingerprint,
+        stack=action.stack,
+        key=action.volume.key,
+    )
+    records.write(home / "volume.json", state, durable=True)
+    return state
+
+
+def _mark_pending(home: Path) -> None:
+    seed = home / SEED
+    if not seed.exists():
+        records.write_bytes(seed, b"pending")
+
+
+def _device(volume: Volume) -> Path | None:
+    """The directory that a `local` volume with `o: bind` stands for (mount(8) options as docker takes them)."""
+    options = dict(volume.driver_opts)
+    if not options:
+        return None
+    if options.get("o") in ("bind", "rbind") and options.get("device"):
+        return Path(options["device"])
+    raise EngineError(
+        f"volume {volume.name}: driver_opts {options} are not honoured; only type none with o: bind is",
+        retryable=False,
+    )
+
+
+def remove_volume(places: Places, name: str) -> None:
+    """Take the volume away with its content. What a bind-like volume stands for is left alone."""
+    _remove_tree(places.volume(name))
+
+
+def _remove_tree(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+
+
+# --- root filesystems ------------------------------------------------------------------------------
+
+
+def root_of(store: Store, places: Places, container: Container) -> Root:
+    """Raises EngineError when the image has gone since the plan was made."""
+    match container.definition.root:
+        case ImageRoot(reference=reference):
+            try:
+                config = store.config(container.image_id)
+                lower = tuple(str(path) for path in store.layers(container.image_id))
+            except PystackError as error:
+                raise EngineError(
+                    f"image {reference} can't be used: {error.message}", exit_code=ExitCode.IMAGE
+                ) from error
+            return Root(layers=(RootLayer(target="", lower=lower),), image=config)
+        case HostRoot():
+            built = _host_tree(places.host_root, int(time.monotonic() / HOST_TREE_SECONDS))
+            return Root(
+                layers=tuple(
+                    RootLayer(target=overlay.target, lower=tuple(str(lower) for lower in overlay.lowers))
+                    for overlay in built.overlays
+                )
+            )
+        case DirectoryRoot(path=path):
+            if not Path(path).is_dir():
+                raise EngineError(f"x-rootfs: {path} is not a directory", retryable=False)
+            return Root(layers=(RootLayer(target="", lower=(path,)),))
+
+
+@functools.lru_cache(maxsize=2)
+def _host_tree(directory: Path, _period: int) -> hostroot.HostTree:
+    """Looking through the host's /etc takes longer than a start: a hundred starts share one look."""
+    return hostroot.build(directory)
+
+
+# --- what a container finds at its mount points ----------------------------------------------------
+
+
+def check_binds(container: Container) -> None:
+    """Make the missing sources of binds that ask for it. Raises EngineError naming service and path."""
+    for mount in container.definition.mounts:
+        if isinstance(mount, FileMount) and mount.path is not None and not os.path.lexists(mount.path):
+            raise EngineError(
+                f"service {container.service}: {mount.kind} {mount.name}: file {mount.path} does not exist",
+                retryable=False,
+            )
+        if not isinstance(mount, BindMount) or os.path.lexists(mount.source):
+            continue
+        if not mount.create_host_path:
+            raise EngineError(
+                f"service {container.service}: bind source {mount.source} does not exist", retryable=False
+            )
+        try:
+            Path(mount.source).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EngineError(
+                f"service {container.service}: bind source {mount.source}: {error.strerror}", retryable=False
+            ) from error
+
+
+def volume_directories(
+    container: Container, mounted: Mapping[str, str], volumes: Mapping[str, VolumeState]
+) -> dict[str, str]:
+    """Target -> directory of the host. `mounted`: target -> name of the volume on the machine."""
+    found = {}
+    subpaths = {
+        mount.target: mount.subpath
+        for mount in container.definition.mounts
+        if isinstance(mount, VolumeMount) and mount.subpath
+    }
+    for target, name in mounted.items():
+        state = volumes.get(name)
+        if state is None:
+            raise EngineError(f"volume {name} is not there")
+        found[target] = _below(state.path, subpaths.get(target, ""), name)
+    return found
+
+
+def _below(directory: str, subpath: str, name: str) -> str:
+    """A folder inside a volume. Its content is a container's: no link in it may lead us elsewhere."""
+    if not subpath:
+        return directory
+    home = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
+        os.close(syscalls.openat2(home, subpath, os.O_PATH | os.O_CLOEXEC, resolve=resolve))
+    except OSError as error:
+        raise EngineError(f"volume {name}: subpath {subpath}: {error.strerror}", retryable=False) from error
+    finally:
+        os.close(home)
+    return os.path.join(directory, subpath)
+
+
+def seeds(places: Places, container: Container, mounted: Mapping[str, str]) -> tuple[Seeding, ...]:
+    """The volumes that may still have to be filled; the launcher looks at the state again, locked."""
+    skipped = {
+        mount.target
+        for mount in container.definition.mounts
+        if isinstance(mount, VolumeMount) and (mount.nocopy or mount.subpath)
+    }
+    found = []
+    for target, name in mounted.items():
+        state = places.volume(name) / SEED
+        if target in skipped or not state.exists() or state.read_bytes()[:4] == b"done":
+            continue
+        found.append(Seeding(target=target, data=str(places.volume(name) / DATA), state=str(state)))
+    return tuple(found)
+
+
+def write_files(home: Path, container: Container) -> dict[str, str]:
+    """Write configs and secrets that come as content; target -> file of the host.
+
+    They stand in a directory that only root can enter, so their mode is the container's affair alone.
+    """
+    found = {}
+    for number, mount in enumerate(container.definition.mounts):
+        if isinstance(mount, FileMount) and mount.content is not None:
+            path = home / "files" / str(number)
+            path.parent.mkdir(exist_ok=True, mode=0o700)
+            records.write_bytes(path, mount.content.encode(), mode=0o600)
+            os.chown(path, mount.uid, mount.gid)
+            path.chmod(mount.mode)
+            found[mount.target] = str(path)
+    return found
+
+
+def devices(container: Container) -> tuple[HostDevice, ...]:
+    """The device nodes asked for; all of the host's for a privileged container."""
+    wanted = {device.target: device.source for device in container.definition.devices}
+    if container.definition.privileged:
+        wanted = {path: path for path in _device_nodes()} | wanted
+    return tuple(_stat_device(source, target, container.service) for target, source in wanted.items())
+
+
+def _device_nodes() -> list[str]:
+    found = []
+    for directory, folders, files in os.walk("/dev"):
+        folders[:] = [name for name in folders if name not in ("pts", "shm", "mqueue", "fd", ".udev")]
+        for name in files:
+            path = os.path.join(directory, name)
+            mode = os.lstat(path).st_mode
+            if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and path not in _OWN_DEVICES:
+                found.append(path)
+    return found
+
+
+_OWN_DEVICES = frozenset(
+    f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "console", "ptmx")
+)
+
+
+def _stat_device(source: str, target: str, service: str) -> HostDevice:
+    try:
+        found = Path(source).stat()
+    except OSError as error:
+        raise EngineError(f"service {service}: device {source}: {error.strerror}", retryable=False) from error
+    if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+        raise EngineError(f"service {service}: {source} is not a device", retryable=False)
+    return HostDevice(
+        path=target,
+        kind="b" if stat.S_ISBLK(found.st_mode) else "c",
+        major=os.major(found.st_rdev),
+        minor=os.minor(found.st_rdev),
+        mode=stat.S_IMODE(found.st_mode),
+        uid=found.st_uid,
+        gid=found.st_gid,
+    )
+
+
+def remove_layers(path: Path) -> None:
+    """Take a container's directory away. Never follows a link that the container has left."""
+    _remove_tree(path)

@@ -1,0 +1,154 @@
+"""What the supervisor knows of every container of this machine, kept current by events.
+
+The table is the engine's memory of the kernel's truth: it can always be rebuilt from records, the keeper
+and pidfds (see recovery), so losing it costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import trio
+
+from orchestrator.engines.local.dns import Zone
+from orchestrator.engines.local.logs import Pump
+from orchestrator.engines.local.records import Built
+from orchestrator.model.observation import Container, NetworkState, Run, VolumeState
+
+FEED_LIMIT = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """Something to tell those who follow: kind is container, grown, exited or removed."""
+
+    kind: str
+    container: Container
+
+
+@dataclass(slots=True)
+class Wires:
+    """The network of one container, as descriptors of ours (copies are in the keeper's store)."""
+
+    namespace: int
+    resolver: tuple[int, ...] = ()
+    """UDP and TCP socket of the name service inside, where there is one."""
+    serving: trio.CancelScope | None = None
+    zone: tuple[int, Zone] | None = None
+    """The names it sees, with the version of the table they were computed from."""
+
+
+@dataclass(slots=True)
+class Live:
+    """One container: its record, and what we hold of it."""
+
+    built: Built
+    container: Container
+    pidfd: int | None = None
+    wires: Wires | None = None
+    pump: Pump | None = None
+    terminal: int | None = None
+    stdin: int | None = None
+    reserved: list[int] = field(default_factory=list)
+    """Sockets bound to its published host ports, so that nobody else takes them."""
+    finished: trio.Event = field(default_factory=trio.Event)
+    """Set when the current run has ended and its output is in the log."""
+
+
+class Feed:
+    """Tells any number of followers what happens; one that does not keep up is cut off."""
+
+    def __init__(self) -> None:
+        self._followers: set[trio.MemorySendChannel[Changed]] = set()
+
+    def publish(self, change: Changed) -> None:
+        for follower in list(self._followers):
+            try:
+                follower.send_nowait(change)
+            except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+                self._followers.discard(follower)
+                follower.close()
+
+    def follow(self) -> trio.MemoryReceiveChannel[Changed]:
+        """Everything from now on. Close the channel when done."""
+        send, receive = trio.open_memory_channel[Changed](FEED_LIMIT)
+        self._followers.add(send)
+        return receive
+
+
+class Table:
+    """Containers by id; networks and volumes by name. Every change wakes those who wait for one."""
+
+    def __init__(self) -> None:
+        self.containers: dict[str, Live] = {}
+        self.networks: dict[str, NetworkState] = {}
+        self.volumes: dict[str, VolumeState] = {}
+        self.feed = Feed()
+        self.version = 0
+        self._bells: dict[str, trio.Event] = {}
+
+    # --- the bell ----------------------------------------------------------------------------------
+
+    def bell(self, stack: str) -> trio.Event:
+        """Set at the next change that may matter to `stack`."""
+        return self._bells.setdefault(stack, trio.Event())
+
+    def ring(self, stack: str | None = None) -> None:
+        """Wake one stack, or all of them (a shared thing has changed)."""
+        self.version += 1
+        for name in [stack] if stack is not None else list(self._bells):
+            event = self._bells.pop(name, None)
+            if event is not None:
+                event.set()
+
+    # --- containers --------------------------------------------------------------------------------
+
+    def of_stack(self, stack: str) -> Iterator[Live]:
+        return (live for live in self.containers.values() if live.container.stack == stack)
+
+    def add(self, live: Live) -> None:
+        self.containers[live.container.id] = live
+        self._occupy(live.container)
+        self.ring(live.container.stack)
+
+    def update(self, live: Live, run: Run | None) -> None:
+        """Replace the run of a container."""
+        live.container = replace(live.container, run=run)
+        self.ring(live.container.stack)
+
+    def remove(self, live: Live) -> None:
+        container = live.container
+        self.containers.pop(container.id, None)
+        for name, state in list(self.networks.items()):
+            if container.id in state.users:
+                gone = container.addresses.get(name)
+                self.networks[name] = replace(
+                    state,
+                    users=tuple(user for user in state.users if user != container.id),
+                    addresses=tuple(address for address in state.addresses if address != gone),
+                )
+        for mounted in live.built.volumes:
+            volume = self.volumes.get(mounted.volume)
+            if volume is not None:
+                users = tuple(user for user in volume.users if user != container.id)
+                self.volumes[mounted.volume] = replace(volume, users=users)
+        self.ring()
+
+    def _occupy(self, container: Container) -> None:
+        """Its addresses and volumes are in use from the moment it is written down."""
+        for name, address in container.addresses.items():
+            state = self.networks.get(name)
+            if state is not None and container.id not in state.users:
+                self.networks[name] = replace(
+                    state, users=(*state.users, container.id), addresses=(*state.addresses, address)
+                )
+        for mounted in self.containers[container.id].built.volumes:
+            volume = self.volumes.get(mounted.volume)
+            if volume is not None and container.id not in volume.users:
+                self.volumes[mounted.volume] = replace(volume, users=(*volume.users, container.id))
+
+    def settle(self) -> None:
+        """Recompute who uses what, after networks or volumes have been added."""
+        for live in self.containers.values():
+            self._occupy(live.container)

@@ -1,0 +1,346 @@
+"""Networks as the kernel has them: bridges, veths, addresses, published ports, name service.
+
+What stands in the kernel is a function of the table, so the firewall is always replaced as a whole; many
+changes in one moment become one replacement.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+import trio
+
+from orchestrator.engines.local import dns, names, records
+from orchestrator.engines.local.bundle import shares_names
+from orchestrator.engines.local.keeper import Keeper
+from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.resolver import Forwarder, open_sockets, serve
+from orchestrator.engines.local.table import Live, Table, Wires
+from orchestrator.kernel import firewall, interfaces, links, netns
+from orchestrator.kernel.netlink import Netlink
+from orchestrator.model.action import CreateNetwork
+from orchestrator.model.errors import EngineError, ExitCode
+from orchestrator.model.observation import Container, NetworkState, PublishedPort
+from orchestrator.model.stack import Attachment, Isolated, OfHost, OfService
+
+DEFAULT_ADDRESS = "0.0.0.0"  # noqa: S104 - a published port without host_ip is for every address, as in docker
+
+
+class Wiring:
+    """The network side of a state root. Methods without `async` are called from worker threads."""
+
+    def __init__(self, places: Places, table: Table, keeper: Keeper, nursery: trio.Nursery) -> None:
+        self._places = places
+        self._table = table
+        self.keeper = keeper
+        self._nursery = nursery
+        self.tag = places.tag
+        self._route = links.open_route()
+        self._filter: Netlink = firewall.open_firewall()
+        self._route_lock = threading.Lock()
+        self._forwarder = Forwarder()
+        self._installed: firewall.Ruleset | None = None
+        self._installing = trio.Lock()
+
+    # --- networks ----------------------------------------------------------------------------------
+
+    async def create_network(self, action: CreateNetwork) -> None:
+        """Repeatable: a bridge that is there with the same address is taken."""
+        network = action.network
+        state = NetworkState(
+            name=network.name,
+            subnet=action.subnet,
+            gateway=action.gateway,
+            fingerprint=action.fingerprint,
+            stack=action.stack,
+            key=network.key,
+            internal=network.internal,
+        )
+        if network.driver not in ("bridge", "default", ""):
+            raise EngineError(
+                f"network {network.name}: driver {network.driver} is not honoured", retryable=False
+            )
+        await trio.to_thread.run_sync(self._make_bridge, state)
+        self._table.networks[network.name] = state
+        self._table.settle()
+        await self.sync()
+        self._table.ring()
+
+    def _make_bridge(self, state: NetworkState) -> None:
+        self._places.networks.mkdir(parents=True, exist_ok=True, mode=0o700)
+        records.write(self._places.network(state.name), state)
+        length = state.subnet.rpartition("/")[2]
+        bridge, group = interfaces.bridge(self.tag, state.name), interfaces.group(self.tag, state.name)
+        try:
+            with self._route_lock:
+                links.create_bridge(self._route, bridge, f"{state.gateway}/{length}", group)
+            links.enable_forwarding()
+        except OSError as error:
+            raise EngineError(f"network {state.name}: {error.strerror or error}") from error
+
+    async def remove_network(self, name: str) -> None:
+        """Every veth that is left of it and its bridge, in one request: one by one they cost 20 ms each."""
+        if name in self._table.networks and self._table.networks[name].users:
+            raise EngineError(f"network {name} is still in use")
+        self._table.networks.pop(name, None)
+        await self.sync()
+
+        def erase() -> None:
+            with self._route_lock:
+                links.delete_group(self._route, interfaces.group(self.tag, name))
+                links.delete_link(self._route, interfaces.bridge(self.tag, name))
+            self._places.network(name).unlink(missing_ok=True)
+
+        await trio.to_thread.run_sync(erase)
+        self._table.ring()
+
+    # --- one container -----------------------------------------------------------------------------
+
+    def connect(self, live: Live) -> None:
+        """A network namespace with its interfaces and resolver sockets, unless it is there already."""
+        service = live.container.definition
+        if live.wires is not None or isinstance(service.network_mode, OfHost | OfService):
+            return
+        namespace = netns.create()
+        try:
+            if isinstance(service.network_mode, Isolated) or not live.container.addresses:
+                links.configure(namespace, [], None)
+                live.wires = Wires(namespace=namespace)
+                return
+            self._plug_in(live.container, namespace)
+            resolver = open_sockets(namespace) if shares_names(service) else ()
+            live.wires = Wires(namespace=namespace, resolver=tuple(sock.detach() for sock in resolver))
+        except OSError as error:
+            os.close(namespace)
+            raise EngineError(f"container {live.container.name}: {error.strerror or error}") from error
+
+    def _plug_in(self, container: Container, namespace: int) -> None:
+        """One veth a network, in the order of connection; the default route by gw_priority, then order."""
+        addresses = []
+        for number, (name, address) in enumerate(container.addresses.items()):
+            state = self._table.networks.get(name)
+            if state is None:
+                raise EngineError(f"network {name} is not there")
+            wanted = self._attachment(container, name)
+            with self._route_lock:
+                index = links.link_index(self._route, interfaces.bridge(self.tag, name))
+                if index is None:
+                    raise EngineError(f"the bridge of network {name} is not there")
+                links.attach(
+                    self._route,
+                    host_name=interfaces.port(self.tag, container.id, name),
+                    bridge_index=index,
+                    namespace=namespace,
+                    peer_name=f"eth{number}",
+                    mac=(wanted.mac_address if wanted else None) or links.mac(address),
+                    group=interfaces.group(self.tag, name),
+                )
+            addresses.append((f"eth{number}", f"{address}/{state.subnet.rpartition('/')[2]}"))
+        links.configure(namespace, addresses, self._gateway(container))
+
+    def _attachment(self, container: Container, name: str) -> Attachment | None:
+        live = self._table.containers[container.id]
+        return names.attachment(live.built, name)
+
+    def _gateway(self, container: Container) -> str | None:
+        name = self.default_network(container)
+        return self._table.networks[name].gateway if name is not None else None
+
+    def default_network(self, container: Container) -> str | None:
+        """The network of the default route: highest gw_priority, then first; never an internal one."""
+        best: tuple[int, str] | None = None
+        for name in container.addresses:
+            state = self._table.networks.get(name)
+            if state is None or state.internal:
+                continue
+            wanted = self._attachment(container, name)
+            priority = wanted.gw_priority if wanted else 0
+            if best is None or priority > best[0]:
+                best = (priority, name)
+        return best[1] if best else None
+
+    async def keep(self, live: Live) -> None:
+        """Lend copies to the keeper, so that namespace and sockets outlive us, and serve names."""
+        if live.wires is None:
+            return
+        await self.keeper.store(f"wires:{live.container.id}", [live.wires.namespace, *live.wires.resolver])
+        self.serve_names(live)
+
+    def serve_names(self, live: Live) -> None:
+        wires = live.wires
+        if wires is None or len(wires.resolver) != 2:
+            return
+        udp, tcp = (socket.socket(fileno=os.dup(fd)) for fd in wires.resolver)
+        wires.serving = trio.CancelScope()
+
+        async def run(scope: trio.CancelScope) -> None:
+            with scope:
+                await serve(
+                    udp,
+                    tcp,
+                    lambda: names.zone_of(live, self._table, host_servers),
+                    self._forwarder,
+                    wires.namespace,
+                )
+
+        self._nursery.start_soon(run, wires.serving)
+
+    async def disconnect(self, live: Live) -> None:
+        """Give up everything that `connect` and `publish` made. The veths go with the namespace."""
+        self._release(live)
+        wires, live.wires = live.wires, None
+        if wires is None:
+            return
+        if wires.serving is not None:
+            wires.serving.cancel()
+        await self.keeper.discard(f"wires:{live.container.id}")
+        for fd in (wires.namespace, *wires.resolver):
+            os.close(fd)
+
+    # --- published ports ---------------------------------------------------------------------------
+
+    async def publish(self, live: Live) -> None:
+        """Hold the host ports and lead them to the container. Raises EngineError when one is in use."""
+        if not live.container.ports or live.reserved:
+            return
+        try:
+            for port in live.container.ports:
+                live.reserved.append(_reserve(port, live.container.name))
+        except EngineError:
+            self._release(live)
+            raise
+        await self.sync()
+
+    async def withdraw(self, live: Live) -> None:
+        if live.reserved:
+            self._release(live)
+            await self.sync()
+
+    def _release(self, live: Live) -> None:
+        for fd in live.reserved:
+            os.close(fd)
+        live.reserved.clear()
+
+    def resume(self, live: Live) -> None:
+        """After our own restart: hold the ports of a running container again, as far as they are free."""
+        for port in live.container.ports:
+            try:
+                live.reserved.append(_reserve(port, live.container.name))
+            except EngineError:
+                continue
+
+    def ruleset(self) -> firewall.Ruleset:
+        """What the firewall must say, by the table."""
+        networks = tuple(
+            firewall.Segment(
+                bridge=interfaces.bridge(self.tag, state.name), subnet=state.subnet, internal=state.internal
+            )
+            for state in self._table.networks.values()
+        )
+        ports = tuple(
+            publication
+            for live in self._table.containers.values()
+            if live.reserved
+            for publication in self._publications(live.container)
+        )
+        return firewall.Ruleset(table=firewall.table_name(self.tag), networks=networks, ports=ports)
+
+    def _publications(self, container: Container) -> list[firewall.Publication]:
+        name = self.default_network(container)
+        if name is None:
+            return []
+        return [
+            firewall.Publication(
+                host_ip=port.host_ip,
+                host_port=port.host_port,
+                protocol=port.protocol,
+                address=container.addresses[name],
+                port=port.target,
+            )
+            for port in container.ports
+        ]
+
+    async def sync(self) -> None:
+        """Bring the firewall in line with the table. Calls that come while one is under way share one."""
+        async with self._installing:
+            wanted = self.ruleset()
+            if wanted == self._installed:
+                return
+            await trio.to_thread.run_sync(self._install, wanted)
+            self._installed = wanted
+
+    def _install(self, wanted: firewall.Ruleset) -> None:
+        try:
+            if wanted.networks:
+                firewall.replace(self._filter, wanted)
+            else:
+                firewall.delete(self._filter, wanted.table)
+        except OSError as error:
+            raise EngineError(f"firewall: {error.strerror or error}") from error
+
+    def ranges_in_use(self) -> list[str]:
+        with self._route_lock:
+            return links.ranges_in_use(self._route)
+
+    def bridge_names(self) -> frozenset[str]:
+        """Our bridges that exist, to find networks whose bridge somebody has deleted."""
+        with self._route_lock:
+            start = interfaces.prefix(self.tag)
+            found = links.list_links(self._route)
+        return frozenset(link.name for link in found if link.kind == "bridge" and link.name.startswith(start))
+
+    def remove_bridges(self, bridges: Iterable[str]) -> None:
+        """Bridges of ours that no record knows any more: the run directory was lost with them."""
+        with self._route_lock:
+            for bridge in bridges:
+                links.delete_link(self._route, bridge)
+
+    def bridge_of(self, network: str) -> str:
+        return interfaces.bridge(self.tag, network)
+
+    async def clear(self) -> None:
+        """Nothing of ours is needed any more."""
+        self._table.networks.clear()
+        await self.sync()
+
+
+_RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
+"""systemd-resolved's stub on 127.0.0.53 names itself in the second; the first has the real servers."""
+
+
+def host_servers() -> tuple[dns.Upstream, ...]:
+    """The host's name servers. Called for every change of the table, not for every question."""
+    for path in _RESOLVERS:
+        try:
+            return dns.upstreams(path.read_text())
+        except OSError:
+            continue
+    return ()
+
+
+def _reserve(port: PublishedPort, name: str) -> int:
+    """A socket bound to the host port: the port is ours, and a clash is noticed here and now."""
+    kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
+    sock = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
+    try:
+        if port.protocol == "tcp":
+            # Connections in TIME_WAIT of a former server must not look like a clash; listening keeps
+            # others out all the same.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((port.host_ip or DEFAULT_ADDRESS, port.host_port))
+        if port.protocol == "tcp":
+            sock.listen(1)
+    except OSError as error:
+        sock.close()
+        where = f"{port.host_ip or DEFAULT_ADDRESS}:{port.host_port}/{port.protocol}"
+        if error.errno == errno.EADDRINUSE:
+            message = f"container {name}: port {where} is already in use"
+        else:
+            message = f"container {name}: port {where}: {error.strerror}"
+        raise EngineError(message, retryable=False, exit_code=ExitCode.CONFLICT) from error
+    return sock.detach()

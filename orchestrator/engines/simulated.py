@@ -1,0 +1,307 @@
+"""An engine in memory: does what model.effects expects, with delays, faults and programs that misbehave.
+
+Everything that is random comes from the seed. Time is the caller's; with trio's autojump clock a day passes
+in seconds. While it works it watches over the caller: an action on a busy target, a second run in one
+container, an address given twice and the like are `UnsafeError`s, and kept in `violations`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import trio
+
+from orchestrator.model import effects
+from orchestrator.model.action import (
+    Action,
+    CreateContainer,
+    ProbeContainer,
+    RemoveContainer,
+    RemoveNetwork,
+    SignalContainer,
+    StartContainer,
+)
+from orchestrator.model.errors import EngineError, ExitCode
+from orchestrator.model.observation import Container, ImageState, Observation, ProbeResult, State
+
+SIGKILL = 9
+
+
+class UnsafeError(AssertionError):
+    """The caller broke a law of the port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """How the process of a service behaves."""
+
+    exits_after: float | None = None
+    """Seconds from start to exit; None: it runs until told."""
+    exit_codes: tuple[int, ...] = (0,)
+    """For the first run, the second, ...; the last one is repeated."""
+    ends_within: float | None = 0.05
+    """Seconds from the stop signal to exit; None: it ignores the signal."""
+    probes: tuple[int, ...] = (0,)
+    """Exit codes of the probes of one run; the last one is repeated."""
+    probe_takes: float = 0.01
+    refuses: tuple[int, str] | None = None
+    """(126 or 127, why) when the command can't be executed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """What goes wrong, in parts of one. Delays are seconds, uniformly between the two."""
+
+    retryable: float = 0.0
+    permanent: float = 0.0
+    late: float = 0.0
+    """The action takes effect and fails all the same, as when its acknowledgement is lost."""
+    delay: tuple[float, float] = (0.001, 0.01)
+    observe_delay: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(slots=True)
+class _Due:
+    at: float
+    exit_code: int
+
+
+@dataclass(slots=True, kw_only=True)
+class SimulatedEngine:
+    """One stack's machine. Outlives any loop that works on it, as a machine does."""
+
+    now: Callable[[], float]
+    seed: int = 0
+    programs: Mapping[str, Program] = field(default_factory=dict)
+    """By service; others run until told."""
+    faults: Faults = field(default_factory=Faults)
+    images: Mapping[str, ImageState] = field(default_factory=dict)
+    world: Observation = field(default_factory=lambda: Observation(at=0.0))
+    applied: list[tuple[float, Action]] = field(default_factory=list)
+    """Actions that took effect, with the time they did."""
+    violations: list[str] = field(default_factory=list)
+    watch: Callable[[Observation, Action], None] | None = None
+    """Asked before each action takes effect; raises UnsafeError for what is wrong."""
+    _random: random.Random = field(init=False)
+    _busy: set[str] = field(default_factory=set)
+    _exits: dict[str, _Due] = field(default_factory=dict)
+    _runs: dict[str, int] = field(default_factory=dict)
+    _probes: dict[tuple[str, float], int] = field(default_factory=dict)
+    _version: int = 1
+    _observed: int = 0
+    _bell: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)  # noqa: S311 (repeatable on purpose)
+
+    # --- the port -----------------------------------------------------------------------------------
+
+    async def observe(self) -> Observation:
+        self._settle()
+        self._observed = self._version
+        found = replace(self.world, at=self.now(), images=dict(self.images))
+        await trio.sleep(self._random.uniform(*self.faults.observe_delay))
+        return found
+
+    async def apply(self, action: Action) -> None:
+        target = action.target
+        if target in self._busy:
+            self.violations.append(f"{target} is busy already")
+            raise UnsafeError(self.violations[-1])
+        self._busy.add(target)
+        try:
+            delay = self._random.uniform(*self.faults.delay)
+            share = self._random.random()
+            if isinstance(action, ProbeContainer):
+                await self._probe(action)
+                return
+            await trio.sleep(delay * share)
+            self._perhaps_fail(self.faults.retryable, action, retryable=True)
+            self._perhaps_fail(self.faults.permanent, action, retryable=False)
+            self._take_effect(action)
+            await trio.sleep(delay * (1 - share))
+            self._perhaps_fail(self.faults.late, action, retryable=True)
+        except UnsafeError as error:
+            self.violations.append(str(error))
+            raise
+        finally:
+            self._busy.discard(target)
+
+    async def changed(self) -> None:
+        while True:
+            self._settle()
+            if self._version != self._observed:
+                await trio.lowlevel.checkpoint()
+                return
+            bell = self._bell
+            next_exit = min((due.at for due in self._exits.values()), default=None)
+            if next_exit is None:
+                await bell.wait()
+            else:
+                with trio.move_on_after(max(next_exit - self.now(), 0.0)):
+                    await bell.wait()
+
+    # --- what a test may do to the machine --------------------------------------------------------
+
+    def container(self, name: str) -> Container:
+        self._settle()
+        return next(found for found in self.world.containers if found.name == name)
+
+    def kill(self, name: str, exit_code: int = 137) -> None:
+        """The process dies without anybody of ours having asked."""
+        self._exits.pop(self.container(name).id, None)
+        self._change(effects.expect_exit(self.world, self.container(name).id, self.now(), exit_code))
+
+    def power_cut(self) -> None:
+        """Every process dies; records stay."""
+        for container in self.world.containers:
+            self._change(effects.expect_exit(self.world, container.id, self.now(), None))
+        self._exits.clear()
+
+    def disturb(self, world: Observation) -> None:
+        """Replace the world (a network removed by hand, a port taken)."""
+        self._change(world)
+
+    # --- inside ---------------------------------------------------------------------------------------
+
+    def _change(self, world: Observation) -> None:
+        if world is self.world:
+            return
+        self.world = world
+        self._version += 1
+        bell, self._bell = self._bell, trio.Event()
+        bell.set()
+
+    def _settle(self) -> None:
+        """Let every exit happen that is due."""
+        now = self.now()
+        for container_id in [key for key, due in self._exits.items() if due.at <= now]:
+            due = self._exits.pop(container_id)
+            self._change(effects.expect_exit(self.world, container_id, due.at, due.exit_code))
+
+    def _perhaps_fail(self, chance: float, action: Action, *, retryable: bool) -> None:
+        if chance and self._random.random() < chance:
+            raise EngineError(f"fault on {action.target}", retryable=retryable)
+
+    def _take_effect(self, action: Action) -> None:
+        self._settle()
+        self._guard(action)
+        if self.watch is not None:
+            self.watch(self.world, action)
+        self.applied.append((self.now(), action))
+        if isinstance(action, StartContainer) and self._refuse(action):
+            return
+        self._change(effects.expect(self.world, action, self.now()))
+        if isinstance(action, StartContainer):
+            self._begin(action)
+        elif isinstance(action, SignalContainer):
+            self._signalled(action)
+
+    def _refuse(self, action: StartContainer) -> bool:
+        container = effects.find(self.world, action.id)
+        program = self._program(container)
+        if program.refuses is None:
+            return False
+        code, error = program.refuses
+        self._change(effects.expect_failed_start(self.world, action, self.now(), code, error))
+        raise EngineError(error, retryable=False, exit_code=ExitCode(code))
+
+    def _begin(self, action: StartContainer) -> None:
+        program = self._program(effects.find(self.world, action.id))
+        run = self._runs[action.id] = self._runs.get(action.id, 0) + 1
+        if program.exits_after is not None:
+            code = program.exit_codes[min(run, len(program.exit_codes)) - 1]
+            self._exits[action.id] = _Due(self.now() + program.exits_after, code)
+
+    def _signalled(self, action: SignalContainer) -> None:
+        container = effects.find(self.world, action.id)
+        if container is None or container.state is not State.RUNNING:
+            return
+        program = self._program(container)
+        wait = 0.001 if action.signal == SIGKILL else program.ends_within
+        if wait is None:
+            return
+        due = _Due(self.now() + wait, 128 + action.signal)
+        before = self._exits.get(action.id)
+        if before is None or before.at > due.at:
+            self._exits[action.id] = due
+
+    async def _probe(self, action: ProbeContainer) -> None:
+        started = self.now()
+        program = self._program(effects.find(self.world, action.id))
+        limit = action.healthcheck.timeout or 30.0
+        await trio.sleep(min(program.probe_takes, limit))
+        key = (action.id, action.run_started)
+        count = self._probes[key] = self._probes.get(key, 0) + 1
+        code = program.probes[min(count, len(program.probes)) - 1]
+        late = program.probe_takes > limit
+        result = ProbeResult(
+            started=started,
+            ended=self.now(),
+            exit_code=-1 if late else code,
+            output="Health check exceeded timeout" if late else "",
+        )
+        self._settle()
+        self._change(effects.expect_probe(self.world, action.id, action.run_started, result))
+
+    def _program(self, container: Container | None) -> Program:
+        return self.programs.get(container.service, Program()) if container is not None else Program()
+
+    def _guard(self, action: Action) -> None:
+        """What no caller may ask for, whatever happened before."""
+        match action:
+            case CreateContainer():
+                _guard_create(self.world, action)
+            case StartContainer():
+                self._guard_start(action)
+            case RemoveContainer():
+                container = effects.find(self.world, action.id)
+                if container is not None and container.state is State.RUNNING:
+                    raise UnsafeError(f"{action.name} is removed while it runs")
+            case RemoveNetwork():
+                state = self.world.networks.get(action.name)
+                if state is not None and state.users:
+                    raise UnsafeError(f"network {action.name} is removed under {len(state.users)} containers")
+            case _:
+                pass
+
+    def _guard_start(self, action: StartContainer) -> None:
+        container = effects.find(self.world, action.id)
+        if container is None:
+            raise UnsafeError(f"{action.name} is started but does not exist")
+        if container.state is State.RUNNING:
+            raise UnsafeError(f"{action.name} is started while it runs")
+        taken = {(p.protocol, p.host_port) for p in self.world.ports_taken}
+        clash = [p.host_port for p in container.ports if (p.protocol, p.host_port) in taken]
+        if clash:
+            raise EngineError(f"port {clash[0]} is in use", exit_code=ExitCode.CONFLICT)
+        for service, peer_id in action.peers.items():
+            peer = effects.find(self.world, peer_id)
+            if peer is None:
+                raise UnsafeError(f"{action.name} is started beside {service}, which is not there")
+            if peer.state is not State.RUNNING:
+                # The peer can end between the decision and the act; a real engine refuses then.
+                raise EngineError(f"{service} does not run")
+
+
+def _guard_create(world: Observation, action: CreateContainer) -> None:
+    if effects.find(world, action.id) is not None:
+        return
+    if any(container.name == action.name for container in world.containers):
+        raise UnsafeError(f"a second container called {action.name}")
+    for name, address in action.addresses.items():
+        state = world.networks.get(name)
+        if state is None:
+            raise UnsafeError(f"{action.name} is attached to {name}, which does not exist")
+        if address in state.addresses or address == state.gateway:
+            raise UnsafeError(f"address {address} on {name} is given twice")
+    _guard_ports(world.containers, action)
+
+
+def _guard_ports(containers: Iterable[Container], action: CreateContainer) -> None:
+    for container in containers:
+        for port in container.ports:
+            if any((p.protocol, p.host_port) == (port.protocol, port.host_port) for p in action.ports):
+                raise UnsafeError(f"port {port.host_port} is given to {action.name} and {container.name}")

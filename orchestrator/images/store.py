@@ -1,0 +1,375 @@
+"""The content store: images by name and id, their blobs, their layers unpacked once each.
+
+    ROOT/oci-layout, index.json       an OCI layout that other tools can read; ref.name is the full name
+    ROOT/blobs/sha256/HEX             manifests, configs, layers as they came (push and save are exact)
+    ROOT/layers/HEX/{fs,meta.json}    one layer unpacked, by the digest of its tar (diff_id)
+    ROOT/layers/fix-HEX/{fs,meta.json} repairs where layers meet, by the digest of the whole chain
+    ROOT/tmp/                         work in flight
+    ROOT/lock
+
+An image's id is the digest of its config, as with Docker. Layers are keyed by diff_id, not by chain: equal
+layers over different bases are stored once and can be unpacked in any order. Everything is put in
+place under the lock, blobs first, index.json last; a reader needs no lock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.images import config as configs
+from orchestrator.images import index, removal, scratch
+from orchestrator.images import reference as references
+from orchestrator.images.config import ImageConfig
+from orchestrator.images.index import Entry, NewImage, StoredImage
+from orchestrator.images.removal import ImageUser, Removal
+from orchestrator.model.errors import ExitCode, UserError
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST_LIMIT = 4 << 20
+_INDEX_LIMIT = 64 << 20
+_CACHE_LIMIT = 256
+_NESTING_LIMIT = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """What nobody has brought: `add` did nothing."""
+
+    blobs: tuple[str, ...]
+    layers: tuple[str, ...]
+
+
+class Store:
+    """The images below one directory. Any number of processes and threads may have one of their own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._blobs = root / "blobs" / "sha256"
+        self._layers = root / "layers"
+        self._tmp = root / "tmp"
+        self._lock = root / "lock"
+        self._index: tuple[tuple[int, int, int], tuple[Entry, ...]] = ((0, 0, 0), ())
+        self._configs: dict[str, ImageConfig] = {}
+        self._lowers: dict[str, tuple[Path, ...]] = {}
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def resolve(self, name: str) -> StoredImage | None:
+        """The image that `name` means: a name, name@digest, an id or the beginning of one.
+
+        Raises UserError when the name is malformed or a short id fits several images.
+        """
+        entries = self._read()
+        bare = name.removeprefix("sha256:")
+        if name == bare:
+            found = self._by_name(entries, name)
+            if found is not None:
+                return found
+        if not references.is_id_prefix(bare):
+            return None
+        ids = {entry.id for entry in entries if entry.id.startswith(f"sha256:{bare}")}
+        if len(ids) > 1:
+            raise UserError(f"multiple images found with provided prefix: {bare}", exit_code=ExitCode.IMAGE)
+        return index.image_of(entries, ids.pop()) if ids else None
+
+    def demand(self, name: str) -> StoredImage:
+        """Like `resolve`, but raises UserError when there is no such image."""
+        image = self.resolve(name)
+        if image is None:
+            raise UserError(f"No such image: {_with_tag(name)}", exit_code=ExitCode.IMAGE)
+        return image
+
+    def images(self) -> list[StoredImage]:
+        """Every image, in the order of index.json."""
+        entries = self._read()
+        return [index.image_of(entries, one) for one in dict.fromkeys(entry.id for entry in entries)]
+
+    def config(self, image_id: str) -> ImageConfig:
+        """The run defaults of an image that is here. Raises UserError when it is not, or is broken."""
+        known = self._configs.get(image_id)
+        if known is None:
+            parsed = configs.parse(self.blob(image_id, limit=configs.CONFIG_LIMIT), image_id)
+            size = sum(self._size(diff_id) for diff_id in parsed.diff_ids)
+            known = dataclasses.replace(parsed, size=size)
+            if len(self._configs) >= _CACHE_LIMIT:
+                self._configs.clear()
+            self._configs[image_id] = known
+        return known
+
+    def layers(self, image_id: str) -> list[Path]:
+        """Lower directories for an overlay, topmost first. Raises UserError when one is not here."""
+        known = self._lowers.get(image_id)
+        if known is None or not all(os.path.isdir(path) for path in known):
+            known = self._find_layers(self.config(image_id))
+            if len(self._lowers) >= _CACHE_LIMIT:
+                self._lowers.clear()
+            self._lowers[image_id] = known
+        return list(known)
+
+    def blob(self, digest: str, *, limit: int) -> bytes:
+        """A small blob, whole. Raises UserError when it is not here or larger than `limit` bytes."""
+        try:
+            with open(self.blob_path(digest), "rb") as file:
+                content = file.read(limit + 1)
+        except FileNotFoundError:
+            raise UserError(f"no such image: {digest[:19]}", exit_code=ExitCode.IMAGE) from None
+        if len(content) > limit:
+            raise configs.broken(f"{digest[:19]} is larger than {limit >> 20} MiB")
+        return content
+
+    def blob_path(self, digest: str) -> Path:
+        """Where a blob is, if it is here."""
+        if not references.is_digest(digest):
+            raise configs.broken(f"{digest!r:.80} is not a sha256 digest")
+        return self._blobs / digest[7:]
+
+    def has_layer(self, diff_id: str) -> bool:
+        return os.path.isdir(self.layer_path(diff_id))
+
+    def layer_path(self, diff_id: str) -> Path:
+        """Where an unpacked layer is, if it is here."""
+        return self._layers / diff_id[7:]
+
+    # --- changing --------------------------------------------------------------------------------
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A directory on the store's file system for work in flight, gone at the end."""
+        self._prepare()
+        with scratch.locked(self._lock):
+            scratch.sweep(self._tmp)
+        with scratch.directory(self._tmp, lock=self._lock) as path:
+            yield path
+
+    def add(
+        self,
+        images: Sequence[NewImage],
+        *,
+        blobs: Mapping[str, Path],
+        layers: Mapping[str, Path],
+        repairs: Mapping[str, Path],
+    ) -> Missing | None:
+        """Put images in place; `blobs` and `layers` (by digest) and `repairs` (by chain) are moved here
+        from a scratch directory.
+
+        All or nothing. Returns what is missing when a layer or blob is neither brought nor here (another
+        process may have removed it since the caller looked): bring it and call again.
+        """
+        self._prepare()
+        scratch.sync_tree(self._tmp)
+        with scratch.locked(self._lock):
+            lacking = self._lacking(images, blobs, layers)
+            if lacking is not None:
+                return lacking
+            _settle((path, self.blob_path(digest)) for digest, path in blobs.items())
+            _settle((path, self.layer_path(diff_id)) for diff_id, path in layers.items())
+            _settle((path, self._layers / f"fix-{chain[7:]}") for chain, path in repairs.items())
+            for image in images:
+                scratch.write_file(self.blob_path(index.digest_of(image.manifest)), image.manifest)
+            scratch.sync_directory(self._layers)
+            scratch.sync_directory(self._blobs)
+            entries = self._read()
+            for image in images:
+                entries = index.with_image(entries, image)
+            self._write(entries)
+        return None
+
+    def tag(self, source: str, target: str) -> StoredImage:
+        """Give an image a second name; a name that meant another image moves. Raises UserError."""
+        name = references.parse(target)
+        if name.digest:
+            raise UserError("refusing to create a tag with a digest reference", exit_code=ExitCode.IMAGE)
+        self._prepare()
+        with scratch.locked(self._lock):
+            image = self.demand(source)
+            entries = self._read()
+            model = next(entry for entry in entries if entry.id == image.id)
+            self._write(index.with_name(entries, model, str(name)))
+        return self.demand(source)
+
+    def remove(
+        self,
+        name: str,
+        *,
+        force: bool = False,
+        in_use: Callable[[str], Sequence[ImageUser]] = lambda _: (),
+    ) -> Removal:
+        """Take away a name, or the whole image when it was its last one or an id is given.
+
+        `in_use` names the containers made from an image id. Refused (UserError) in Docker's words; with
+        `force` a used image loses its names but stays, for as long as containers need its layers.
+        """
+        self._prepare()
+        with scratch.directory(self._tmp, lock=self._lock) as attic, scratch.locked(self._lock):
+            image = self.demand(name)
+            by_id = self._by_name(self._read(), name) is None or "@" in name
+            users = in_use(image.id)
+            gone = image.names if by_id else (str(references.parse(name)),)
+            removal.check(image, name, by_id=by_id, force=force, users=users)
+            last = set(gone) == set(image.names)
+            entries = index.without(self._read(), image.id, gone)
+            if last and users:
+                entries = (*entries, index.dangling(self._read(), image.id))
+            self._write(entries)
+            deleted = () if not last or users else (image.id, *self._collect(entries, attic))
+        return Removal(untagged=tuple(references.familiar(one) for one in gone), deleted=deleted)
+
+    def sweep(self) -> int:
+        """Remove what killed processes left behind: abandoned work, blobs and layers of no image."""
+        self._prepare()
+        with scratch.directory(self._tmp, lock=self._lock) as attic, scratch.locked(self._lock):
+            return scratch.sweep(self._tmp) + len(self._collect(self._read(), attic))
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        if (self.root / "oci-layout").exists():
+            return
+        # 0700: layers hold setuid programs of unknown make, which no other user may reach (CVE-2021-41091).
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (self.root / "blobs", self._blobs, self._layers, self._tmp):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        with scratch.locked(self._lock):
+            if not (self.root / "index.json").exists():
+                self._write(())
+            scratch.write_file(self.root / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+
+    def _read(self) -> tuple[Entry, ...]:
+        """The descriptors of index.json; parsed again only when the file was replaced."""
+        path = self.root / "index.json"
+        try:
+            now = os.stat(path)
+        except FileNotFoundError:
+            return ()
+        stamp = (now.st_mtime_ns, now.st_ino, now.st_size)
+        if stamp != self._index[0]:
+            data = configs.read_json(path.read_bytes(), str(path), limit=_INDEX_LIMIT)
+            rows = data.get("manifests")
+            entries = (self._entry(row) for row in rows if isinstance(row, dict)) if rows else ()
+            self._index = (stamp, tuple(entry for entry in entries if entry is not None))
+        return self._index[1]
+
+    def _entry(self, row: dict[str, Any]) -> Entry | None:
+        """Another tool may have written this layout too: what is not an image we can run is passed over."""
+        try:
+            digest = row["digest"]
+            notes = row.get("annotations") or {}
+            image_id = notes.get(index.IMAGE_ID) or self.manifest(digest)["config"]["digest"]
+            name = notes.get(index.REF_NAME, "")
+            full = str(references.parse(name)) if name else ""
+        except (KeyError, TypeError, AttributeError, UserError):
+            return None
+        return Entry(row, image_id, full, digest)
+
+    def manifest(self, digest: str) -> dict[str, Any]:
+        """A manifest that is here. Raises UserError."""
+        content = self.blob(digest, limit=MANIFEST_LIMIT)
+        return configs.read_json(content, f"manifest {digest[:19]}", limit=MANIFEST_LIMIT)
+
+    def _write(self, entries: tuple[Entry, ...]) -> None:
+        rows = [entry.descriptor for entry in entries]
+        data = {"schemaVersion": 2, "mediaType": INDEX, "manifests": rows}
+        scratch.write_file(self.root / "index.json", json.dumps(data, indent=1).encode())
+        self._index = ((0, 0, 0), ())
+
+    def _by_name(self, entries: tuple[Entry, ...], name: str) -> StoredImage | None:
+        try:
+            wanted = references.parse(name)
+        except UserError:
+            if references.is_id_prefix(name):
+                return None
+            raise
+        if wanted.digest:
+            ids = [entry.id for entry in entries if entry.manifest == wanted.digest]
+        else:
+            full = str(wanted)
+            ids = [entry.id for entry in entries if entry.name == full]
+        return index.image_of(entries, ids[0]) if ids else None
+
+    def _size(self, diff_id: str) -> int:
+        """0 for a layer that is gone: such an image can still be listed and removed."""
+        try:
+            return meta.read_meta(self.layer_path(diff_id)).size
+        except UserError:
+            return 0
+
+    def _find_layers(self, config: ImageConfig) -> tuple[Path, ...]:
+        """Topmost first, each directory once: overlayfs refuses a lower directory given twice, and the
+        higher one of two equal layers hides the other."""
+        lowers: list[Path] = []
+        repair = self._layers / f"fix-{index.chain_id(config.diff_ids)[7:]}" / "fs"
+        if os.path.isdir(repair):
+            lowers.append(repair)
+        for diff_id in dict.fromkeys(reversed(config.diff_ids)):
+            path = self.layer_path(diff_id)
+            lowers.append(path / "fs")
+            if meta.read_meta(path).opaque_root:
+                break
+        return tuple(lowers)
+
+    def _lacking(
+        self, images: Sequence[NewImage], blobs: Mapping[str, Path], layers: Mapping[str, Path]
+    ) -> Missing | None:
+        need_blobs = {digest for image in images for digest in image.blobs}
+        need_layers = {diff_id for image in images for diff_id in image.diff_ids}
+        lost_blobs = [one for one in need_blobs if one not in blobs and not self.blob_path(one).exists()]
+        lost_layers = [one for one in need_layers if one not in layers and not self.has_layer(one)]
+        if not lost_blobs and not lost_layers:
+            return None
+        return Missing(blobs=tuple(lost_blobs), layers=tuple(lost_layers))
+
+    def _collect(self, entries: tuple[Entry, ...], attic: Path) -> list[str]:
+        """Move blobs and layers that no image needs to `attic`; returns the diff_ids of the layers."""
+        blobs: set[str] = set()
+        layers: set[str] = set()
+        for entry in entries:
+            self._mark(entry.manifest, blobs, layers, nesting=0)
+        for name in os.listdir(self._blobs):
+            if name not in blobs:
+                os.rename(self._blobs / name, attic / f"blob-{name}")
+        removed = [name for name in os.listdir(self._layers) if name not in layers]
+        for name in removed:
+            os.rename(self._layers / name, attic / f"layer-{name}")
+        return [f"sha256:{name}" for name in removed if not name.startswith("fix-")]
+
+    def _mark(self, digest: str, blobs: set[str], layers: set[str], *, nesting: int) -> None:
+        """Note everything that a manifest, or an index of manifests, needs."""
+        blobs.add(digest.removeprefix("sha256:"))
+        if (
+            nesting > _NESTING_LIMIT
+            or not references.is_digest(digest)
+            or not self.blob_path(digest).exists()
+        ):
+            return
+        data = self.manifest(digest)
+        for child in index.digests(data.get("manifests")):
+            self._mark(child, blobs, layers, nesting=nesting + 1)
+        blobs.update(layer[7:] for layer in index.digests(data.get("layers")))
+        image_id = next(iter(index.digests([data.get("config")])), "")
+        if references.is_digest(image_id) and self.blob_path(image_id).exists():
+            blobs.add(image_id[7:])
+            diff_ids = configs.parse(self.blob(image_id, limit=configs.CONFIG_LIMIT), image_id).diff_ids
+            layers.update(diff_id[7:] for diff_id in diff_ids)
+            layers.add(f"fix-{index.chain_id(diff_ids)[7:]}")
+
+
+def _with_tag(name: str) -> str:
+    try:
+        return references.familiar(name)
+    except UserError:
+        return name
+
+
+def _settle(moves: Iterable[tuple[Path, Path]]) -> None:
+    """Rename into place what is not there yet; equal names mean equal content."""
+    for source, target in moves:
+        if not target.exists():
+            os.rename(source, target)

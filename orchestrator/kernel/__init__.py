@@ -1,0 +1,1 @@
+"""Linux as plain synchronous functions: the only door to system calls, netlink, cgroups and nftables."""

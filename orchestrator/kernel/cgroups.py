@@ -1,0 +1,491 @@
+"""Control groups of this machine, whether v1, hybrid or v2, behind one small set of verbs.
+
+A container's group is `pystack-TAG/STACK/ID` in the unified hierarchy: it is killed, frozen and counted
+there, also where that hierarchy has no controller. A v1 controller gets a group of its own only where a
+limit asks for one, because each costs time at start and at the end. Source of all file names: the
+kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.kernel.devices import DEFAULT, DeviceRule, assemble, confine, fold
+from orchestrator.kernel.limits import CgroupError, Hierarchies, IoLimit, Limits, Setting, settings
+
+__all__ = [
+    "CgroupError",
+    "DeviceRule",
+    "Hierarchies",
+    "IoLimit",
+    "Limits",
+    "Usage",
+    "create",
+    "detect",
+    "freeze",
+    "home",
+    "kill",
+    "oom_killed",
+    "pids",
+    "populated",
+    "remove",
+    "remove_root",
+    "update",
+    "usage",
+]
+
+_CONTROLLERS = frozenset(
+    {"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"}
+    | {"net_cls", "net_prio", "perf_event", "rdma", "misc"}
+)
+_PART = re.compile(r"[A-Za-z0-9_.+-]{1,255}")
+_PATIENCE = 2.0  # seconds that kill and remove wait for the kernel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a group uses now; None where this machine does not count it."""
+
+    cpu_seconds: float | None
+    memory: int | None
+    pids: int
+
+
+# --- finding the hierarchies -------------------------------------------------------------------------
+
+
+def detect(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
+    """Read where control groups are mounted (proc_pid_mountinfo(5)). Callers keep the answer.
+
+    Raises CgroupError where there is no hierarchy at all.
+    """
+    v1: dict[str, str] = {}
+    unified: str | None = None
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            before, _, after = line.partition(" - ")
+            place = before.split(" ")[4].replace("\\040", " ")
+            kind, _, options = after.rstrip("\n").split(" ", 2)
+            if kind == "cgroup2" and unified is None:
+                unified = place
+            elif kind == "cgroup":
+                for controller in _CONTROLLERS.intersection(options.split(",")):
+                    v1.setdefault(controller, place)
+    if unified is None and not v1:
+        raise CgroupError("no control groups are mounted on this machine")
+    v2 = frozenset(_read(unified, "cgroup.controllers").split()) if unified else frozenset[str]()
+    mode: Literal["v1", "hybrid", "v2"] = "v1" if unified is None else "hybrid" if v1 else "v2"
+    return Hierarchies(mode=mode, v1=v1, unified=unified, v2=v2)
+
+
+# --- making groups -----------------------------------------------------------------------------------
+
+
+def create(
+    hier: Hierarchies, path: str, limits: Limits, *, warn: Callable[[str], None] = lambda _: None
+) -> tuple[str, ...]:
+    """Make the group `pystack-TAG/STACK/ID` with its limits; the directories that its process must join.
+
+    Write "0" to each one's cgroup.procs from the process itself. An empty group left over from before is
+    made anew. `warn` is told what the machine could not do and is no reason to stop. Raises CgroupError;
+    then nothing new is left behind.
+    """
+    _check(path)
+    wanted = settings(hier, limits)
+    try:
+        return _create(hier, path, limits, wanted, warn)
+    except (OSError, CgroupError) as error:
+        remove(hier, path, patience=0)
+        if isinstance(error, CgroupError):
+            raise
+        raise CgroupError(f"cannot make control group {path}: {error.strerror}: {error.filename}") from error
+
+
+def _create(
+    hier: Hierarchies, path: str, limits: Limits, wanted: tuple[Setting, ...], warn: Callable[[str], None]
+) -> tuple[str, ...]:
+    home: dict[str, str] = {}  # controller -> the container's directory
+    fresh = False
+    if hier.unified is not None:
+        fresh = _make(hier.unified, path)
+        on_v2 = {setting.controller for setting in wanted} & hier.v2
+        if on_v2:
+            _enable(hier.unified, path, on_v2)
+        home[""] = f"{hier.unified}/{path}"
+        home.update(dict.fromkeys(on_v2, home[""]))
+    else:
+        _make(hier.v1[_identity(hier)], path)
+        home[""] = f"{hier.v1[_identity(hier)]}/{path}"
+    for controller in dict.fromkeys(setting.controller for setting in wanted):
+        if controller not in home:
+            _make(hier.v1[controller], path)
+            home[controller] = f"{hier.v1[controller]}/{path}"
+            if controller == "cpuset":
+                _inherit_cpuset(hier.v1[controller], path)
+    _write_all(home, wanted, warn)
+    devices = _confine_devices(hier, path, limits, fresh, warn)
+    return tuple(dict.fromkeys((*home.values(), *devices)))
+
+
+def update(
+    hier: Hierarchies, path: str, limits: Limits, *, warn: Callable[[str], None] = lambda _: None
+) -> None:
+    """Change the limits of a group that exists. Limits that had none before cannot be added on v1.
+
+    Raises CgroupError.
+    """
+    wanted = settings(hier, limits)
+    names = {setting.controller for setting in wanted}
+    home = {name: f"{hier.unified if name in hier.v2 else hier.v1[name]}/{path}" for name in names}
+    for controller, directory in home.items():
+        if not os.path.isdir(directory):
+            raise CgroupError(
+                f"{path} was started without a {controller} limit and cannot get one while it runs"
+            )
+    _write_all(home, wanted, warn)
+
+
+def _check(path: str) -> None:
+    parts = path.split("/")
+    if len(parts) != 3 or not parts[0].startswith("pystack-"):
+        raise CgroupError(f"{path!r} is not pystack-TAG/STACK/ID")
+    for part in parts:
+        if part in {".", ".."} or not _PART.fullmatch(part):
+            raise CgroupError(f"{path!r} cannot be the name of a control group")
+
+
+def _identity(hier: Hierarchies) -> str:
+    """The v1 controller whose group stands for the container where there is no unified hierarchy."""
+    return next((name for name in ("freezer", "pids", "devices") if name in hier.v1), next(iter(hier.v1)))
+
+
+def _make(base: str, path: str) -> bool:
+    """Make one group and its parents; False if a populated one was there already."""
+    directory = f"{base}/{path}"
+    for _ in range(16):  # a parent may vanish under us while another container of the stack ends
+        try:
+            os.mkdir(directory, 0o755)
+        except FileNotFoundError:
+            # exist_ok: another thread may make the parent at the same time.
+            os.makedirs(os.path.dirname(directory), 0o755, exist_ok=True)
+        except FileExistsError:
+            if not _remove_tree(directory):
+                return False
+        else:
+            return True
+    raise CgroupError(f"cannot make control group {directory}: its parent keeps vanishing")
+
+
+def _enable(base: str, path: str, controllers: Iterable[str]) -> None:
+    """Hand the controllers down from the root to the group (v2: cgroup.subtree_control of each parent)."""
+    place = base
+    for part in path.split("/"):
+        have = _read(place, "cgroup.subtree_control").split()
+        missing = [controller for controller in controllers if controller not in have]
+        if missing:
+            try:
+                _write(place, "cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
+            except OSError as error:
+                reason = (
+                    "it has processes of its own, as in a container without a delegated cgroup"
+                    if error.errno == errno.EBUSY
+                    else error.strerror
+                )
+                raise CgroupError(
+                    f"cannot use controllers {', '.join(missing)} below {place}: {reason}"
+                ) from error
+        place = f"{place}/{part}"
+
+
+def _inherit_cpuset(base: str, path: str) -> None:
+    """v1: nothing may join a cpuset before its cpus and mems are set, in every ancestor first."""
+    place = base
+    for part in path.split("/"):
+        parent, place = place, f"{place}/{part}"
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if not _read(place, file).strip():
+                _write(place, file, _read(parent, file).strip())
+
+
+def _write_all(home: Mapping[str, str], wanted: tuple[Setting, ...], warn: Callable[[str], None]) -> None:
+    for setting in _ordered(home, wanted):
+        try:
+            _write(home[setting.controller], setting.file, setting.value)
+        except FileNotFoundError as error:
+            if not setting.optional:
+                raise CgroupError(f"this kernel has no {setting.file}") from error
+            warn(f"this kernel has no {setting.file}: swap is not limited")
+        except OSError as error:
+            reason = "less than is in use" if error.errno == errno.EBUSY else error.strerror
+            raise CgroupError(f"cannot set {setting.file} to {setting.value}: {reason}") from error
+
+
+def _ordered(home: Mapping[str, str], wanted: tuple[Setting, ...]) -> list[Setting]:
+    """v1 keeps limit <= memsw at every moment: a limit that rises above memsw must let memsw rise first."""
+    order = list(wanted)
+    limit = next((s for s in order if s.file == "memory.limit_in_bytes"), None)
+    total = next((s for s in order if s.file == "memory.memsw.limit_in_bytes"), None)
+    if limit is not None and total is not None:
+        with contextlib.suppress(FileNotFoundError):
+            if int(limit.value) > int(_read(home["memory"], total.file)):
+                order.remove(total)
+                order.insert(order.index(limit), total)
+    return order
+
+
+# --- devices -----------------------------------------------------------------------------------------
+
+
+def _confine_devices(
+    hier: Hierarchies, path: str, limits: Limits, fresh: bool, warn: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Limit the devices; the directories to join for it."""
+    rules = () if limits.all_devices else (*DEFAULT, *limits.devices)
+    base = hier.v1.get("devices")
+    if base is not None:
+        if rules == DEFAULT:
+            return (_shared_devices(base, path.partition("/")[0]),)
+        if _make(base, path):
+            _write_devices(f"{base}/{path}", rules)
+        return (f"{base}/{path}",)
+    if not rules or (hier.unified is not None and not fresh):
+        return ()
+    if hier.unified is None:
+        warn("this machine has no devices cgroup controller: device nodes are not limited")
+        return ()
+    try:
+        confine(f"{hier.unified}/{path}", assemble(fold(rules)))
+    except OSError as error:
+        warn(f"device nodes are not limited: {error.strerror}")
+    return ()
+
+
+def _shared_devices(base: str, root: str) -> str:
+    """The one group for all containers with the default rules: it never changes, so it is made once.
+
+    Made under another name and renamed, so that one that exists is complete.
+    """
+    shared = f"{base}/{root}/devices-default"
+    if os.path.isdir(shared):
+        return shared
+    draft = f"{root}/draft-{os.getpid()}-{threading.get_ident()}"
+    _make(base, draft)
+    try:
+        _write_devices(f"{base}/{draft}", DEFAULT)
+        os.rename(f"{base}/{draft}", shared)
+    except FileExistsError:
+        os.rmdir(f"{base}/{draft}")
+    return shared
+
+
+def _write_devices(directory: str, rules: Iterable[DeviceRule]) -> None:
+    for rule in rules:
+        _write(directory, "devices.allow" if rule.allow else "devices.deny", str(rule))
+
+
+# --- looking -----------------------------------------------------------------------------------------
+
+
+def home(hier: Hierarchies, path: str) -> str:
+    """The directory that stands for the group: in the unified hierarchy, or on v1 beside its freezer."""
+    return f"{hier.unified or hier.v1[_identity(hier)]}/{path}"
+
+
+def pids(hier: Hierarchies, path: str) -> tuple[int, ...]:
+    """The processes of the group and of groups below it; none if there is no such group."""
+    found: list[int] = []
+    for directory in _below(home(hier, path)):
+        with contextlib.suppress(FileNotFoundError, OSError):
+            found += map(int, _read(directory, "cgroup.procs").split())
+    return tuple(pid for pid in found if pid > 0)  # 0: of a pid namespace that we can't see
+
+
+def populated(hier: Hierarchies, path: str) -> bool:
+    """Whether any process lives in the group; False if there is no such group."""
+    if hier.unified is None:
+        return bool(pids(hier, path))
+    try:
+        return "populated 1" in _read(f"{hier.unified}/{path}", "cgroup.events")
+    except OSError:
+        return False
+
+
+def oom_killed(hier: Hierarchies, path: str) -> bool:
+    """Whether the kernel killed a process because the group's own memory limit was reached.
+
+    Ask before the group is removed. Without a memory limit the answer is False.
+    """
+    on_v2 = "memory" in hier.v2
+    base = hier.unified if on_v2 else hier.v1.get("memory")
+    try:
+        events = _read(f"{base}/{path}", "memory.events" if on_v2 else "memory.oom_control")
+    except OSError:
+        return False
+    return any(line.startswith("oom_kill ") and line != "oom_kill 0" for line in events.splitlines())
+
+
+def usage(hier: Hierarchies, path: str) -> Usage:
+    """What the group uses now. Zero processes if there is no such group."""
+    cpu: float | None = None
+    memory: int | None = None
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # cpu.stat is there without the cpu controller (cgroup-v2.rst, "CPU Interface Files").
+        if hier.unified is not None:
+            cpu = int(_read(f"{hier.unified}/{path}", "cpu.stat").split()[1]) / 1e6
+        elif "cpuacct" in hier.v1:
+            cpu = int(_read(f"{hier.v1['cpuacct']}/{path}", "cpuacct.usage")) / 1e9
+    with contextlib.suppress(OSError, ValueError):
+        if "memory" in hier.v2:
+            memory = int(_read(f"{hier.unified}/{path}", "memory.current"))
+        elif "memory" in hier.v1:
+            memory = int(_read(f"{hier.v1['memory']}/{path}", "memory.usage_in_bytes"))
+    return Usage(cpu_seconds=cpu, memory=memory, pids=len(pids(hier, path)))
+
+
+# --- ending ------------------------------------------------------------------------------------------
+
+
+def freeze(hier: Hierarchies, path: str, *, frozen: bool) -> None:
+    """Stop or go on with every process of the group. Raises CgroupError where there is no freezer."""
+    try:
+        if hier.unified is not None:
+            _write(f"{hier.unified}/{path}", "cgroup.freeze", str(int(frozen)))
+        elif "freezer" in hier.v1:
+            _write(f"{hier.v1['freezer']}/{path}", "freezer.state", "FROZEN" if frozen else "THAWED")
+        else:
+            raise CgroupError("pause: this machine has no freezer cgroup controller")
+    except OSError as error:
+        raise CgroupError(f"cannot freeze {path}: {error.strerror}") from error
+
+
+def kill(hier: Hierarchies, path: str) -> None:
+    """SIGKILL every process of the group, also one that forks as fast as it can. Idempotent.
+
+    Returns at once where the kernel has cgroup.kill (5.14); `populated` and the pidfd tell when all are
+    gone. Elsewhere the group is frozen meanwhile, or killed over and over for at most 2 s.
+    """
+    if hier.unified is not None:
+        try:
+            _write(f"{hier.unified}/{path}", "cgroup.kill", "1")
+        except FileNotFoundError:
+            if not os.path.isdir(f"{hier.unified}/{path}"):
+                return
+        except OSError as error:
+            if error.errno == errno.ENODEV:  # removed meanwhile
+                return
+            raise CgroupError(f"cannot kill {path}: {error.strerror}") from error
+        else:
+            return
+    _kill_each(hier, path)
+
+
+def _kill_each(hier: Hierarchies, path: str) -> None:
+    with contextlib.suppress(CgroupError):
+        freeze(hier, path, frozen=True)
+    try:
+        _signal_all(pids(hier, path))
+    finally:
+        with contextlib.suppress(CgroupError):
+            freeze(hier, path, frozen=False)
+    deadline = time.monotonic() + _PATIENCE
+    while (left := pids(hier, path)) and time.monotonic() < deadline:
+        _signal_all(left)
+        time.sleep(0.005)
+
+
+def _signal_all(processes: Iterable[int]) -> None:
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def remove(hier: Hierarchies, path: str, *, patience: float = _PATIENCE) -> None:
+    """Remove the group everywhere, groups made below it, and the stack's group if that was the last.
+
+    Idempotent. The kernel answers EBUSY for a moment after the last process went: that is waited for.
+    Raises CgroupError if processes are still in it after `patience` seconds.
+    """
+    _check(path)
+    deadline = time.monotonic() + patience
+    for base in hier.bases:
+        while not _remove_tree(f"{base}/{path}"):
+            if time.monotonic() >= deadline:
+                raise CgroupError(f"control group {path} still has processes: {_some(pids(hier, path))}")
+            time.sleep(0.002)
+        _rmdir(os.path.dirname(f"{base}/{path}"))
+
+
+def remove_root(hier: Hierarchies, tag: str, *, patience: float = _PATIENCE) -> None:
+    """Remove all groups of ours. Idempotent. Raises CgroupError, naming a group that still has processes."""
+    root = f"pystack-{tag}"
+    _check(f"{root}/x/x")
+    deadline = time.monotonic() + patience
+    for base in hier.bases:
+        while not _remove_tree(f"{base}/{root}"):
+            if time.monotonic() >= deadline:
+                raise CgroupError(f"control group {root} still has processes: {_some(pids(hier, root))}")
+            time.sleep(0.002)
+
+
+def _some(processes: tuple[int, ...]) -> str:
+    return ", ".join(map(str, processes[:5])) + (" ..." if len(processes) > 5 else "")
+
+
+def _remove_tree(directory: str) -> bool:
+    """Remove the group and the groups in it; True if it is gone."""
+    if _rmdir(directory):
+        return True
+    for place in reversed(_below(directory)):
+        _rmdir(place)
+    return not os.path.isdir(directory)
+
+
+def _rmdir(directory: str) -> bool:
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno in {errno.EBUSY, errno.ENOTEMPTY}:
+            return False
+        raise CgroupError(f"cannot remove control group {directory}: {error.strerror}") from error
+    return True
+
+
+def _below(directory: str) -> list[str]:
+    """The group and every group below it, parents first. Groups may vanish while we look."""
+    return [place for place, _, _ in os.walk(directory)]
+
+
+# --- files -------------------------------------------------------------------------------------------
+
+
+def _read(directory: str, file: str) -> str:
+    fd = os.open(f"{directory}/{file}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 65536):
+            parts.append(part)
+        return b"".join(parts).decode()
+    finally:
+        os.close(fd)
+
+
+def _write(directory: str, file: str, value: str) -> None:
+    fd = os.open(f"{directory}/{file}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    except OSError as error:
+        error.filename = f"{directory}/{file}"
+        raise
+    finally:
+        os.close(fd)

@@ -1,0 +1,411 @@
+"""What may reach what: one nftables table of our own for a state root, replaced as a whole.
+
+The table is a function of a `Ruleset`, so it can be rebuilt at any time, in about a millisecond, without
+a moment in which only half of it holds. Nobody else's table is touched. Needs CAP_NET_ADMIN.
+
+- Containers of a network that is not internal reach the outside, as the host (masquerade).
+- From outside, or from another of our networks, a container is reached through published ports alone.
+- An internal network is an island: nothing enters or leaves, the host's own requests into it excepted.
+- A port published on 127.0.0.1 is for this machine alone, although `route_localnet` is on for our bridges:
+  no packet to 127.0.0.0/8 comes in by any other link than loopback (CVE-2020-8558, -13401).
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import struct
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from orchestrator.kernel import netns
+from orchestrator.kernel import nftables as nft
+from orchestrator.kernel.netlink import EXCL, NETFILTER, Netlink, Request, subscribe
+
+_GROUP_NFTABLES = 7
+_IFNAME_SIZE = 16
+_LOOPBACK = b"lo".ljust(_IFNAME_SIZE, b"\0")
+_LOCAL = struct.pack("=I", 2)  # RTN_LOCAL
+_PROTOCOLS: tuple[tuple[Literal["tcp", "udp"], int, int], ...] = (("tcp", 6, 16), ("udp", 17, 6))
+"""Name, number, offset of the checksum in the header."""
+_SOURCE, _DESTINATION = 12, 16  # in the IPv4 header
+_SOURCE_PORT, _DESTINATION_PORT = 0, 2  # in the TCP and the UDP header
+_RESOLVER = socket.inet_aton("127.0.0.11")
+_DNS_TABLE = "pystack-dns"
+_DNS_PORT = 53
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A network as the firewall sees it: its bridge and its range (CIDR)."""
+
+    bridge: str
+    subnet: str
+    internal: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """A host port that leads to a container. `host_ip` "" or 0.0.0.0: every address of the host.
+
+    `address` should be the container's on the network of its default route: its answers leave there.
+    """
+
+    host_ip: str
+    host_port: int
+    protocol: Literal["tcp", "udp"]
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruleset:
+    """Everything the table says. Of two publications of one host port the later counts."""
+
+    table: str
+    networks: tuple[Segment, ...] = ()
+    ports: tuple[Publication, ...] = ()
+
+
+def table_name(tag: str) -> str:
+    """The table of the state root with this tag (see `interfaces.tag`)."""
+    return f"pystack-{tag}"
+
+
+def open_firewall() -> Netlink:
+    """For the namespace of the calling thread."""
+    return Netlink(NETFILTER)
+
+
+def events() -> socket.socket:
+    """A non-blocking socket, readable when somebody (we, too) has changed an nftables object."""
+    return subscribe(NETFILTER, _GROUP_NFTABLES)
+
+
+def replace(firewall: Netlink, ruleset: Ruleset) -> None:
+    """Make the table be exactly this. Raises OSError; then the old one stands."""
+    firewall.transact(encode(ruleset))
+
+
+def change(firewall: Netlink, before: Ruleset, after: Ruleset) -> None:
+    """Go from one ruleset to the next: where only ports differ, 30 us a port instead of a new table.
+
+    If the table is not as `before` says (somebody flushed it), it is replaced. Raises OSError.
+    """
+    try:
+        requests = encode_change(before, after)
+        if requests:
+            firewall.transact(requests)
+    except (FileNotFoundError, FileExistsError):
+        replace(firewall, after)
+
+
+def encode_change(before: Ruleset, after: Ruleset) -> list[Request]:
+    """The transaction from one to the other; empty when there is nothing to do."""
+    if (before.table, before.networks) != (after.table, after.networks):
+        return encode(after)
+    old, new = _elements(before.ports), _elements(after.ports)
+    requests = []
+    for name in new:
+        gone = [key for key, target in old[name].items() if new[name].get(key) != target]
+        fresh = [(key, target) for key, target in new[name].items() if old[name].get(key) != target]
+        requests += nft.delete_elements(after.table, name, gone)
+        requests += nft.add_elements(after.table, name, fresh)
+    return nft.transaction(requests) if requests else []
+
+
+def delete(firewall: Netlink, table: str) -> None:
+    """Take the table away if it is there."""
+    firewall.transact(nft.transaction([nft.delete_table(table, (errno.ENOENT,))]))
+
+
+def encode(ruleset: Ruleset) -> list[Request]:
+    """The transaction that replaces the table, whatever stood before. Raises ValueError for a bad address."""
+    table = ruleset.table
+    return nft.transaction(
+        [
+            nft.new_table(table),
+            nft.delete_table(table),
+            nft.new_table(table),
+            *_sets(table, ruleset.networks),
+            *_maps(table, ruleset.ports),
+            *_chains(table),
+        ]
+    )
+
+
+# --- sets and maps ---------------------------------------------------------------------------------
+
+
+def _sets(table: str, networks: Iterable[Segment]) -> list[Request]:
+    bridges = {_ifname(network.bridge): network.internal for network in networks}
+    name = (nft.TYPE_INTERFACE, _IFNAME_SIZE)
+    pair = (nft.concatenation(nft.TYPE_INTERFACE, nft.TYPE_INTERFACE), 2 * _IFNAME_SIZE)
+    open_ranges = [network.subnet for network in networks if not network.internal]
+    return [
+        nft.new_set(table, "bridges", number=1, key=name),
+        nft.new_set(table, "islands", number=2, key=name),
+        nft.new_set(table, "loops", number=3, key=pair),
+        nft.new_set(table, "ranges", number=4, key=(nft.TYPE_ADDRESS, 4), interval=True),
+        *nft.add_elements(table, "bridges", [(bridge, None) for bridge in bridges]),
+        *nft.add_elements(table, "islands", [(bridge, None) for bridge in bridges if bridges[bridge]]),
+        *nft.add_elements(table, "loops", [(bridge + bridge, None) for bridge in bridges]),
+        *nft.add_intervals(table, "ranges", _intervals(open_ranges)),
+    ]
+
+
+def _intervals(subnets: Iterable[str]) -> list[tuple[bytes, bytes | None]]:
+    """Sorted and merged: the kernel refuses overlapping or touching ends of intervals."""
+    networks = ipaddress.collapse_addresses(ipaddress.IPv4Network(subnet) for subnet in subnets)
+    merged: list[tuple[int, int]] = []
+    for network in networks:
+        first, beyond = int(network.network_address), int(network.broadcast_address) + 1
+        if merged and merged[-1][1] == first:
+            merged[-1] = (merged[-1][0], beyond)
+        else:
+            merged.append((first, beyond))
+    return [
+        (first.to_bytes(4, "big"), beyond.to_bytes(4, "big") if beyond < 1 << 32 else None)
+        for first, beyond in merged
+    ]
+
+
+def _maps(table: str, ports: Iterable[Publication]) -> list[Request]:
+    target = (nft.concatenation(nft.TYPE_ADDRESS, nft.TYPE_PORT), 8)
+    requests = []
+    for number, (name, pairs) in enumerate(_elements(ports).items(), 10):
+        key = target if name.endswith("_bound") else (nft.TYPE_PORT, 2)
+        requests.append(nft.new_set(table, name, number=number, key=key, data=target))
+        requests += nft.add_elements(table, name, pairs.items())
+    return requests
+
+
+def _elements(ports: Iterable[Publication]) -> dict[str, dict[bytes, bytes]]:
+    """What stands in each of the four maps. Parts of a concatenation begin at multiples of four bytes."""
+    found: dict[str, dict[bytes, bytes]] = {
+        f"{name}_{kind}": {} for name, _, _ in _PROTOCOLS for kind in ("any", "bound")
+    }
+    for port in ports:
+        key = struct.pack("!H", port.host_port)
+        name = f"{port.protocol}_any"
+        host = ipaddress.IPv4Address(port.host_ip or 0)
+        if not host.is_unspecified:
+            name, key = f"{port.protocol}_bound", host.packed + key + b"\0\0"
+        target = ipaddress.IPv4Address(port.address).packed + struct.pack("!Hxx", port.port)
+        found[name][key] = target
+    return found
+
+
+def _ifname(name: str) -> bytes:
+    raw = name.encode()
+    if not 0 < len(raw) < _IFNAME_SIZE:
+        raise ValueError(f"{name!r} is no name for an interface")
+    return raw.ljust(_IFNAME_SIZE, b"\0")
+
+
+# --- chains ----------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def _chains(table: str) -> tuple[Request, ...]:
+    """They speak of sets and maps only, so they are the same whatever the networks and ports are."""
+    return (*_guard(table), *_publish(table), *_masquerade(table), *_forward(table), *_input(table))
+
+
+def _guard(table: str) -> list[Request]:
+    """Before anything else: what is sent to a loopback address belongs on loopback.
+
+    Senders need no rule: an address of our own as a source is refused by routing (fib_validate_source).
+    """
+    foreign = (
+        nft.load_meta(nft.IIFNAME, nft.register(0)),
+        nft.compare(nft.register(0), nft.UNEQUAL, _LOOPBACK),
+    )
+    return [
+        nft.new_chain(table, "guard", ("filter", nft.PREROUTING, nft.RAW)),
+        nft.new_rule(table, "guard", *foreign, *_in_loopback(_DESTINATION), nft.verdict(nft.DROP)),
+    ]
+
+
+def _publish(table: str) -> list[Request]:
+    """Ports to containers: for packets that come in and for those the host itself sends."""
+    to_us = (
+        nft.load_address_type(nft.register(0)),
+        nft.compare(nft.register(0), nft.EQUAL, _LOCAL),
+        nft.verdict(nft.JUMP, "published"),
+    )
+    requests = [nft.new_chain(table, "published")]
+    for name, number, _ in _PROTOCOLS:
+        requests += [
+            nft.new_rule(table, "published", *_protocol(number), *_to_container(f"{name}_bound", bound=True)),
+            nft.new_rule(table, "published", *_protocol(number), *_to_container(f"{name}_any", bound=False)),
+        ]
+    return [
+        *requests,
+        nft.new_chain(table, "incoming", ("nat", nft.PREROUTING, nft.DNAT)),
+        nft.new_rule(table, "incoming", *_through("islands", nft.IIFNAME), nft.verdict(nft.RETURN)),
+        nft.new_rule(table, "incoming", *to_us),
+        nft.new_chain(table, "local", ("nat", nft.OUTPUT, nft.DNAT)),
+        nft.new_rule(table, "local", *to_us),
+    ]
+
+
+def _masquerade(table: str) -> list[Request]:
+    """Senders that the receiver could not answer, or would answer past us, get the host's address.
+
+    The second rule is for a container that uses a published port: without it a target on a network that
+    both share would answer directly, from an address that the client never asked.
+    """
+    into_ours = _through("bridges", nft.OIFNAME)
+    masquerade = nft.masquerade()
+    return [
+        nft.new_chain(table, "outgoing", ("nat", nft.POSTROUTING, nft.SNAT)),
+        nft.new_rule(table, "outgoing", *into_ours, *_published(), *_in_loopback(_SOURCE), masquerade),
+        nft.new_rule(table, "outgoing", *into_ours, *_published(), *_from_ranges(), masquerade),
+        nft.new_rule(
+            table,
+            "outgoing",
+            *_from_ranges(),
+            *_through("bridges", nft.OIFNAME, absent=True),
+            masquerade,
+        ),
+    ]
+
+
+def _forward(table: str) -> list[Request]:
+    """In order: within one network, islands, answers, published, the rest. What leaves us goes on.
+
+    Packets within a bridge come by here only where br_netfilter is loaded, or when they return to the
+    bridge they came from.
+    """
+    same = (
+        nft.load_meta(nft.IIFNAME, nft.register(0)),
+        nft.load_meta(nft.OIFNAME, nft.register(4)),
+        nft.lookup("loops", nft.register(0)),
+    )
+    accept, drop = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
+    into_ours = _through("bridges", nft.OIFNAME)
+    return [
+        nft.new_chain(table, "forward", ("filter", nft.FORWARD, nft.FILTER)),
+        nft.new_rule(table, "forward", *same, accept),
+        nft.new_rule(table, "forward", *_through("islands", nft.IIFNAME), drop),
+        nft.new_rule(table, "forward", *_through("islands", nft.OIFNAME), drop),
+        nft.new_rule(table, "forward", *_answers(), accept),
+        nft.new_rule(table, "forward", *into_ours, *_published(), accept),
+        nft.new_rule(table, "forward", *into_ours, drop),
+    ]
+
+
+def _input(table: str) -> list[Request]:
+    """The host is outside, too, for an island; but its own requests into it are answered."""
+    from_island = _through("islands", nft.IIFNAME)
+    return [
+        nft.new_chain(table, "input", ("filter", nft.INPUT, nft.FILTER)),
+        nft.new_rule(table, "input", *from_island, *_answers(), nft.verdict(nft.ACCEPT)),
+        nft.new_rule(table, "input", *from_island, nft.verdict(nft.DROP)),
+    ]
+
+
+# --- conditions ------------------------------------------------------------------------------------
+
+
+def _in_loopback(offset: int) -> tuple[bytes, ...]:
+    return (
+        nft.load_payload(nft.NETWORK, offset, 1, nft.register(0)),
+        nft.compare(nft.register(0), nft.EQUAL, b"\x7f"),
+    )
+
+
+def _through(name: str, side: int, *, absent: bool = False) -> tuple[bytes, ...]:
+    return (nft.load_meta(side, nft.register(0)), nft.lookup(name, nft.register(0), absent=absent))
+
+
+def _from_ranges() -> tuple[bytes, ...]:
+    return (
+        nft.load_payload(nft.NETWORK, _SOURCE, 4, nft.register(0)),
+        nft.lookup("ranges", nft.register(0)),
+    )
+
+
+def _any_bit(key: int, bits: int) -> tuple[bytes, ...]:
+    return (
+        nft.load_ct(key, nft.register(0)),
+        nft.mask(nft.register(0), bits.to_bytes(4, sys.byteorder)),
+        nft.compare(nft.register(0), nft.UNEQUAL, bytes(4)),
+    )
+
+
+def _answers() -> tuple[bytes, ...]:
+    return _any_bit(nft.CT_STATE, nft.ESTABLISHED_OR_RELATED)
+
+
+def _published() -> tuple[bytes, ...]:
+    return _any_bit(nft.CT_STATUS, nft.STATUS_DNAT)
+
+
+def _protocol(number: int) -> tuple[bytes, ...]:
+    return (
+        nft.load_meta(nft.L4PROTO, nft.register(0)),
+        nft.compare(nft.register(0), nft.EQUAL, bytes((number,))),
+    )
+
+
+def _to_container(name: str, *, bound: bool) -> tuple[bytes, ...]:
+    """Look the destination up; of what stands there the first four bytes are the address."""
+    address = (nft.load_payload(nft.NETWORK, _DESTINATION, 4, nft.register(0)),) if bound else ()
+    port_in = nft.register(1 if bound else 0)
+    return (
+        *address,
+        nft.load_payload(nft.TRANSPORT, _DESTINATION_PORT, 2, port_in),
+        nft.lookup(name, nft.register(0), into=nft.register(4)),
+        nft.dnat(nft.register(4), nft.register(5)),
+    )
+
+
+# --- name service inside a container ---------------------------------------------------------------
+
+
+def redirect_dns(namespace: int, udp_port: int, tcp_port: int) -> None:
+    """In this network namespace, let 127.0.0.11:53 lead to these ports of 127.0.0.11.
+
+    The resolver can't bind port 53 itself: a container that serves DNS on 0.0.0.0:53 would be refused.
+    Ports are rewritten in both directions as packets leave; both ends are in this namespace, so no
+    connection tracking is needed, and none is switched on for the container's other traffic.
+    """
+    opened = netns.socket_in(namespace, socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
+    with Netlink(NETFILTER, opened) as inside:
+        try:
+            inside.transact(encode_redirect(udp_port, tcp_port))
+        except FileExistsError:
+            # Only now: after a deletion, closing the socket waits 5-15 ms for the kernel to clean up.
+            inside.transact(nft.transaction([nft.delete_table(_DNS_TABLE, (errno.ENOENT,))]))
+            inside.transact(encode_redirect(udp_port, tcp_port))
+
+
+def encode_redirect(udp_port: int, tcp_port: int) -> list[Request]:
+    """The transaction that makes the table; EEXIST if it is there."""
+    output = ("filter", nft.OUTPUT, nft.RAW)
+    requests = [nft.new_table(_DNS_TABLE, EXCL), nft.new_chain(_DNS_TABLE, "output", output)]
+    for name, number, checksum_at in _PROTOCOLS:
+        served = udp_port if name == "udp" else tcp_port
+        for side, port_at, seen, written in (
+            (_DESTINATION, _DESTINATION_PORT, _DNS_PORT, served),
+            (_SOURCE, _SOURCE_PORT, served, _DNS_PORT),
+        ):
+            expressions = (
+                nft.load_payload(nft.NETWORK, side, 4, nft.register(0)),
+                nft.compare(nft.register(0), nft.EQUAL, _RESOLVER),
+                *_protocol(number),
+                nft.load_payload(nft.TRANSPORT, port_at, 2, nft.register(0)),
+                nft.compare(nft.register(0), nft.EQUAL, struct.pack("!H", seen)),
+                nft.load_value(struct.pack("!H", written), nft.register(0)),
+                nft.store_payload(
+                    nft.TRANSPORT, port_at, 2, value_in=nft.register(0), checksum_at=checksum_at
+                ),
+            )
+            requests.append(nft.new_rule(_DNS_TABLE, "output", *expressions))
+    return nft.transaction(requests)

@@ -1,0 +1,412 @@
+"""The keeper's event loop: requests in, replies and exits out, the supervisor watched.
+
+Nothing in here waits for anything but the poll itself. A request that takes time (start, exec) is a forked
+child with a report socket; its reply goes out when that socket ends.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import select
+import struct
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+from orchestrator.kernel import launch, packets, runs, store, syscalls
+from orchestrator.kernel.guard import Guard
+from orchestrator.kernel.reading import Document, RefusedError, load
+
+_CONNECTIONS = 64
+_BACKLOG = 10_000  # packets waiting for one reader; then the connection is dropped, exit.json tells
+_LISTED = 500  # runs or keys in one packet of the reply to hello
+_NAME_LENGTH = 255
+
+
+class Post(NamedTuple):
+    """A packet that waits for room in a socket; its descriptors are duplicates and ours to close."""
+
+    data: bytes
+    fds: tuple[int, ...]
+
+
+class Connection:
+    """One client."""
+
+    __slots__ = ("outbox", "peer", "sock")
+
+    def __init__(self, sock: _socket.socket, peer: int) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.outbox: deque[Post] = deque()
+
+
+class Waiting(NamedTuple):
+    """A start under way and who wants to know."""
+
+    birth: runs.Birth
+    connection: Connection
+    tag: object
+
+
+class RequestError(Exception):
+    """A request that is refused; becomes the `error` of its reply."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class Loop:
+    """The keeper's state. All of it but the runs' exit records may be lost with it."""
+
+    def __init__(
+        self, listener: _socket.socket, wakeup: int, host: launch.Host, own_pids: int, guard: Guard
+    ) -> None:
+        self._host = host
+        self._own_pids = own_pids
+        self._guard = guard
+        self._poll = select.epoll()
+        self._calls: dict[int, Callable[[int], None]] = {}
+        self._listener = listener
+        self._wakeup = wakeup
+        self._connections: dict[int, Connection] = {}
+        self._supervisor: Connection | None = None
+        self._runs: dict[str, runs.Run] = {}
+        self._by_pid: dict[int, runs.Run] = {}
+        self._births: dict[int, Waiting] = {}
+        self._store = store.Store(os.sysconf("SC_OPEN_MAX") // 2)
+        self._leaving = False
+        self._watch(listener.fileno(), self._accept)
+        self._watch(wakeup, self._child_ended)
+
+    def run(self) -> None:
+        """Serve until the supervisor said goodbye and nothing runs any more."""
+        while not (self._leaving and not self._runs and not self._births and not self._pending_posts()):
+            for fd, events in self._poll.poll(self._guard.patience(time.monotonic())):
+                call = self._calls.get(fd)
+                if call:
+                    call(events)
+            self._guard.act(time.monotonic(), self._watch, self._unwatch)
+
+    def _pending_posts(self) -> bool:
+        return any(connection.outbox for connection in self._connections.values())
+
+    def _watch(self, fd: int, call: Callable[[int], None], events: int = select.EPOLLIN) -> None:
+        self._calls[fd] = call
+        self._poll.register(fd, events)
+
+    def _unwatch(self, fd: int) -> None:
+        if self._calls.pop(fd, None):
+            self._poll.unregister(fd)
+
+    # -- connections
+
+    def _accept(self, _: int) -> None:
+        try:
+            fd, _ = self._listener._accept()  # type: ignore[attr-defined]
+        except OSError:
+            return
+        sock = _socket.socket(fileno=fd)
+        pid, uid, _gid = struct.unpack("3i", sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
+        if uid != os.geteuid() or len(self._connections) >= _CONNECTIONS:
+            sock.close()
+            return
+        sock.setblocking(False)  # noqa: FBT003 (the standard library's signature)
+        connection = Connection(sock, pid)
+        self._connections[sock.fileno()] = connection
+        self._watch(sock.fileno(), lambda events: self._serve(connection, events))
+
+    def _serve(self, connection: Connection, events: int) -> None:
+        if events & select.EPOLLOUT:
+            self._flush(connection)
+        if not events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+            return
+        try:
+            received = packets.receive(connection.sock)
+        except BlockingIOError:
+            return
+        except ValueError as error:
+            self._reply(connection, None, error=packets.failure(errno.EBADMSG, str(error)))
+            return
+        except OSError:
+            received = None
+        if received is None:
+            self._drop(connection)
+            return
+        self._request(connection, *received)
+
+    def _drop(self, connection: Connection) -> None:
+        fd = connection.sock.fileno()
+        if fd < 0:
+            return
+        self._unwatch(fd)
+        self._connections.pop(fd, None)
+        if self._supervisor is connection:
+            self._supervisor = None
+        for post in connection.outbox:
+            packets.close(post.fds)
+        connection.outbox.clear()
+        connection.sock.close()
+
+    def _send(self, connection: Connection, message: packets.Message, fds: tuple[int, ...] = ()) -> None:
+        if connection.sock.fileno() < 0:
+            return
+        data = packets.pack(message)
+        try:
+            if not connection.outbox:
+                packets.send(connection.sock, data, fds)
+                return
+        except BlockingIOError:
+            self._poll.modify(connection.sock.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        except OSError:
+            self._drop(connection)
+            return
+        if len(connection.outbox) >= _BACKLOG:
+            self._drop(connection)
+            return
+        connection.outbox.append(Post(data, tuple(os.dup(fd) for fd in fds)))
+
+    def _flush(self, connection: Connection) -> None:
+        while connection.outbox:
+            post = connection.outbox[0]
+            try:
+                packets.send(connection.sock, post.data, post.fds)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._drop(connection)
+                return
+            connection.outbox.popleft()
+            packets.close(post.fds)
+        self._poll.modify(connection.sock.fileno(), select.EPOLLIN)
+
+    def _reply(
+        self,
+        connection: Connection,
+        tag: object,
+        fds: tuple[int, ...] = (),
+        error: packets.Message | None = None,
+        **values: object,
+    ) -> None:
+        if error is not None:
+            values["error"] = error
+        self._send(connection, {"tag": tag, **values}, fds)
+
+    # -- requests
+
+    def _request(self, connection: Connection, message: packets.Message, fds: list[int]) -> None:
+        """Serve one request. Descriptors that it didn't keep (took out of `fds`) are closed."""
+        request = Document(message)
+        tag = message.get("tag")
+        try:
+            operation = request.text("op")
+            serve = self._operations().get(operation)
+            if serve is None:
+                raise RequestError(errno.ENOSYS, f"unknown request {operation!r}")
+            serve(connection, tag, request, fds)
+        except (RequestError, runs.StartError, store.StoreError) as error:
+            self._reply(connection, tag, error=packets.failure(error.number, str(error), step="request"))
+        except RefusedError as error:
+            self._reply(connection, tag, error=packets.failure(errno.EINVAL, str(error), step="request"))
+        except OSError as error:
+            self._reply(
+                connection, tag, error=packets.failure(error.errno or errno.EIO, str(error), step="request")
+            )
+        finally:
+            packets.close(fds)
+
+    def _operations(self) -> dict[str, Callable[[Connection, object, Document, list[int]], None]]:
+        return {
+            "hello": self._hello,
+            "start": self._start,
+            "exec": self._exec,
+            "store": self._keep,
+            "fetch": self._fetch,
+            "discard": self._discard,
+            "goodbye": self._goodbye,
+        }
+
+    def _hello(self, connection: Connection, tag: object, request: Document, _: list[int]) -> None:
+        environ = request.table("environ")
+        names = environ.names()
+        self._guard.watch(
+            connection.sock,
+            connection.peer,
+            request.texts("respawn"),
+            {name: environ.text(name) for name in names},
+            time.monotonic(),
+            self._watch,
+            self._unwatch,
+        )
+        self._supervisor = connection
+        self._leaving = False
+        running: list[object] = [{"id": run.id, "pid": run.pid} for run in self._runs.values() if run.bundle]
+        kept = self._store.listing()
+        while len(running) > _LISTED or len(kept) > _LISTED:
+            # One packet can't hold it: the reply goes on as long as it says "more".
+            runs_part, stored_part = running[:_LISTED], kept[:_LISTED]
+            self._reply(connection, tag, pid=os.getpid(), more=True, runs=runs_part, stored=stored_part)
+            del running[:_LISTED], kept[:_LISTED]
+        self._reply(connection, tag, pid=os.getpid(), runs=running, stored=kept)
+
+    def _start(self, connection: Connection, tag: object, request: Document, fds: list[int]) -> None:
+        name, bundle = self._new_id(request.text("id")), request.text("bundle")
+        kinds = request.texts("namespaces")
+        if len(kinds) != len(fds) or len(set(kinds)) != len(kinds) or not set(kinds) <= _JOINABLE:
+            raise RequestError(errno.EINVAL, f"namespaces {kinds} came with {len(fds)} descriptors")
+        if not os.path.isabs(bundle):
+            raise RequestError(errno.EINVAL, "bundle is not an absolute path")
+        config = load(f"{bundle}/config.json")
+        joined = dict(zip(kinds, fds, strict=True))
+        pids = runs.Pids(own=self._own_pids, new=runs.own_pids(config), joined=joined.get("pid", -1))
+        if pids.joined >= 0:
+            pids = pids._replace(new=False)
+        runs.forget(bundle)
+
+        def child(report: launch.Report) -> None:
+            launch.start(report, self._host, bundle, config, joined)
+
+        self._fork(connection, tag, name, bundle, child, pids)
+
+    def _exec(self, connection: Connection, tag: object, request: Document, fds: list[int]) -> None:
+        name, container = self._new_id(request.text("id")), request.text("container")
+        process = request.table("process")
+        if len(fds) != (0 if process.flag("terminal") else 3):
+            raise RequestError(errno.EINVAL, "exec takes three descriptors, or none with a terminal")
+        run = self._runs.get(container)
+        bundle = run.bundle if run else request.text("bundle")
+        if not bundle:
+            raise RequestError(errno.ESRCH, f"{container} does not run here; name its bundle to reach it")
+        init = run.pidfd if run else runs.adopt(bundle, self._host)
+        pids = runs.Pids(own=self._own_pids, joined=init)
+
+        def child(report: launch.Report) -> None:
+            launch.join(report, self._host, bundle, init, process, fds)
+
+        try:
+            self._fork(connection, tag, name, "", child, pids)
+        finally:
+            if run is None:
+                os.close(init)
+
+    def _new_id(self, name: str) -> str:
+        if not name or len(name) > _NAME_LENGTH:
+            raise RequestError(errno.EINVAL, "an id has 1 to 255 characters")
+        if name in self._runs or any(waiting.birth.run.id == name for waiting in self._births.values()):
+            raise RequestError(errno.EBUSY, f"{name} runs already")
+        return name
+
+    def _fork(
+        self,
+        connection: Connection,
+        tag: object,
+        name: str,
+        bundle: str,
+        child: Callable[..., None],
+        pids: runs.Pids,
+    ) -> None:
+        pid, sock = runs.fork(child, pids)  # type: ignore[arg-type]
+        birth = runs.Birth(runs.Run(name, pid, syscalls.pidfd_open(pid), bundle), sock)
+        self._births[pid] = Waiting(birth, connection, tag)
+        self._watch(sock.fileno(), lambda _: self._listen(pid))
+
+    def _keep(self, connection: Connection, tag: object, request: Document, fds: list[int]) -> None:
+        self._store.put(request.text("key"), list(fds), replace=request.flag("replace"))
+        fds.clear()
+        self._reply(connection, tag)
+
+    def _fetch(self, connection: Connection, tag: object, request: Document, _: list[int]) -> None:
+        self._reply(connection, tag, self._store.get(request.text("key")))
+
+    def _discard(self, connection: Connection, tag: object, request: Document, _: list[int]) -> None:
+        self._store.discard(request.texts("keys"))
+        self._reply(connection, tag)
+
+    def _goodbye(self, connection: Connection, tag: object, _: Document, __: list[int]) -> None:
+        if self._supervisor not in (None, connection):
+            raise RequestError(errno.EPERM, "another supervisor is in charge")
+        self._guard.rest(self._unwatch)
+        self._leaving = True
+        self._reply(connection, tag)
+
+    # -- runs
+
+    def _listen(self, pid: int) -> None:
+        """A child reported, or its report ended: then its program runs, or it is about to be dead."""
+        waiting = self._births[pid]
+        if not waiting.birth.listen():
+            return
+        self._unwatch(waiting.birth.sock.fileno())
+        if waiting.birth.outcome() is None:
+            self._confirm(pid)
+
+    def _confirm(self, pid: int) -> None:
+        """The program runs: from now on its end is told."""
+        waiting = self._births.pop(pid)
+        run = waiting.birth.run
+        self._runs[run.id] = self._by_pid[pid] = run
+        fds = (run.pidfd, waiting.birth.master) if waiting.birth.master >= 0 else (run.pidfd,)
+        self._reply(waiting.connection, waiting.tag, fds, pid=pid)
+        waiting.birth.close()
+
+    def _child_ended(self, _: int) -> None:
+        """SIGCHLD: signals merge, so look for all that ended."""
+        with suppress(BlockingIOError):
+            os.read(self._wakeup, 4096)
+        while dead := runs.peek():
+            self._bury(dead)
+
+    def _bury(self, dead: runs.Dead) -> None:
+        waiting = self._births.get(dead.pid)
+        if waiting:
+            # It lived so shortly that its report was not read yet; the reply comes before the end.
+            waiting.birth.listen()
+            self._unwatch(waiting.birth.sock.fileno())
+            if waiting.birth.outcome() is None:
+                self._confirm(dead.pid)
+        run = self._by_pid.get(dead.pid)
+        if run is None:
+            runs.reap(dead.pid)
+            if waiting:
+                self._refuse(dead.pid)
+            return
+        at = self._record(run, dead)
+        runs.reap(dead.pid)
+        del self._runs[run.id], self._by_pid[dead.pid]
+        os.close(run.pidfd)
+        if self._supervisor:
+            end = {
+                "event": "exited",
+                "id": run.id,
+                "exit_code": dead.exit_code,
+                "signal": dead.signal,
+                "at": at,
+            }
+            self._send(self._supervisor, end)
+
+    def _record(self, run: runs.Run, dead: runs.Dead) -> float:
+        try:
+            return runs.write_exit(run, dead, self._host.boot_id)
+        except OSError as error:
+            # No room, or the bundle was removed: the supervisor still learns it from the event.
+            print(f"exit record of {run.id}: {error}", file=sys.stderr, flush=True)
+            return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def _refuse(self, pid: int) -> None:
+        """A start that failed is told only now that its process is gone: its cgroups can be removed."""
+        waiting = self._births.pop(pid)
+        run = waiting.birth.run
+        if run.bundle:
+            runs.forget(run.bundle)
+        self._reply(waiting.connection, waiting.tag, error=waiting.birth.outcome())
+        os.close(run.pidfd)
+        waiting.birth.close()
+
+
+_JOINABLE = {"network", "pid", "ipc", "uts", "cgroup"}

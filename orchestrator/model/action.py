@@ -1,0 +1,193 @@
+"""One repeatable step on one target, with its reason.
+
+An action leaves no choice to the engine: every name, address, port and id stands in it. It may be applied
+again after a crash at any point. No action waits for anything but its own completion.
+
+The reason is not part of an action's identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from orchestrator.model.observation import PublishedPort
+from orchestrator.model.stack import Healthcheck, Network, Service, Volume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateNetwork:
+    network: Network
+    stack: str
+    subnet: str
+    gateway: str
+    fingerprint: str
+    because: str = field(default="", compare=False)
+
+    @property
+    def target(self) -> str:
+        return f"network:{self.network.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveNetwork:
+    name: str
+    because: str = field(default="", compare=False)
+
+    @property
+    def target(self) -> str:
+        return f"network:{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateVolume:
+    volume: Volume
+    stack: str
+    fingerprint: str
+    because: str = field(default="", compare=False)
+
+    @property
+    def target(self) -> str:
+        return f"volume:{self.volume.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveVolume:
+    name: str
+    because: str = field(default="", compare=False)
+
+    @property
+    def target(self) -> str:
+        return f"volume:{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateContainer:
+    """Build the occupant of a slot: layers, files, addresses; no process yet."""
+
+    id: str
+    name: str
+    stack: str
+    service: Service
+    slot: int
+    fingerprint: str
+    generation: int
+    image_id: str
+    networks: Mapping[str, str]
+    """Key in the stack -> name on the machine, of the networks attached, in order of connection."""
+    addresses: Mapping[str, str]
+    """Network name on the machine -> IPv4 address."""
+    volumes: Mapping[str, str]
+    """Volume key in the stack -> name on the machine."""
+    anonymous_volumes: Mapping[str, str]
+    """Target path -> name on the machine, for volumes that have no key; made if missing."""
+    ports: tuple[PublishedPort, ...]
+    healthcheck: Healthcheck | None
+    stop_signal: int
+    peers: Mapping[str, str] = field(default_factory=dict)
+    """Service -> id of the container whose namespace it is made to join; to be kept with the container."""
+    because: str = field(default="", compare=False)
+
+    @property
+    def target(self) -> str:
+        return f"container:{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartContainer:
+    """Begin a run. `peers` names the containers whose namespaces it joins: service -> container id."""
+
+    id: str
+    name: str
+    turn: int
+    attempt: int = 1
+    restarts: int = 0
+    peers: Mapping[str, str] = field(default_factory=dict)
+    because: str = field(default="", compare=False)
+
+    @property
+    def target(self) -> str:
+        return f"container:{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalContainer:
+    """Send `signal` to the container's first process.
+
+    `stopping` says that the run is meant to end (it is recorded before the signal is sent); SIGKILL with
+    `stopping` goes to every process of the container.
+    """
+
+    id: str
+    name: str
+    signal: int
+    stopping: bool
+    by: Literal["planner", "user"] = "planner"
+    because: str = field(default="", compare=False)
+
+    @property
+    def target(self) -> str:
+        return f"container:{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveContainer:
+    """Take away everything of a container that does not run."""
+
+    id: str
+    name: str
+    anonymous_volumes: bool = False
+    """Its anonymous volumes go too."""
+    because: str = field(default="", compare=False)
+
+    @property
+    def target(self) -> str:
+        return f"container:{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeContainer:
+    """Run the health check once and record the result. A target of its own: it never delays a stop."""
+
+    id: str
+    name: str
+    healthcheck: Healthcheck
+    run_started: float
+    because: str = field(default="", compare=False)
+
+    @property
+    def target(self) -> str:
+        return f"probe:{self.name}"
+
+
+Action = (
+    CreateNetwork
+    | RemoveNetwork
+    | CreateVolume
+    | RemoveVolume
+    | CreateContainer
+    | StartContainer
+    | SignalContainer
+    | RemoveContainer
+    | ProbeContainer
+)
+
+
+def verb(action: Action) -> str:
+    """The word for an action that plans, progress and events show."""
+    match action:
+        case CreateNetwork() | CreateVolume() | CreateContainer():
+            return "create"
+        case RemoveNetwork() | RemoveVolume() | RemoveContainer():
+            return "remove"
+        case StartContainer():
+            return "start"
+        case SignalContainer(signal=9, stopping=True):
+            return "kill"
+        case SignalContainer(stopping=True):
+            return "stop"
+        case SignalContainer():
+            return "signal"
+        case ProbeContainer():
+            return "probe"

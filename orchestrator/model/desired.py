@@ -1,0 +1,67 @@
+"""What the user wants of a stack right now: the file, and what the commands since have said about it.
+
+This record is the whole of the user's will. `up`, `down`, `start`, `stop`, `restart` and `run` do nothing
+but write a new one and ring the bell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from orchestrator.model.stack import Stack
+
+
+class Wanted(StrEnum):
+    """What should be true of a service's containers."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """Containers are kept but no process runs (`stop`)."""
+    CREATED = "created"
+    """Containers exist, started or not (`create`, `up --no-start`)."""
+    ABSENT = "absent"
+    """No container (`down`, `rm`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What the user wants of one service.
+
+    Counters only grow, so that an order is carried out once, also over crashes: each run remembers the
+    turn it began in, each container the generation it was made in.
+    """
+
+    wanted: Wanted = Wanted.RUNNING
+    turn: int = 0
+    """A container whose last run began in an earlier turn and has ended is started again (`up`, `start`)."""
+    restart_turn: int = 0
+    """A run that began in an earlier turn is stopped and started again (`restart`)."""
+    generation: int = 0
+    """A container of an earlier generation is replaced (`--force-recreate`)."""
+    keep_stale: bool = False
+    """A changed definition does not replace existing containers (`--no-recreate`)."""
+    stop_timeout: float | None = None
+    """Replaces stop_grace_period, in seconds (`-t`)."""
+    ignore_dependencies: bool = False
+    """`--no-deps`: start without waiting for anybody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """The stack as last resolved, with an Intent for each service the user has ever asked for.
+
+    A service of the stack without an Intent was never asked for and is left as it is. A container whose
+    service is in neither `stack.services` nor `stack.disabled` is an orphan.
+    """
+
+    stack: Stack
+    intents: Mapping[str, Intent] = field(default_factory=dict)
+    remove_orphans: bool = False
+    down: bool = False
+    """Networks go as well, when the last container is gone, and then the stack is forgotten."""
+    remove_volumes: bool = False
+    """With `down`: named and anonymous volumes go too, external ones never."""
+    stop_timeout: float | None = None
+    """For `down`: seconds of grace for every container, orphans included."""

@@ -1,0 +1,47 @@
+"""A digest of exactly those fields whose change requires a new container (or network, or volume).
+
+What counts follows docker compose: not the number of replicas, not dependencies, not profiles, not pull
+policy; everything a process could notice does, including the content of configs and environment files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from orchestrator.model import codec
+from orchestrator.model.stack import Network, Service, Volume
+
+_NOT_COUNTED = ("name", "replicas", "depends_on", "pull_policy", "oneoff", "remove_on_exit", "place")
+
+
+def of_service(service: Service) -> str:
+    fields = codec.encode(service)
+    assert isinstance(fields, dict)
+    return _digest({key: value for key, value in fields.items() if key not in _NOT_COUNTED})
+
+
+def of_network(network: Network) -> str:
+    fields = codec.encode(network)
+    assert isinstance(fields, dict)
+    return _digest({key: value for key, value in fields.items() if key not in ("key", "place")})
+
+
+def of_volume(volume: Volume) -> str:
+    fields = codec.encode(volume)
+    assert isinstance(fields, dict)
+    return _digest({key: value for key, value in fields.items() if key not in ("key", "place")})
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(_without_places(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_places(value: object) -> object:
+    """Where in a file something was written is no part of what it means."""
+    if isinstance(value, dict):
+        return {key: _without_places(part) for key, part in value.items() if key != "place"}
+    if isinstance(value, list):
+        return [_without_places(part) for part in value]
+    return value

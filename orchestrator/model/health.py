@@ -1,0 +1,67 @@
+"""How one probe result changes a health state (Dockerfile reference, HEALTHCHECK; docker's behaviour)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.model.observation import Health, HealthStatus, ProbeResult, Run
+from orchestrator.model.stack import Healthcheck
+
+KEPT_RESULTS = 5
+
+
+def in_force(service: Healthcheck | None, image: Healthcheck | None) -> Healthcheck | None:
+    """The check that applies: the service's fields over the image's over the defaults; None when off."""
+    chosen = service or Healthcheck()
+    base = image or Healthcheck()
+    test = chosen.test if chosen.test is not None else base.test
+    if chosen.disable or not test or test[0] == "NONE" or (chosen.test is None and base.disable):
+        return None
+
+    def pick(name: str, default: float) -> float:
+        for check in (chosen, base):
+            value = getattr(check, name)
+            if value is not None:
+                return float(value)
+        return default
+
+    return Healthcheck(
+        test=test,
+        interval=pick("interval", 30.0) or 30.0,
+        timeout=pick("timeout", 30.0) or 30.0,
+        retries=int(pick("retries", 3)) or 3,
+        start_period=pick("start_period", 0.0),
+        start_interval=pick("start_interval", 5.0) or 5.0,
+    )
+
+
+def in_start_period(run: Run, check: Healthcheck, now: float) -> bool:
+    """The first success ends the start period, however long it was meant to be."""
+    health = run.health or Health()
+    if health.status is not HealthStatus.STARTING:
+        return False
+    return now < run.started + (check.start_period or 0.0)
+
+
+def advance(health: Health, result: ProbeResult, run: Run, check: Healthcheck) -> Health:
+    """The state after one more probe. Failures within the start period do not count."""
+    results = (*health.results, result)[-KEPT_RESULTS:]
+    if result.exit_code == 0:
+        return Health(status=HealthStatus.HEALTHY, failing_streak=0, results=results)
+    if in_start_period(run, check, result.ended):
+        return replace(health, results=results)
+    streak = health.failing_streak + 1
+    unhealthy = streak >= (check.retries or 3)
+    return Health(
+        status=HealthStatus.UNHEALTHY if unhealthy else health.status, failing_streak=streak, results=results
+    )
+
+
+def next_probe_at(run: Run, check: Healthcheck) -> float:
+    """When the next probe is due: one interval after the start, then after the end of the previous one."""
+    health = run.health or Health()
+    since = health.results[-1].ended if health.results else run.started
+    wait = check.interval or 30.0
+    if in_start_period(run, check, since):
+        wait = min(check.start_interval or 5.0, wait) if check.start_interval else wait
+    return since + wait

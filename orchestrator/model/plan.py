@@ -1,0 +1,37 @@
+"""What the planner says: do this now, this waits and why, look again then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.model.action import Action
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Something wanted that can't be done now.
+
+    `failed` says that waiting alone won't help: the user must change something (an image that is not
+    here, a dependency that is unhealthy). The reconciler still acts if the reason goes away.
+    """
+
+    target: str
+    because: str
+    failed: bool = False
+    exit_code: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`wake_at` is boot time in seconds; None: nothing will change by time alone."""
+
+    actions: tuple[Action, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    wake_at: float | None = None
+    warnings: tuple[str, ...] = ()
+    """Sentences for the user, each worth saying once (an optional dependency that failed, orphans)."""
+
+    @property
+    def settled(self) -> bool:
+        """Nothing to do, and nothing that waits for something still on its way."""
+        return not self.actions and all(wait.failed for wait in self.waits)

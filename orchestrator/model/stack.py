@@ -1,0 +1,358 @@
+"""What a stack file asks for, fully resolved: no text, no variable, no short form is left.
+
+Field names follow the Compose Specification (https://github.com/compose-spec/compose-spec).
+Durations are seconds, sizes are bytes, paths are absolute unless said otherwise.
+`None` means "not said": the image's value or the engine's default applies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from orchestrator.model.errors import Place
+
+# --- namespaces a service may share -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Private:
+    """A namespace of the container's own (for the network: a veth on each of its networks)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfHost:
+    """The host's namespace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfService:
+    """The namespace of another service's container (`service:NAME`)."""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isolated:
+    """A namespace of its own with nothing in it but loopback (`network_mode: none`)."""
+
+
+Sharing = Private | OfHost | OfService | Isolated
+
+# --- root filesystems ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRoot:
+    """The layers of an image, by reference as the user wrote it."""
+
+    reference: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRoot:
+    """A root assembled from this machine's own /usr and the harmless part of /etc (`x-rootfs: host`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryRoot:
+    """A directory of this machine, read-only below a private writable layer (`x-rootfs: {path: DIR}`)."""
+
+    path: str
+
+
+RootFilesystem = ImageRoot | HostRoot | DirectoryRoot
+
+# --- mounts ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindMount:
+    """A file or directory of the host."""
+
+    source: str
+    target: str
+    read_only: bool = False
+    create_host_path: bool = True
+    propagation: str = "rprivate"
+    recursive: str = "enabled"
+    place: Place | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeMount:
+    """A named volume (`source` is a key of Stack.volumes), or an anonymous one (`source` is None)."""
+
+    source: str | None
+    target: str
+    read_only: bool = False
+    nocopy: bool = False
+    subpath: str = ""
+    place: Place | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TmpfsMount:
+    """Memory that vanishes with the container. `options` are mount(8) options such as uid=, noexec."""
+
+    target: str
+    size: int | None = None
+    mode: int | None = None
+    options: tuple[str, ...] = ()
+    read_only: bool = False
+    place: Place | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileMount:
+    """A config or a secret: one read-only file in the container.
+
+    Exactly one of `path` (a host file, bound as it is) and `content` (written when the container is
+    created, with `uid`, `gid`, `mode`).
+    """
+
+    kind: Literal["config", "secret"]
+    name: str
+    target: str
+    path: str | None = None
+    content: str | None = None
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o444
+    place: Place | None = field(default=None, compare=False)
+
+
+Mount = BindMount | VolumeMount | TmpfsMount | FileMount
+
+# --- parts of a service ----------------------------------------------------------------------------
+
+DependencyCondition = Literal["service_started", "service_healthy", "service_completed_successfully"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    """`service` must have reached `condition` before the dependent starts."""
+
+    service: str
+    condition: DependencyCondition = "service_started"
+    required: bool = True
+    restart: bool = False
+    place: Place | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Healthcheck:
+    """How to ask a container whether it works. Fields that are None come from the image, then from
+    Docker's defaults: interval 30 s, timeout 30 s, retries 3, start_period 0 s, start_interval 5 s.
+
+    `test` is ("CMD", argv...) or ("CMD-SHELL", text); None keeps the image's; `disable` switches any off.
+    """
+
+    test: tuple[str, ...] | None = None
+    interval: float | None = None
+    timeout: float | None = None
+    retries: int | None = None
+    start_period: float | None = None
+    start_interval: float | None = None
+    disable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """When a run that ended by itself is followed by another.
+
+    `max_attempts` bounds restarts in a row; `delay` replaces the doubling back-off; a run of at least
+    `window` seconds counts as a success and starts the count anew (10 s unless said).
+    """
+
+    condition: Literal["no", "always", "on-failure", "unless-stopped"] = "no"
+    max_attempts: int | None = None
+    delay: float | None = None
+    window: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """A published port. `published` is an inclusive host range; (0, 0) asks for any free port.
+
+    A range wider than one port means: the first free one in it.
+    """
+
+    target: int
+    published: tuple[int, int] = (0, 0)
+    host_ip: str = ""
+    protocol: Literal["tcp", "udp"] = "tcp"
+    place: Place | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """One service on one network (`network` is a key of Stack.networks)."""
+
+    network: str
+    aliases: tuple[str, ...] = ()
+    ipv4_address: str | None = None
+    mac_address: str | None = None
+    priority: int = 0
+    gw_priority: int = 0
+    place: Place | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Limits and reservations, in bytes, cores and processes. None and -1 in the file both mean no limit."""
+
+    memory: int | None = None
+    memory_reservation: int | None = None
+    memory_swap: int | None = None
+    """memory + swap in bytes; -1 for unlimited swap; None for the engine's default (twice the memory)."""
+    cpus: float | None = None
+    cpu_shares: int | None = None
+    cpuset: str | None = None
+    pids: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ulimit:
+    """setrlimit(2) by Compose's name ("nofile"). -1 is RLIM_INFINITY."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device node of the host made available inside; `permissions` is a subset of "rwm"."""
+
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logging:
+    """Where output goes. Only json-file/local (our own format) and none are honoured."""
+
+    driver: str = "json-file"
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+# --- the nouns -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One recipe: what to run, how many, what it needs first."""
+
+    name: str
+    root: RootFilesystem
+    replicas: int = 1
+    oneoff: bool = False
+    """A `run` container: no restart, no service name in DNS, not counted by `up`, `ps` or `logs`."""
+    remove_on_exit: bool = False
+    attach: bool = True
+    # process
+    command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str | None = None
+    user: str | None = None
+    group_add: tuple[str, ...] = ()
+    init: bool = False
+    tty: bool = False
+    stdin_open: bool = False
+    stop_signal: str | None = None
+    stop_grace_period: float = 10.0
+    # identity
+    hostname: str | None = None
+    domainname: str | None = None
+    container_name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    # life
+    depends_on: tuple[Dependency, ...] = ()
+    healthcheck: Healthcheck | None = None
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    logging: Logging = field(default_factory=Logging)
+    pull_policy: str = "missing"
+    # files
+    mounts: tuple[Mount, ...] = ()
+    read_only: bool = False
+    shm_size: int | None = None
+    devices: tuple[Device, ...] = ()
+    # network
+    network_mode: Sharing = field(default_factory=Private)
+    networks: tuple[Attachment, ...] = ()
+    ports: tuple[Port, ...] = ()
+    expose: tuple[str, ...] = ()
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    """(host name, address) pairs in order; the address may be the word host-gateway."""
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_opt: tuple[str, ...] = ()
+    # isolation and limits
+    privileged: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    pid: Sharing = field(default_factory=Private)
+    ipc: Sharing = field(default_factory=Private)
+    uts: Sharing = field(default_factory=Private)
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    ulimits: tuple[Ulimit, ...] = ()
+    resources: Resources = field(default_factory=Resources)
+    oom_score_adj: int | None = None
+    place: Place | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subnet:
+    """One address range of a network, in CIDR form. `gateway` None means its first address."""
+
+    subnet: str
+    gateway: str | None = None
+    ip_range: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A named private segment that containers share. `name` is the name on the machine."""
+
+    key: str
+    name: str
+    external: bool = False
+    internal: bool = False
+    driver: str = "bridge"
+    driver_opts: Mapping[str, str] = field(default_factory=dict)
+    subnets: tuple[Subnet, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    place: Place | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """Named storage that outlives containers. `name` is the name on the machine."""
+
+    key: str
+    name: str
+    external: bool = False
+    driver: str = "local"
+    driver_opts: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    place: Place | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """Everything one stack file asks for, under one name. Mappings are keyed by the file's keys."""
+
+    name: str
+    services: Mapping[str, Service] = field(default_factory=dict)
+    networks: Mapping[str, Network] = field(default_factory=dict)
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
+    disabled: tuple[str, ...] = ()
+    """Services of the file whose profiles are not active: neither wanted nor orphans."""
+    working_dir: str = ""
+    files: tuple[str, ...] = ()

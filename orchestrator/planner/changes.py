@@ -1,0 +1,80 @@
+"""Why a container is out of date. Rules in order, the first that applies speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.model.desired import Intent
+from orchestrator.model.observation import Container
+from orchestrator.model.stack import ImageRoot, Service
+from orchestrator.planner import networks, volumes
+from orchestrator.planner.survey import Survey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """All that the rules look at."""
+
+    survey: Survey
+    service: Service
+    intent: Intent
+    container: Container
+
+
+Rule = Callable[[Seat], str | None]
+"""None: ask the next rule. "": it is up to date. Anything else: why it is not."""
+
+
+def stale(survey: Survey, service: Service, intent: Intent, container: Container) -> str:
+    """The reason to replace `container`, or ""."""
+    seat = Seat(survey=survey, service=service, intent=intent, container=container)
+    for rule in RULES:
+        because = rule(seat)
+        if because is not None:
+            return because
+    return ""
+
+
+def _by_order(seat: Seat) -> str | None:
+    return "a new container was asked for" if seat.container.generation < seat.intent.generation else None
+
+
+def _kept(seat: Seat) -> str | None:
+    return "" if seat.intent.keep_stale else None
+
+
+def _definition(seat: Seat) -> str | None:
+    changed = seat.container.fingerprint != seat.survey.layout.fingerprints[seat.service.name]
+    return "definition changed" if changed else None
+
+
+def _image(seat: Seat) -> str | None:
+    """An image that is not here any more is no reason to give up a container that works."""
+    if not isinstance(seat.service.root, ImageRoot):
+        return None
+    state = seat.survey.observation.images.get(seat.service.root.reference)
+    if state is None or state.id == seat.container.image_id:
+        return None
+    return f"image {seat.service.root.reference} is another one now"
+
+
+def _network(seat: Seat) -> str | None:
+    return networks.gone(seat.survey, seat.container, seat.survey.layout.networks[seat.service.name]) or None
+
+
+def _volume(seat: Seat) -> str | None:
+    return volumes.gone(seat.survey, seat.service.name) or None
+
+
+def _peer(seat: Seat) -> str | None:
+    """Its definition is the same, but the container beside which it was made is not there any more."""
+    for service, shared in seat.survey.layout.shares[seat.service.name].items():
+        peer = seat.survey.peer(service)
+        made_beside = seat.container.peers.get(service)
+        if peer is not None and made_beside is not None and made_beside != peer.id:
+            return f"{service}, whose {shared} it shares, was replaced"
+    return None
+
+
+RULES: tuple[Rule, ...] = (_by_order, _kept, _definition, _image, _network, _volume, _peer)

@@ -1,0 +1,90 @@
+"""The plan in the making."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.model.action import Action, verb
+from orchestrator.model.observation import Failure
+from orchestrator.model.plan import Plan, Wait
+
+FIRST_RETRY = 0.2
+LONGEST_RETRY = 30.0
+WORTH_SAYING = 6
+"""After so many failures in a row (about six seconds) the user is told, though we go on trying."""
+
+
+class Draft:
+    """Collects actions, waits and warnings of one pass.
+
+    What is under way is left alone, and what failed lately waits for its next try: both in one place, so
+    that no rule can forget it.
+    """
+
+    def __init__(self, now: float, in_flight: Mapping[str, Action], failures: Mapping[str, Failure]) -> None:
+        self.now = now
+        self._in_flight = in_flight
+        self._failures = failures
+        self._actions: dict[str, Action] = {}
+        self._waits: dict[str, Wait] = {}
+        self._warnings: dict[str, None] = {}
+        self._wake_at: float | None = None
+
+    def act(self, action: Action) -> bool:
+        """Ask for `action` now. False when it has to wait for its next try."""
+        target = action.target
+        if target in self._in_flight or target in self._actions:
+            return True
+        failure = self._failures.get(target)
+        if failure is not None and failure.verb in ("", verb(action)) and self._held_up(failure):
+            return False
+        self._actions[target] = action
+        return True
+
+    def _held_up(self, failure: Failure) -> bool:
+        if not failure.retryable:
+            self.refuse(failure.target, failure.because, failure.exit_code)
+            return True
+        due = failure.at + retry_delay(failure.count)
+        if due <= self.now:
+            return False
+        self.wake(due)
+        because = f"{failure.because}; trying again in {due - self.now:.1f} s (failed {failure.count}x)"
+        hopeless = failure.count >= WORTH_SAYING
+        self._waits[failure.target] = Wait(
+            target=failure.target, because=because, failed=hopeless, exit_code=failure.exit_code
+        )
+        return True
+
+    def wait(self, target: str, because: str) -> None:
+        self._waits.setdefault(target, Wait(target=target, because=because))
+
+    def refuse(self, target: str, because: str, exit_code: int = 1) -> None:
+        """Waiting alone won't help."""
+        self._waits[target] = Wait(target=target, because=because, failed=True, exit_code=exit_code)
+
+    def refusal(self, target: str) -> Wait | None:
+        found = self._waits.get(target)
+        return found if found is not None and found.failed else None
+
+    def warn(self, sentence: str) -> None:
+        self._warnings[sentence] = None
+
+    def wake(self, at: float) -> None:
+        self._wake_at = at if self._wake_at is None else min(self._wake_at, at)
+
+    def finish(self) -> Plan:
+        for target, action in self._in_flight.items():
+            if not target.startswith("probe:"):
+                self.wait(target, f"{verb(action)} is under way")
+        return Plan(
+            actions=tuple(self._actions.values()),
+            waits=tuple(self._waits.values()),
+            wake_at=self._wake_at,
+            warnings=tuple(self._warnings),
+        )
+
+
+def retry_delay(count: int) -> float:
+    """Seconds between the `count`-th failure in a row and the next try."""
+    return float(min(FIRST_RETRY * 2 ** min(count - 1, 20), LONGEST_RETRY))

@@ -1,0 +1,128 @@
+"""What is to become of each container. Services are judged after those they depend on."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from orchestrator.model.desired import Intent, Wanted
+from orchestrator.model.observation import Container
+from orchestrator.model.stack import Service
+from orchestrator.planner.changes import stale
+from orchestrator.planner.draft import Draft
+from orchestrator.planner.survey import Fate, Judgement, Survey, slots_of
+
+_KEEP = Judgement(fate=Fate.KEEP)
+_LEAVE = Judgement(fate=Fate.LEAVE, because="nobody has asked for it")
+_DOWN = Judgement(fate=Fate.REMOVE, because="the stack goes down", by="user")
+_ABSENT = Judgement(fate=Fate.REMOVE, because="it is not wanted any more", by="user")
+_STOPPED = Judgement(fate=Fate.STOP, because="asked to stop", by="user")
+_ORPHAN = Judgement(fate=Fate.REMOVE, because="orphan: the stack file has no such service", by="user")
+
+
+def judge(survey: Survey, draft: Draft) -> None:
+    """Fill in `fates`, `seats` and `vacant`."""
+    _judge_strangers(survey, draft)
+    for name in survey.layout.order:
+        service = survey.desired.stack.services[name]
+        intent = survey.intent(name)
+        containers = survey.by_service.get(name, ())
+        if survey.desired.down:
+            _all(survey, containers, _DOWN)
+        elif intent is None:
+            _all(survey, containers, _LEAVE)
+        elif intent.wanted is Wanted.ABSENT:
+            _all(survey, containers, _ABSENT)
+        elif intent.wanted is Wanted.STOPPED:
+            _all(survey, containers, _STOPPED)
+            survey.seats[name] = containers
+        else:
+            _judge_wanted(survey, service, intent, containers)
+
+
+def _all(survey: Survey, containers: tuple[Container, ...], judgement: Judgement) -> None:
+    for container in containers:
+        survey.fates[container.id] = judgement
+
+
+def _judge_strangers(survey: Survey, draft: Draft) -> None:
+    """Containers of services that the stack does not have (now): orphans, inactive profiles, old one-offs."""
+    desired = survey.desired
+    orphans: list[str] = []
+    for name, containers in survey.by_service.items():
+        if name in desired.stack.services:
+            continue
+        ours = name in desired.stack.disabled or all(c.definition.oneoff for c in containers)
+        if desired.down and (ours or desired.remove_orphans):
+            _all(survey, containers, _DOWN)
+        elif desired.remove_orphans and not ours:
+            _all(survey, containers, _ORPHAN)
+        else:
+            _all(survey, containers, _LEAVE)
+            orphans += [] if ours else [container.name for container in containers]
+    if orphans:
+        draft.warn(
+            f"containers of services that the stack file does not have: {', '.join(sorted(orphans))} "
+            "(--remove-orphans takes them away)"
+        )
+
+
+def _judge_wanted(
+    survey: Survey, service: Service, intent: Intent, containers: tuple[Container, ...]
+) -> None:
+    """Who keeps a seat: up-to-date ones first, then low numbers, so that scaling down takes the obsolete,
+    then the highest number (as docker compose does)."""
+    reasons = {container.id: stale(survey, service, intent, container) for container in containers}
+    ranked = sorted(containers, key=lambda c: (bool(reasons[c.id]), c.slot, -c.created))
+    seated: dict[int, Container] = {}
+    count = len(slots_of(service))
+    for container in ranked:
+        if len(seated) >= count:
+            _surplus(survey, container, f"scaled to {count}")
+        elif container.slot in seated:
+            _surplus(survey, container, f"{seated[container.slot].name} has its place")
+        else:
+            seated[container.slot] = container
+    for container in seated.values():
+        survey.fates[container.id] = _judge_seated(survey, service, intent, container, reasons[container.id])
+    survey.seats[service.name] = tuple(seated[slot] for slot in sorted(seated))
+    free = (slot for slot in slots_of(service) if slot not in seated)
+    survey.vacant[service.name] = tuple(islice(free, count - len(seated)))
+
+
+def _surplus(survey: Survey, container: Container, because: str) -> None:
+    survey.fates[container.id] = Judgement(fate=Fate.REMOVE, because=because)
+
+
+def _judge_seated(
+    survey: Survey, service: Service, intent: Intent, container: Container, reason: str
+) -> Judgement:
+    if reason:
+        return Judgement(fate=Fate.REPLACE, because=reason)
+    shared = survey.layout.shares[service.name]
+    for peer, word in shared.items():
+        if any(survey.fate(other) is Fate.REPLACE for other in survey.seats.get(peer, ())):
+            return Judgement(fate=Fate.REPLACE, because=f"{peer}, whose {word} it shares, is replaced")
+    if intent.wanted is not Wanted.RUNNING or container.run is None:
+        return _KEEP
+    if container.run.turn < intent.restart_turn:
+        return Judgement(fate=Fate.CYCLE, because="asked to restart")
+    if not intent.ignore_dependencies:
+        for dependency in survey.layout.needs[service.name]:
+            because = _disturbance(survey, dependency.service) if dependency.restart else ""
+            if because:
+                return Judgement(fate=Fate.CYCLE, because=because)
+    return _KEEP
+
+
+def _disturbance(survey: Survey, name: str) -> str:
+    """An explicit operation on a dependency (its own crash and restart by policy is none, Compose
+    Specification, depends_on.restart)."""
+    intent = survey.intent(name)
+    if intent is None or intent.ignore_dependencies:
+        return ""
+    for container in survey.seats.get(name, ()):
+        if survey.fate(container) is Fate.REPLACE:
+            return f"{name} is replaced"
+        if survey.fate(container) is Fate.CYCLE:
+            return f"{name} is restarted"
+    return ""

@@ -1,0 +1,103 @@
+"""What follows from the desired stack alone. Made once: a pass must not digest a hundred services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestrator.model import fingerprint, graph
+from orchestrator.model.stack import Attachment, Dependency, Private, Service, Stack, VolumeMount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """`networks`: service -> network names on the machine, in order of connection."""
+
+    stack: Stack
+    order: tuple[str, ...]
+    needs: Mapping[str, tuple[Dependency, ...]]
+    dependents: Mapping[str, tuple[str, ...]]
+    shares: Mapping[str, Mapping[str, str]]
+    fingerprints: Mapping[str, str]
+    networks: Mapping[str, tuple[str, ...]]
+    volumes: Mapping[str, tuple[str, ...]]
+    """Service -> keys of the named volumes it mounts."""
+    network_fingerprints: Mapping[str, str]
+    """By name on the machine."""
+    static_addresses: Mapping[str, frozenset[str]]
+    """Network name on the machine -> addresses that services ask for by number."""
+
+
+_kept: dict[int, Layout] = {}
+_KEPT_LAYOUTS = 64
+
+
+def layout(stack: Stack) -> Layout:
+    """The layout of a stack. Raises UserError for a cycle.
+
+    The memory is keyed by identity (a Stack holds mappings and has no hash) and holds the stack itself, so
+    an identity can't be taken over by another.
+    """
+    found = _kept.get(id(stack))
+    if found is not None and found.stack is stack:
+        return found
+    made = _make(stack)
+    if len(_kept) >= _KEPT_LAYOUTS:
+        _kept.pop(next(iter(_kept)))
+    _kept[id(stack)] = made
+    return made
+
+
+def attachments(service: Service) -> tuple[Attachment, ...]:
+    """In order of connection: by priority, then by key (Compose Specification, networks.priority)."""
+    if not isinstance(service.network_mode, Private):
+        return ()
+    return tuple(sorted(service.networks, key=lambda found: (-found.priority, found.network)))
+
+
+def _make(stack: Stack) -> Layout:
+    services = stack.services
+    return Layout(
+        stack=stack,
+        order=graph.order(stack),
+        needs={name: _present_needs(stack, service) for name, service in services.items()},
+        dependents=graph.dependents(stack),
+        shares={name: graph.shares(service) for name, service in services.items()},
+        fingerprints={name: fingerprint.of_service(service) for name, service in services.items()},
+        networks={
+            name: tuple(stack.networks[found.network].name for found in attachments(service))
+            for name, service in services.items()
+        },
+        volumes={
+            name: tuple(
+                sorted(
+                    {m.source for m in service.mounts if isinstance(m, VolumeMount) and m.source is not None}
+                )
+            )
+            for name, service in services.items()
+        },
+        network_fingerprints={
+            network.name: fingerprint.of_network(network) for network in stack.networks.values()
+        },
+        static_addresses=_static_addresses(stack),
+    )
+
+
+def _named_volumes(service: Service) -> set[str]:
+    mounts = (mount for mount in service.mounts if isinstance(mount, VolumeMount))
+    return {mount.source for mount in mounts if mount.source is not None}
+
+
+def _present_needs(stack: Stack, service: Service) -> tuple[Dependency, ...]:
+    """An optional dependency of an inactive profile is as if it were not written (Compose, depends_on)."""
+    return tuple(found for found in graph.needs(service) if found.service in stack.services)
+
+
+def _static_addresses(stack: Stack) -> Mapping[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for service in stack.services.values():
+        for attachment in attachments(service):
+            if attachment.ipv4_address:
+                name = stack.networks[attachment.network].name
+                found.setdefault(name, set()).add(attachment.ipv4_address)
+    return {name: frozenset(addresses) for name, addresses in found.items()}

@@ -1,0 +1,32 @@
+"""Which health checks are due."""
+
+from __future__ import annotations
+
+from orchestrator.model.action import ProbeContainer
+from orchestrator.model.health import next_probe_at
+from orchestrator.model.observation import State
+from orchestrator.planner.draft import Draft
+from orchestrator.planner.survey import Survey
+
+
+def probe(survey: Survey, draft: Draft) -> None:
+    """A ProbeContainer for each check that is due; the time of the next for the others."""
+    for container in survey.observation.containers:
+        check, run = container.healthcheck, container.run
+        if check is None or run is None or container.state is not State.RUNNING or run.stopping is not None:
+            continue
+        if f"probe:{container.name}" in survey.in_flight:
+            continue
+        due = next_probe_at(run, check)
+        if due > survey.now:
+            draft.wake(due)
+            continue
+        draft.act(
+            ProbeContainer(
+                id=container.id,
+                name=container.name,
+                healthcheck=check,
+                run_started=run.started,
+                because="its interval has passed",
+            )
+        )

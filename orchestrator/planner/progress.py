@@ -1,0 +1,256 @@
+"""How far a stack has come: for commands that wait (`up -d`, `up --wait`, `stop`, `down`), and for tables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestrator.model.desired import Desired, Intent, Wanted
+from orchestrator.model.observation import Container, HealthStatus, Observation, Run, State
+from orchestrator.model.plan import Plan, Wait
+from orchestrator.planner import fates, networks
+from orchestrator.planner.draft import Draft
+from orchestrator.planner.leaving import finished
+from orchestrator.planner.restarts import Sequel, sequel, wanted_turn
+from orchestrator.planner.survey import Fate, Survey, name_of, survey
+
+
+class Phase(StrEnum):
+    PENDING = "pending"
+    CREATED = "created"
+    STARTING = "starting"
+    """It runs and its health check has not answered yet, or it is about to be restarted."""
+    STARTED = "started"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    EXITED = "exited"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeatProgress:
+    """One container, or the place of one that is not there yet. `wanted` is what it is wanted to be."""
+
+    name: str
+    service: str
+    phase: Phase
+    wanted: Wanted
+    because: str = ""
+    exit_code: int | None = None
+    """Of a program that has exited, or the command line's for what failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`done`: nothing is left to wait for. `failures` are sentences; `exit_code` is the first one's."""
+
+    done: bool
+    failures: tuple[str, ...] = ()
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """`started`: each wanted container was started in the wanted turn (or created, if only that is wanted).
+    `ready`: it is healthy or, without a health check, runs; a one-shot that others wait for has completed.
+    `stopped`: nothing that should have ended runs. `gone`: nothing that should be absent is left."""
+
+    seats: tuple[SeatProgress, ...]
+    started: Verdict
+    ready: Verdict
+    stopped: Verdict
+    gone: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seat:
+    """How one seat stands: None is "not yet", "" is "as it should be", a sentence is "failed"."""
+
+    row: SeatProgress
+    started: str | None
+    ready: str | None
+    exit_code: int = 1
+
+
+def progress(
+    desired: Desired, observation: Observation, plan: Plan, services: Collection[str] | None = None
+) -> Progress:
+    """Where `services` (or all that were asked for) stand. `plan` is the one made from `observation`."""
+    seen = survey(desired, observation, observation.at, {})
+    if not desired.down:
+        seen.segments = networks.assess(seen)
+    fates.judge(seen, Draft(observation.at, {}, {}))
+    refusals = {wait.target: wait for wait in plan.waits if wait.failed}
+    seats = list(_seats(seen, refusals, services))
+    ending = [c for c in observation.containers if _chosen(c, services) and _to_end(seen, c)]
+    to_go = [c for c in ending if seen.fate(c) is Fate.REMOVE]
+    return Progress(
+        seats=(*(seat.row for seat in seats), *(_ending_row(seen, c) for c in ending)),
+        started=_verdict([(seat.started, seat.exit_code) for seat in seats]),
+        ready=_verdict([(seat.ready, seat.exit_code) for seat in seats]),
+        stopped=_end_verdict([c for c in ending if c.state is State.RUNNING], refusals),
+        gone=_gone(desired, observation, to_go, refusals),
+    )
+
+
+def _chosen(container: Container, services: Collection[str] | None) -> bool:
+    return services is None or container.service in services
+
+
+def _to_end(seen: Survey, container: Container) -> bool:
+    return seen.fate(container) in (Fate.STOP, Fate.REMOVE)
+
+
+def _seats(seen: Survey, refusals: dict[str, Wait], services: Collection[str] | None) -> Iterator[_Seat]:
+    stack = seen.desired.stack
+    if seen.desired.down:
+        return
+    for name in seen.layout.order:
+        intent = seen.intent(name)
+        if intent is None or intent.wanted not in (Wanted.RUNNING, Wanted.CREATED):
+            continue
+        if services is not None and name not in services:
+            continue
+        for container in seen.seats.get(name, ()):
+            yield _of_container(seen, intent, container, refusals.get(f"container:{container.name}"))
+        for slot in seen.vacant.get(name, ()):
+            title = name_of(stack.name, stack.services[name], slot)
+            yield _vacant(title, name, intent, refusals.get(f"container:{title}"))
+
+
+def _vacant(title: str, service: str, intent: Intent, refusal: Wait | None) -> _Seat:
+    phase = Phase.FAILED if refusal else Phase.PENDING
+    problem = refusal.because if refusal else None
+    row = SeatProgress(
+        name=title,
+        service=service,
+        phase=phase,
+        wanted=intent.wanted,
+        because=problem or "",
+        exit_code=refusal.exit_code if refusal else None,
+    )
+    return _Seat(row=row, started=problem, ready=problem, exit_code=refusal.exit_code if refusal else 1)
+
+
+def _of_container(seen: Survey, intent: Intent, container: Container, refusal: Wait | None) -> _Seat:
+    phase, because, started, ready = _stand(seen, intent, container, refusal)
+    code = refusal.exit_code if refusal else None
+    if phase is Phase.EXITED and container.run is not None:
+        code = container.run.exit_code
+    row = SeatProgress(
+        name=container.name,
+        service=container.service,
+        phase=phase,
+        wanted=intent.wanted,
+        because=because,
+        exit_code=code,
+    )
+    return _Seat(row=row, started=started, ready=ready, exit_code=refusal.exit_code if refusal else 1)
+
+
+_Stand = tuple[Phase, str, str | None, str | None]
+"""Phase, reason, how far with starting, how far with getting ready."""
+
+
+def _stand(seen: Survey, intent: Intent, container: Container, refusal: Wait | None) -> _Stand:
+    if refusal is not None:
+        return Phase.FAILED, refusal.because, refusal.because, refusal.because
+    judgement = seen.fates[container.id]
+    if judgement.fate is not Fate.KEEP:
+        running = container.state is State.RUNNING
+        return Phase.STOPPING if running else Phase.PENDING, judgement.because, None, None
+    if intent.wanted is Wanted.CREATED:
+        return Phase.CREATED, "", "", ""
+    run = container.run
+    if run is None:
+        return Phase.CREATED, "", None, None
+    if run.stopping is not None and run.finished is None:
+        return Phase.STOPPING, "is stopping", None, None
+    if run.turn < wanted_turn(intent):
+        # A program that runs since an earlier turn is what `up` wants; one that has ended will be started.
+        return _running(container, run) if run.finished is None else (Phase.PENDING, "", None, None)
+    if run.finished is None:
+        return _running(container, run)
+    return _ended(seen, container, sequel(run, container.definition.restart, intent, seen.now))
+
+
+def _running(container: Container, run: Run) -> _Stand:
+    if container.healthcheck is None:
+        return Phase.STARTED, "", "", ""
+    status = run.health.status if run.health else HealthStatus.STARTING
+    match status:
+        case HealthStatus.HEALTHY:
+            return Phase.HEALTHY, "", "", ""
+        case HealthStatus.UNHEALTHY:
+            return Phase.UNHEALTHY, "is unhealthy", "", f"{container.name} is unhealthy"
+    return Phase.STARTING, "health check has not answered yet", "", None
+
+
+def _ended(seen: Survey, container: Container, then: Sequel) -> _Stand:
+    name = container.name
+    if then.kind == "broken":
+        return Phase.FAILED, then.because, f"{name}: {then.because}", f"{name}: {then.because}"
+    if then.kind == "start":
+        return Phase.PENDING, then.because, None, None
+    if then.kind == "later":
+        return Phase.STARTING, then.because, "", None
+    run = container.run
+    code = run.exit_code if run is not None else None
+    if code == 0 and _awaited(seen, container.service):
+        return Phase.EXITED, then.because, "", ""
+    shown = "exit code lost" if code is None else f"{code}"
+    return Phase.EXITED, then.because, "", f"{name} exited ({shown})"
+
+
+def _awaited(seen: Survey, service: str) -> bool:
+    """Whether somebody depends on its completion."""
+    return any(
+        dependency.service == service and dependency.condition == "service_completed_successfully"
+        for dependent in seen.layout.dependents.get(service, ())
+        for dependency in seen.layout.needs[dependent]
+    )
+
+
+def _ending_row(seen: Survey, container: Container) -> SeatProgress:
+    running = container.state is State.RUNNING
+    stopping = running and container.run is not None and container.run.stopping is not None
+    fate = seen.fate(container)
+    return SeatProgress(
+        name=container.name,
+        service=container.service,
+        phase=Phase.STOPPING if stopping else Phase.STARTED if running else Phase.STOPPED,
+        wanted=Wanted.ABSENT if fate is Fate.REMOVE else Wanted.STOPPED,
+        because=seen.fates[container.id].because,
+        exit_code=container.run.exit_code if container.run is not None else None,
+    )
+
+
+def _verdict(stands: list[tuple[str | None, int]]) -> Verdict:
+    failed = [(sentence, code) for sentence, code in stands if sentence]
+    return Verdict(
+        done=all(sentence is not None for sentence, _ in stands),
+        failures=tuple(dict.fromkeys(sentence for sentence, _ in failed)),
+        exit_code=failed[0][1] if failed else 0,
+    )
+
+
+def _end_verdict(left: list[Container], refusals: dict[str, Wait]) -> Verdict:
+    targets = [f"container:{container.name}" for container in left]
+    return _verdict(
+        [(refusals[t].because, refusals[t].exit_code) if t in refusals else (None, 1) for t in targets]
+    )
+
+
+def _gone(
+    desired: Desired, observation: Observation, left: list[Container], refusals: dict[str, Wait]
+) -> Verdict:
+    if not desired.down:
+        return _end_verdict(left, refusals)
+    if finished(desired, observation):
+        return Verdict(done=True)
+    if refusals:
+        return _verdict([(wait.because, wait.exit_code) for wait in refusals.values()])
+    return Verdict(done=False)

@@ -1,0 +1,118 @@
+"""What is there, arranged for one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+from orchestrator.model import names
+from orchestrator.model.action import Action, StartContainer
+from orchestrator.model.desired import Desired, Intent, Wanted
+from orchestrator.model.observation import Container, NetworkState, Observation, State
+from orchestrator.model.stack import Network, Service
+from orchestrator.planner.layout import Layout, layout
+
+
+class Fate(Enum):
+    """What is to become of a container."""
+
+    LEAVE = "leave"
+    """Nobody has asked for anything."""
+    KEEP = "keep"
+    STOP = "stop"
+    """Its run ends, the container stays."""
+    CYCLE = "cycle"
+    """Its run ends and another one begins."""
+    REPLACE = "replace"
+    """It goes, and its seat gets a new occupant."""
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    fate: Fate
+    because: str = ""
+    by: Literal["planner", "user"] = "planner"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One network of the stack as found. `because` says why containers can't be attached now ("" if they
+    can), `refused` that waiting won't help; `remake` asks for its removal first."""
+
+    network: Network
+    state: NetworkState | None
+    because: str = ""
+    refused: bool = False
+    remake: bool = False
+    warning: str = ""
+    exit_code: int = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Survey:
+    """Everything a pass reads. `fates` (by container id), `seats` and `vacant` are filled in by
+    `fates.judge`, `segments` by `networks.assess`; nothing is changed after that."""
+
+    desired: Desired
+    observation: Observation
+    now: float
+    in_flight: Mapping[str, Action]
+    layout: Layout
+    by_service: Mapping[str, tuple[Container, ...]]
+    starting: frozenset[str]
+    """Ids of containers whose start is under way."""
+    segments: Mapping[str, Segment] = field(default_factory=dict)
+    fates: dict[str, Judgement] = field(default_factory=dict)
+    seats: dict[str, tuple[Container, ...]] = field(default_factory=dict)
+    """Service -> those who keep their seat (or are replaced in it)."""
+    vacant: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Service -> slots without an occupant that should have one."""
+
+    def intent(self, service: str) -> Intent | None:
+        return self.desired.intents.get(service)
+
+    def wanted(self, service: str) -> Wanted | None:
+        intent = self.desired.intents.get(service)
+        return intent.wanted if intent is not None else None
+
+    def fate(self, container: Container) -> Fate:
+        return self.fates[container.id].fate
+
+    def peer(self, service: str) -> Container | None:
+        """The container of `service` that others share namespaces with: the one on its lowest seat."""
+        return next(iter(self.by_service.get(service, ())), None)
+
+    def live(self, container: Container) -> bool:
+        """It runs, or will in a moment."""
+        return container.state is State.RUNNING or container.id in self.starting
+
+
+def survey(desired: Desired, observation: Observation, now: float, in_flight: Mapping[str, Action]) -> Survey:
+    """Raises UserError when the stack has a cycle."""
+    found: dict[str, list[Container]] = {}
+    for container in observation.containers:
+        found.setdefault(container.service, []).append(container)
+    return Survey(
+        desired=desired,
+        observation=observation,
+        now=now,
+        in_flight=in_flight,
+        layout=layout(desired.stack),
+        by_service={
+            name: tuple(sorted(found[name], key=lambda c: (c.slot, c.created, c.id)))
+            for name in sorted(found)
+        },
+        starting=frozenset(a.id for a in in_flight.values() if isinstance(a, StartContainer)),
+    )
+
+
+def slots_of(service: Service) -> tuple[int, ...]:
+    """The seats of a service when it is new. A one-off sits on none that counts."""
+    return (0,) if service.oneoff else tuple(range(1, service.replicas + 1))
+
+
+def name_of(stack: str, service: Service, slot: int) -> str:
+    return service.container_name or names.container_name(stack, service.name, slot)

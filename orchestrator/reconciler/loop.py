@@ -1,0 +1,307 @@
+"""The loop of one stack: observe, plan, apply; sleep until the bell rings or the plan says to look again.
+
+Three rules keep it right:
+
+* A target is marked busy, synchronously, before the task that acts on it is spawned. Otherwise two passes
+  that follow each other closely start the same thing twice.
+* An observation that began while an action was under way may show the world before or after it. So what was
+  busy when the look began is left alone by the plan made from it, even when the action has ended since.
+* A bell says nothing but "look". The first one after a quiet time is followed at once; while actions are
+  under way looks are at least `calm` apart, so that a hundred starts cost a handful of passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import trio
+
+from orchestrator.engines.base import Engine
+from orchestrator.model.action import Action, ProbeContainer, verb
+from orchestrator.model.desired import Desired
+from orchestrator.model.errors import EngineError, PystackError
+from orchestrator.model.observation import Failure, Observation
+from orchestrator.model.plan import Plan
+from orchestrator.planner.plan import plan
+from orchestrator.reconciler.history import Event, History, differences
+
+CALM = 0.02
+"""Seconds between two looks while actions are under way."""
+CONCURRENCY = 16
+PROBE_CONCURRENCY = 64
+"""Probes wait for programs, not for the machine, and must not hold up each other's deadlines."""
+RESCAN = 30.0
+"""The longest sleep: trio's clock does not count suspended time, boot time does."""
+LEAST_SLEEP = 0.001
+PATIENCE = 5.0
+"""Seconds that actions under way get to finish when the loop is cancelled."""
+AFTER_A_BUG = 1.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What the latest pass saw and decided. `revision` is that of the wish it was made for."""
+
+    number: int
+    revision: int
+    desired: Desired
+    observation: Observation
+    plan: Plan
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Work:
+    action: Action
+    scope: trio.CancelScope
+
+
+class Loop:
+    """Keeps one stack converged while `run` runs. Everything here is called from the trio thread only."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        desired: Desired,
+        *,
+        now: Callable[[], float],
+        history: History | None = None,
+        on_bug: Callable[[BaseException], None] | None = None,
+        calm: float = CALM,
+        concurrency: int = CONCURRENCY,
+        patience: float = PATIENCE,
+    ) -> None:
+        """`now` is boot time in seconds; `on_bug` is told of every exception that is no EngineError."""
+        self.history = history if history is not None else History()
+        self._engine = engine
+        self._desired = desired
+        self._now = now
+        self._on_bug = on_bug or (lambda _: None)
+        self._calm = calm
+        self._concurrency = concurrency
+        self._patience = patience
+        self._revision = 1
+        self._passes = 0
+        self._view: View | None = None
+        self._busy: dict[str, _Work] = {}
+        self._backlog: deque[Action] = deque()
+        self._failures: dict[str, Failure] = {}
+        self._said: set[tuple[str, str]] = set()
+        self._urgent = True
+        self._bell = trio.Event()
+        self._seen = trio.Event()
+        self._looking = trio.Event()
+        self._workers: trio.Nursery | None = None
+
+    # --- what others may ask ----------------------------------------------------------------------
+
+    @property
+    def desired(self) -> Desired:
+        return self._desired
+
+    @property
+    def revision(self) -> int:
+        return self._revision
+
+    @property
+    def view(self) -> View | None:
+        """The latest pass; None before the first."""
+        return self._view
+
+    @property
+    def in_flight(self) -> Mapping[str, Action]:
+        """Target -> action under way."""
+        return {target: work.action for target, work in self._busy.items()}
+
+    @property
+    def failures(self) -> Mapping[str, Failure]:
+        return dict(self._failures)
+
+    def want(self, desired: Desired) -> int:
+        """Replace what is desired; returns the revision to wait for. What had failed is tried again."""
+        self._desired = desired
+        self._revision += 1
+        self._failures.clear()
+        self._said.clear()
+        self._backlog.clear()
+        self.wake(urgent=True)
+        return self._revision
+
+    def wake(self, *, urgent: bool = False) -> None:
+        """Look again soon (at once, if urgent)."""
+        self._urgent = self._urgent or urgent
+        self._bell.set()
+
+    async def until(self, predicate: Callable[[View], T | None], *, revision: int = 0) -> T:
+        """The first true answer of `predicate` about a view that is at least of `revision`."""
+        while True:
+            seen = self._seen
+            if self._view is not None and self._view.revision >= revision:
+                answer = predicate(self._view)
+                if answer:
+                    return answer
+            await seen.wait()
+
+    # --- the loop -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Converge until cancelled. Then actions under way get `patience` seconds to finish."""
+        async with trio.open_nursery() as workers:
+            self._workers = workers
+            workers.start_soon(self._listen)
+            try:
+                while True:
+                    await self._rest(await self._look())
+            finally:
+                self._backlog.clear()
+                for work in self._busy.values():
+                    work.scope.deadline = trio.current_time() + self._patience
+                self._workers = None
+
+    async def _listen(self) -> None:
+        """Turn the engine's bell into ours. It rings until somebody looks: it is asked again after that."""
+        while True:
+            looking = self._looking
+            try:
+                await self._engine.changed()
+            except Exception as error:
+                self._bug("engine", "listen", error)
+                await trio.sleep(AFTER_A_BUG)
+            self.wake()
+            await looking.wait()
+
+    async def _look(self) -> float:
+        """One pass. Returns when to look again at the latest."""
+        self._urgent = False
+        self._bell = trio.Event()
+        self._looking.set()
+        self._looking = trio.Event()
+        busy_before = self.in_flight
+        try:
+            observation = await self._engine.observe()
+            observation = replace(observation, failures=dict(self._failures))
+            view = self._judge(observation, {**busy_before, **self.in_flight})
+        except Exception as error:
+            self._bug("stack", "observe", error)
+            return self._now() + AFTER_A_BUG
+        self._dispatch()
+        return math.inf if view.plan.wake_at is None else view.plan.wake_at
+
+    def _judge(self, observation: Observation, busy: Mapping[str, Action]) -> View:
+        desired, revision = self._desired, self._revision
+        decided = plan(desired, observation, self._now(), busy)
+        self._passes += 1
+        before = self._view
+        self._view = View(
+            number=self._passes, revision=revision, desired=desired, observation=observation, plan=decided
+        )
+        self._note(before, self._view)
+        self._backlog = deque(action for action in decided.actions if action.target not in busy)
+        seen, self._seen = self._seen, trio.Event()
+        seen.set()
+        return self._view
+
+    async def _rest(self, wake_at: float) -> None:
+        looked = trio.current_time()
+        sleep = min(max(wake_at - self._now(), LEAST_SLEEP), RESCAN)
+        with trio.move_on_after(sleep):
+            await self._bell.wait()
+        while not self._urgent and trio.current_time() < looked + self._calm:
+            self._bell = trio.Event()
+            with trio.move_on_at(looked + self._calm):
+                await self._bell.wait()
+
+    # --- the actions --------------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        """Begin what there is room for. The rest stays in the backlog until the next plan replaces it."""
+        if self._workers is None:
+            return
+        probes = sum(isinstance(work.action, ProbeContainer) for work in self._busy.values())
+        room = {True: PROBE_CONCURRENCY - probes, False: self._concurrency - (len(self._busy) - probes)}
+        left: deque[Action] = deque()
+        for action in self._backlog:
+            kind = isinstance(action, ProbeContainer)
+            if action.target in self._busy:
+                continue
+            if room[kind] <= 0:
+                left.append(action)
+                continue
+            room[kind] -= 1
+            work = _Work(action=action, scope=trio.CancelScope(shield=not kind))
+            self._busy[action.target] = work
+            self._workers.start_soon(self._perform, work, name=action.target)
+        self._backlog = left
+
+    async def _perform(self, work: _Work) -> None:
+        action = work.action
+        try:
+            with work.scope:
+                await self._engine.apply(action)
+                self._succeeded(action)
+        except EngineError as error:
+            self._failed(action, error.message, retryable=error.retryable, exit_code=int(error.exit_code))
+        except Exception as error:
+            self._on_bug(error)
+            self._failed(
+                action, f"internal error: {type(error).__name__}: {error}", retryable=True, exit_code=1
+            )
+        finally:
+            del self._busy[action.target]
+            self._dispatch()
+            self.wake(urgent=not self._busy)
+
+    def _succeeded(self, action: Action) -> None:
+        self._failures.pop(action.target, None)
+        if not isinstance(action, ProbeContainer):
+            self._record(action.target, verb(action), action.because, "ok")
+
+    def _failed(self, action: Action, because: str, *, retryable: bool, exit_code: int) -> None:
+        before = self._failures.get(action.target)
+        same = before is not None and before.verb == verb(action)
+        failure = Failure(
+            target=action.target,
+            verb=verb(action),
+            count=before.count + 1 if before is not None and same else 1,
+            at=self._now(),
+            because=because,
+            retryable=retryable,
+            exit_code=exit_code,
+        )
+        self._failures[action.target] = failure
+        self._record(action.target, failure.verb, because, "failed")
+
+    # --- the history --------------------------------------------------------------------------------
+
+    def _note(self, before: View | None, after: View) -> None:
+        for event in differences(
+            before.observation if before else None, after.observation, after.desired.stack.name
+        ):
+            self.history.record(event)
+        for wait in after.plan.waits:
+            if wait.failed:
+                self._say_once(wait.target, "refuse", wait.because, "refused")
+        for warning in after.plan.warnings:
+            self._say_once("stack", "warn", warning, "seen")
+
+    def _say_once(self, target: str, word: str, because: str, outcome: str) -> None:
+        if (target, because) not in self._said and len(self._said) < 10_000:
+            self._said.add((target, because))
+            self._record(target, word, because, outcome)
+
+    def _record(self, target: str, word: str, because: str, outcome: str) -> None:
+        name = self._desired.stack.name
+        self.history.record(
+            Event(at=self._now(), target=target, verb=word, because=because, outcome=outcome, stack=name)
+        )
+
+    def _bug(self, target: str, word: str, error: Exception) -> None:
+        """Anything that keeps us from looking: say it, and try again later; the loop never ends by it."""
+        if not isinstance(error, PystackError):
+            self._on_bug(error)
+        self._record(target, word, str(error) or type(error).__name__, "failed")

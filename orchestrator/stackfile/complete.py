@@ -1,0 +1,323 @@
+"""Canonical tree -> complete tree: names, absolute paths, environments, implied dependencies, nothing unused.
+
+This is what `pystack config` prints. Names as in Compose: <stack>_<key> unless `name:` says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestrator.model.names import scoped_name
+from orchestrator.stackfile import dotenv, mounts, problem
+from orchestrator.stackfile.enable import active, check_dependencies, nearest
+from orchestrator.stackfile.files import Files, try_text
+from orchestrator.stackfile.forms import Spot
+from orchestrator.stackfile.problem import Mark, Report
+from orchestrator.stackfile.tree import Map, Node, Seq
+from orchestrator.stackfile.unsupported import refuse_build
+
+NOUNS = ("networks", "volumes", "configs", "secrets")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Everything outside the text that its meaning depends on."""
+
+    name: str
+    working_dir: str
+    files: Files
+    variables: Mapping[str, str]
+    """The user's environment over .env."""
+    profiles: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    strict: bool = True
+    """False for commands that only take things away: env files and secrets' variables may be missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    tree: Map
+    disabled: tuple[str, ...]
+
+
+def complete(tree: Map, setting: Setting, report: Report) -> Completed:
+    """What is wrong goes to `report`."""
+    everything = _section(tree, "services")
+    on = active(everything, setting.profiles, setting.services)
+    implied = Map()
+    for name, service in everything.items():
+        implied.take(name, everything)
+        if isinstance(service, Map):
+            implied[name] = _implied(service)
+    services = check_dependencies(implied, on, report)
+    result = tree.copy()
+    result.put("name", setting.name, tree.mark("name"))
+    fresh = Map()
+    for name, service in services.items():
+        fresh.take(name, services)
+        if isinstance(service, Map):
+            fresh[name] = _service(name, service, setting, report)
+    result["services"] = fresh
+    for noun in NOUNS:
+        section = _used(noun, _section(tree, noun), fresh, setting, report)
+        if section:
+            result[noun] = section
+        else:
+            result.pop(noun, None)
+    off = set(everything) - set(on)
+    return Completed(tree=result, disabled=tuple(name for name in everything if name in off))
+
+
+def _section(tree: Map, key: str) -> Map:
+    section = tree.get(key)
+    return section if isinstance(section, Map) else Map()
+
+
+# --- services --------------------------------------------------------------------------------------
+
+
+def _implied(service: Map) -> Map:
+    """Sharing a namespace, and links, mean a dependency that restarts along."""
+    fresh = service.copy()
+    needs = _section(service, "depends_on").copy()
+    for key in ("network_mode", "ipc", "pid"):
+        mode = service.get(key)
+        if isinstance(mode, str) and mode.startswith("service:"):
+            _need(needs, mode.removeprefix("service:"), service.mark(key))
+    links = service.get("links")
+    if isinstance(links, Seq):
+        for index, link in enumerate(links):
+            if isinstance(link, str):
+                _need(needs, link.partition(":")[0], links.mark(index))
+    if needs:
+        fresh["depends_on"] = needs
+    return fresh
+
+
+def _need(needs: Map, name: str, mark: Mark | None) -> None:
+    if name in needs:
+        return
+    entry = Map()
+    entry.update(condition="service_started", restart=True, required=True)
+    needs.put(name, entry, mark)
+
+
+def _service(name: str, service: Map, setting: Setting, report: Report) -> Map:
+    spot = Spot(report, ("services", name), None)
+    fresh = service.copy()
+    refuse_build(service, spot)
+    if "command" in fresh and fresh["command"] is None:
+        del fresh["command"]
+    if "entrypoint" in fresh and fresh["entrypoint"] is None:
+        del fresh["entrypoint"]
+    _attach(fresh)
+    _environment(fresh, setting, report)
+    _label_files(fresh, setting, report)
+    _paths(fresh, setting)
+    return fresh
+
+
+def _attach(service: Map) -> None:
+    """A service that says nothing of networks is on `default`."""
+    if "network_mode" not in service and not service.get("networks"):
+        networks = Map()
+        networks.put("default", None, None)
+        service["networks"] = networks
+
+
+def _environment(service: Map, setting: Setting, report: Report) -> None:
+    """env_file below environment; a key without a value takes the user's, or stays out."""
+    own = Map()
+    for key, value in _section(service, "environment").items():
+        own.take(key, _section(service, "environment"))
+        if value is None:
+            own[key] = setting.variables.get(key)
+    merged: dict[str, str] = {}
+
+    def lookup(name: str) -> str | None:
+        for variables in (setting.variables, own, merged):
+            value = variables.get(name)
+            if isinstance(value, str):
+                return value
+        return None
+
+    listed = service.pop("env_file", None)
+    for index, entry in enumerate(listed if isinstance(listed, Seq) else ()):
+        assert isinstance(listed, Seq)
+        if isinstance(entry, Map):
+            merged.update(_env_file(entry, listed.mark(index), lookup, setting, report))
+    if not merged and "environment" not in service:
+        return
+    fresh = Map()
+    for key, value in merged.items():
+        fresh[key] = value
+    for key in own:
+        fresh.take(key, own)
+    service["environment"] = fresh
+
+
+def _env_file(
+    entry: Map, mark: Mark | None, lookup: dotenv.Lookup, setting: Setting, report: Report
+) -> dict[str, str]:
+    path = mounts.absolute(str(entry.get("path")), setting.working_dir, setting.files.home)
+    optional = entry.get("required") is False or not setting.strict
+    if optional and not setting.files.exists(path):
+        return {}
+    source = try_text(setting.files, path, mark, report)
+    if source is None:
+        return {}
+    return dotenv.parse(source, lookup, report, format="raw" if entry.get("format") == "raw" else "")
+
+
+def _label_files(service: Map, setting: Setting, report: Report) -> None:
+    """label_file has env_file's format; `labels` wins over it."""
+    listed = service.pop("label_file", None)
+    if not isinstance(listed, Seq):
+        return
+    labels = Map()
+    for index, entry in enumerate(listed):
+        path = mounts.absolute(str(entry), setting.working_dir, setting.files.home)
+        source = try_text(setting.files, path, listed.mark(index), report)
+        if source is not None:
+            labels.update(dotenv.parse(source, setting.variables.get, report))
+    own = _section(service, "labels")
+    for key in own:
+        labels.take(key, own)
+    service["labels"] = labels
+
+
+def _absolute(path: Node, setting: Setting) -> Node:
+    if isinstance(path, str):
+        return mounts.absolute(path, setting.working_dir, setting.files.home)
+    return path
+
+
+def _paths(service: Map, setting: Setting) -> None:
+    volumes = service.get("volumes")
+    if isinstance(volumes, Seq):
+        fresh = Seq()
+        for index, mount in enumerate(volumes):
+            if isinstance(mount, Map) and mount.get("type") == "bind":
+                mount = mount.copy()  # noqa: PLW2901
+                mount["source"] = _absolute(mount.get("source"), setting)
+            fresh.add(mount, volumes.mark(index))
+        service["volumes"] = fresh
+    root = service.get("x-rootfs")
+    if isinstance(root, Map):
+        root = root.copy()
+        root["path"] = _absolute(root.get("path"), setting)
+        service["x-rootfs"] = root
+    options = service.get("security_opt")
+    if isinstance(options, Seq):
+        service["security_opt"] = _security(options, setting)
+
+
+def _security(options: Seq, setting: Setting) -> Seq:
+    fresh = Seq()
+    for index, option in enumerate(options):
+        if isinstance(option, str):
+            key, separator, value = option.partition("=")
+            if key == "seccomp" and separator and value != "unconfined":
+                option = f"seccomp={_absolute(value, setting)}"  # noqa: PLW2901
+        fresh.add(option, options.mark(index))
+    return fresh
+
+
+# --- networks, volumes, configs, secrets -----------------------------------------------------------
+
+
+def _uses(noun: str, service: Map) -> list[tuple[str, Mark | None]]:
+    """The keys of a section that a service names, with the places where it does."""
+    part = service.get(noun)
+    if noun == "networks" and isinstance(part, Map):
+        return [(key, part.key_mark(key)) for key in part]
+    found: list[tuple[str, Mark | None]] = []
+    if isinstance(part, Seq):
+        for index, entry in enumerate(part):
+            source = entry.get("source") if isinstance(entry, Map) else None
+            if isinstance(source, str) and (noun != "volumes" or _names_volume(entry)):
+                found.append((source, part.mark(index)))
+    return found
+
+
+def _names_volume(entry: Node) -> bool:
+    return isinstance(entry, Map) and entry.get("type") == "volume"
+
+
+def _used(noun: str, section: Map, services: Map, setting: Setting, report: Report) -> Map:
+    """The entries that some service uses, with their names; a service that names an unknown one is wrong."""
+    used: set[str] = set()
+    for name, service in services.items():
+        for key, mark in _uses(noun, service) if isinstance(service, Map) else ():
+            used.add(key)
+            if key not in section and (noun, key) != ("networks", "default"):
+                report.error(
+                    mark,
+                    problem.UNDEFINED,
+                    f"service {name!r} uses the {noun[:-1]} {key!r}, which is not defined under {noun}:",
+                    hint=nearest(key, section) or f"add it: `{noun}: {{{key}: }}`",
+                    path=f"services.{name}.{noun}",
+                )
+    result = Map()
+    for key, entry in section.items():
+        if key in used:
+            result.take(key, section)
+            result[key] = _noun(
+                noun, key, entry if isinstance(entry, Map) else Map(), setting, report, section
+            )
+    if noun == "networks" and "default" in used and "default" not in section:
+        result["default"] = _noun(noun, "default", Map(), setting, report, section)
+    return result
+
+
+def _noun(noun: str, key: str, entry: Map, setting: Setting, report: Report, section: Map) -> Map:
+    fresh = entry.copy()
+    mark = section.key_mark(key)
+    if not fresh.get("external"):
+        fresh.pop("external", None)
+        fresh.setdefault("name", scoped_name(setting.name, key))
+    else:
+        fresh.setdefault("name", key)
+    if noun in ("configs", "secrets"):
+        _check_file(noun, key, fresh, mark, report)
+        if isinstance(fresh.get("file"), str):
+            fresh["file"] = mounts.absolute(str(fresh["file"]), setting.working_dir, setting.files.home)
+    elif noun == "volumes":
+        _check_volume(key, fresh, mark, report)
+        _device(fresh, setting)
+    return fresh
+
+
+def _check_file(noun: str, key: str, entry: Map, mark: Mark | None, report: Report) -> None:
+    ways = ("file", "environment", "content") if noun == "configs" else ("file", "environment")
+    if not entry.get("external") and sum(way in entry for way in ways) != 1:
+        report.error(
+            mark,
+            problem.CONFLICT,
+            f"the {noun[:-1]} {key!r} needs exactly one of {', '.join(ways)}",
+            path=f"{noun}.{key}",
+        )
+
+
+def _check_volume(key: str, entry: Map, mark: Mark | None, report: Report) -> None:
+    extra = [other for other in ("driver", "driver_opts", "labels") if other in entry]
+    if entry.get("external") and extra:
+        report.error(
+            mark,
+            problem.CONFLICT,
+            f"the volume {key!r} is external, so it can't have {extra[0]}",
+            path=f"volumes.{key}",
+        )
+
+
+def _device(volume: Map, setting: Setting) -> None:
+    """A local volume that binds a directory of the host: a relative one counts from the project directory."""
+    options = volume.get("driver_opts")
+    if not isinstance(options, Map) or volume.get("driver", "local") != "local":
+        return
+    device = options.get("device")
+    if isinstance(device, str) and "bind" in str(options.get("o", "")).split(",") and device[:1] in "./~":
+        fresh = options.copy()
+        fresh["device"] = mounts.absolute(device, setting.working_dir, setting.files.home)
+        volume["driver_opts"] = fresh

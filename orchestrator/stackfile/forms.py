@@ -1,0 +1,237 @@
+"""The small rules of the long form: what a text, a number, a list or a mapping becomes.
+
+A rule takes a checked node and the spot where it stands, and returns the canonical node. What the schemas
+can't say (an open quote, a port above 65535) is reported at the spot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from orchestrator.stackfile import problem, words
+from orchestrator.stackfile.problem import Mark, Report
+from orchestrator.stackfile.quantity import duration_text, nanoseconds, size_in_bytes
+from orchestrator.stackfile.scalar import text_of
+from orchestrator.stackfile.tree import Map, Node, Seq, dotted
+
+
+class Spot:
+    """Where a node stands, and who is told when it is wrong."""
+
+    __slots__ = ("mark", "path", "report")
+
+    def __init__(self, report: Report, path: tuple[str | int, ...], mark: Mark | None) -> None:
+        self.report = report
+        self.path = path
+        self.mark = mark
+
+    def inside(self, step: str | int, mark: Mark | None) -> Spot:
+        return Spot(self.report, (*self.path, step), mark or self.mark)
+
+    def wrong(self, message: str, *, code: str = problem.WRONG_VALUE, hint: str = "") -> None:
+        where = dotted(self.path)
+        self.report.error(self.mark, code, f"{where}: {message}", hint=hint, path=where)
+
+    def warn(self, message: str) -> None:
+        self.report.warn(self.mark, f"{dotted(self.path)}: {message}")
+
+
+Rule = Callable[[Node, Spot], Node]
+
+_YES = frozenset(("y", "yes", "on"))
+_NO = frozenset(("n", "no", "off"))
+
+
+def same(node: Node, _spot: Spot) -> Node:
+    return node
+
+
+def fields(rules: Mapping[str, Rule]) -> Rule:
+    """A rule for a mapping with known keys; keys without a rule (x-...) stay as they are."""
+
+    def apply(node: Node, spot: Spot) -> Node:
+        if not isinstance(node, Map):
+            return node
+        result = Map()
+        for key, value in node.items():
+            rule = rules.get(key, same)
+            mark = node.mark(key)
+            result.put(key, rule(value, spot.inside(key, mark)), mark, node.key_at.get(key))
+        return result
+
+    return apply
+
+
+def values(rule: Rule) -> Rule:
+    """A rule for a mapping whose keys the user chose."""
+
+    def apply(node: Node, spot: Spot) -> Node:
+        if not isinstance(node, Map):
+            return node
+        result = Map()
+        for key, value in node.items():
+            mark = node.mark(key)
+            result.put(key, rule(value, spot.inside(key, mark)), mark, node.key_at.get(key))
+        return result
+
+    return apply
+
+
+def each(rule: Rule) -> Rule:
+    """A rule for every entry of a list; a single value counts as a list of one."""
+
+    def apply(node: Node, spot: Spot) -> Node:
+        result = Seq()
+        for index, value, mark in entries(node, spot.mark):
+            result.add(rule(value, spot.inside(index, mark)), mark)
+        return result
+
+    return apply
+
+
+def entries(node: Node, mark: Mark | None) -> list[tuple[int, Node, Mark | None]]:
+    if isinstance(node, Seq):
+        return [(index, value, node.mark(index)) for index, value in enumerate(node)]
+    return [(0, node, mark)]
+
+
+def text(node: Node, _spot: Spot) -> Node:
+    return node if node is None or isinstance(node, str | Map | Seq) else text_of(node)
+
+
+def boolean(node: Node, spot: Spot) -> Node:
+    if not isinstance(node, str):
+        return node
+    word = node.lower()
+    if word in _YES or word in _NO:
+        spot.warn(f"{node!r} is a text in YAML 1.2; taken as {str(word in _YES).lower()}")
+        return word in _YES
+    if word in ("true", "false"):
+        return word == "true"
+    spot.wrong(f"expected true or false, found {node!r}")
+    return node
+
+
+def integer(node: Node, spot: Spot) -> Node:
+    if isinstance(node, float) and node.is_integer():
+        return int(node)
+    if not isinstance(node, str):
+        return node
+    try:
+        return int(node) if len(node) < 30 else _too_long(node)
+    except ValueError:
+        spot.wrong(f"expected a whole number, found {node!r}")
+        return node
+
+
+def number(node: Node, spot: Spot) -> Node:
+    if not isinstance(node, str):
+        return node
+    try:
+        return float(node) if len(node) < 30 else _too_long(node)
+    except ValueError:
+        spot.wrong(f"expected a number, found {node!r}")
+        return node
+
+
+def _too_long(node: str) -> int:
+    raise ValueError(node)
+
+
+def duration(node: Node, spot: Spot) -> Node:
+    if not isinstance(node, str):
+        return node
+    try:
+        return duration_text(nanoseconds(node))
+    except ValueError:
+        bare = node.strip().isdigit()
+        spot.wrong(
+            f"{node!r} is not a duration",
+            hint=f"did you mean {node.strip()}s?" if bare else "durations look like 90s, 1m30s or 1.5h",
+        )
+        return node
+
+
+def size(node: Node, spot: Spot) -> Node:
+    """Bytes, as text (docker compose prints sizes so)."""
+    try:
+        return str(size_in_bytes(text_of(node) if isinstance(node, str | int | float) else ""))
+    except ValueError:
+        spot.wrong(
+            f"{text_of(node) if not isinstance(node, Map | Seq) else ''!r} is not a size",
+            hint="sizes look like 64m, 1.5g or 512k",
+        )
+        return node
+
+
+def command(node: Node, spot: Spot) -> Node:
+    """Words to run: a text is split as a shell would, without running one."""
+    if not isinstance(node, str):
+        return node
+    result = Seq()
+    try:
+        for word in words.split(node):
+            result.add(word, spot.mark)
+    except ValueError as error:
+        spot.wrong(
+            f"the text can't be split into words: {error}",
+            hint='run it in a shell with a list: ["sh", "-c", "..."]',
+        )
+    return result
+
+
+def mapping(node: Node, spot: Spot) -> Node:
+    """A mapping of texts, from a mapping or from a list of key=value; an absent value is empty."""
+    result = Map()
+    if isinstance(node, Map):
+        for key, value in node.items():
+            result.put(key, text(value, spot) or "", node.mark(key), node.key_at.get(key))
+    elif isinstance(node, Seq):
+        for index, entry in enumerate(node):
+            key, _, value = text_of(entry if not isinstance(entry, Map | Seq) else None).partition("=")
+            result.put(key, value, node.mark(index))
+    return result
+
+
+def environment(node: Node, spot: Spot) -> Node:
+    """As `mapping`, but a bare key stays without a value: it is looked up later."""
+    result = Map()
+    if isinstance(node, Map):
+        for key, value in node.items():
+            result.put(key, text(value, spot), node.mark(key), node.key_at.get(key))
+    elif isinstance(node, Seq):
+        for index, entry in enumerate(node):
+            key, equals, value = text_of(entry if not isinstance(entry, Map | Seq) else None).partition("=")
+            if key != key.strip():
+                spot.inside(index, node.mark(index)).wrong(f"the name {key!r} has a blank at its end")
+            result.put(key, value if equals else None, node.mark(index))
+    return result
+
+
+class Keyed:
+    """A list in the making in which a later entry with the same key takes the place of the earlier."""
+
+    def __init__(self) -> None:
+        self.listed = Seq()
+        self._found: dict[object, int] = {}
+
+    def put(self, key: object, entry: Node, mark: Mark | None) -> None:
+        if key in self._found:
+            self.listed[self._found[key]] = entry
+            self.listed.at[self._found[key]] = mark
+        else:
+            self._found[key] = len(self.listed)
+            self.listed.add(entry, mark)
+
+
+def unique(rule: Rule = text, key: Callable[[str], str] = str) -> Rule:
+    """A list without repetitions."""
+
+    def apply(node: Node, spot: Spot) -> Node:
+        result = Keyed()
+        for index, value, mark in entries(node, spot.mark):
+            entry = rule(value, spot.inside(index, mark))
+            result.put(key(entry) if isinstance(entry, str) else repr(entry), entry, mark)
+        return result.listed
+
+    return apply

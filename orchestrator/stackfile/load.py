@@ -1,0 +1,132 @@
+"""Text -> Stack: the whole way through the phases, and the entry for other rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.model import stack as model
+from orchestrator.model.names import STACK_NAME, normalise_stack_name
+from orchestrator.stackfile import dotenv as env_format
+from orchestrator.stackfile import problem
+from orchestrator.stackfile.check import check
+from orchestrator.stackfile.combine import combine
+from orchestrator.stackfile.complete import Setting, complete
+from orchestrator.stackfile.files import Files
+from orchestrator.stackfile.forms import Spot
+from orchestrator.stackfile.interpolate import InterpolationError, Variables, expand, interpolate
+from orchestrator.stackfile.problem import Report, StackfileError, Warned, reject
+from orchestrator.stackfile.read import Source, read
+from orchestrator.stackfile.resolve import resolve
+from orchestrator.stackfile.shorthand import lengthen
+from orchestrator.stackfile.tree import Map, Plain, plain
+from orchestrator.stackfile.unsupported import judge
+
+__all__ = ["Files", "Loaded", "Source", "StackfileError", "load"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What loading gives."""
+
+    stack: model.Stack
+    canonical: dict[str, Plain]
+    """What `config` prints: everything written out, each $ doubled so that it could be loaded again."""
+    warnings: tuple[Warned, ...]
+
+
+def load(
+    sources: Sequence[Source],
+    *,
+    files: Files,
+    environment: Mapping[str, str],
+    working_dir: str,
+    name: str | None = None,
+    profiles: Sequence[str] = (),
+    services: Sequence[str] = (),
+    dotenv: Mapping[str, str] | Sequence[Source] = (),
+    strict: bool = True,
+) -> Loaded:
+    """The stack that `sources` (merged left to right) describe.
+
+    `working_dir` is the absolute project directory; `name` is from the command line or COMPOSE_PROJECT_NAME
+    and must be a proper name; `services` are named on the command line and switched on whatever their
+    profiles; `environment` wins over `dotenv`. Commands that only take things away pass strict=False: env
+    files and variables of secrets may be missing then. Raises StackfileError with every problem found.
+    """
+    report = Report()
+    if name is not None and not STACK_NAME.fullmatch(name):
+        raise reject(
+            f"{name!r} is not a name for a stack",
+            code=problem.NAME,
+            hint=f"small letters, digits, - and _: {normalise_stack_name(name) or 'mystack'!r}",
+        )
+    variables = _variables(environment, dotenv, report)
+    documents = [document for source in sources for document in read(source, report)]
+    report.settle()
+    stack_name = name or _name(documents, variables, working_dir)
+    variables.setdefault("COMPOSE_PROJECT_NAME", stack_name)
+    trees = [interpolate(document, variables, report) for document in documents]
+    report.settle()
+    tree = combine(trees)
+    check(tree, report)
+    report.settle()
+    judge(tree, report)
+    tree = lengthen(tree, Spot(report, (), None))
+    report.settle()
+    setting = Setting(
+        name=stack_name,
+        working_dir=working_dir,
+        files=files,
+        variables=variables,
+        profiles=tuple(profiles),
+        services=tuple(services),
+        strict=strict,
+    )
+    completed = complete(tree, setting, report)
+    stack = resolve(completed, setting, tuple(source.path for source in sources), report)
+    report.settle()
+    return Loaded(stack=stack, canonical=_canonical(completed.tree), warnings=tuple(report.warnings))
+
+
+def _variables(
+    environment: Mapping[str, str], dotenv: Mapping[str, str] | Sequence[Source], report: Report
+) -> dict[str, str]:
+    """The environment over .env: it wins even where it is empty."""
+    if isinstance(dotenv, Mapping):
+        return {**dotenv, **environment}
+    below: dict[str, str] = {}
+    for source in dotenv:
+        below.update(env_format.parse(source, lambda key: environment.get(key, below.get(key)), report))
+    return {**below, **environment}
+
+
+def _name(documents: Sequence[Map], variables: Mapping[str, str], working_dir: str) -> str:
+    """The last file's `name:`, else the project directory's, made proper. Raises StackfileError."""
+    for document in reversed(documents):
+        said = document.get("name")
+        if not isinstance(said, str):
+            continue
+        mark = document.mark("name")
+        try:
+            said = expand(said, Variables(values=variables, missing=lambda _name: None))
+        except InterpolationError as error:
+            raise reject(error.message, code=problem.VARIABLE, mark=mark, hint=error.hint) from None
+        proper = normalise_stack_name(said)
+        if not proper:
+            raise reject(f"nothing of {said!r} can be the name of a stack", code=problem.NAME, mark=mark)
+        return proper
+    proper = normalise_stack_name(working_dir.rstrip("/").rpartition("/")[2])
+    if not proper:
+        raise reject(
+            f"the directory {working_dir!r} gives the stack no name",
+            code=problem.NAME,
+            hint="choose one with -p NAME or `name: NAME` in the file",
+        )
+    return proper
+
+
+def _canonical(tree: Map) -> dict[str, Plain]:
+    bare = plain(tree, lambda text: text.replace("$", "$$"))
+    assert isinstance(bare, dict)
+    return bare

@@ -1,0 +1,290 @@
+"""The long forms of what a service lists: ports, mounts, files, devices, hosts, networks, dependencies."""
+
+from __future__ import annotations
+
+import posixpath
+
+from orchestrator.stackfile import mounts, ports, problem
+from orchestrator.stackfile.forms import (
+    Keyed,
+    Rule,
+    Spot,
+    boolean,
+    entries,
+    fields,
+    integer,
+    mapping,
+    number,
+    size,
+    text,
+    unique,
+    values,
+)
+from orchestrator.stackfile.scalar import text_of
+from orchestrator.stackfile.tree import Map, Node, Seq
+
+_EVERY_ADDRESS = "0.0.0.0"  # noqa: S104
+_STARTED = (("condition", "service_started"), ("required", True))
+
+
+def _map(**values_: Node) -> Map:
+    result = Map()
+    for key, value in values_.items():
+        if value is not None and value != "":
+            result[key] = value
+    return result
+
+
+def port_list(node: Node, spot: Spot) -> Node:
+    result = Keyed()
+    for index, entry, mark in entries(node, spot.mark):
+        here = spot.inside(index, mark)
+        for port in _long_port(entry, here) if isinstance(entry, Map) else _short_port(entry, here):
+            address = port.get("host_ip") or _EVERY_ADDRESS
+            result.put((address, port.get("target"), port.get("published"), port.get("protocol")), port, mark)
+    return result.listed
+
+
+def _short_port(entry: Node, spot: Spot) -> list[Map]:
+    written = text_of(entry if isinstance(entry, str | int) else None)
+    try:
+        found = ports.parse(written)
+    except ValueError as error:
+        spot.wrong(
+            f"{written!r} is not a port: {error}", hint="ports look like 80, 8080:80 or 127.0.0.1:53:53/udp"
+        )
+        return []
+    return [
+        _map(
+            mode="ingress",
+            host_ip=port.host_ip,
+            target=port.target,
+            published=port.published,
+            protocol=port.protocol,
+        )
+        for port in found
+    ]
+
+
+_PORT: dict[str, Rule] = {"target": integer, "published": text, "host_ip": text, "protocol": text}
+
+
+def _long_port(entry: Map, spot: Spot) -> list[Map]:
+    port = fields(_PORT)(entry, spot)
+    assert isinstance(port, Map)
+    published = port.get("published")
+    try:
+        if isinstance(published, str) and published:
+            ports.port_range(published, "host")
+        host_ip = port.get("host_ip")
+        if isinstance(host_ip, str) and host_ip:
+            port["host_ip"] = ports.host_address(host_ip)
+    except ValueError as error:
+        spot.wrong(str(error))
+    if port.get("published") == "":
+        del port["published"]
+    port.setdefault("mode", "ingress")
+    port.setdefault("protocol", "tcp")
+    protocol = port["protocol"]
+    if isinstance(protocol, str):
+        port["protocol"] = protocol.lower()
+    return [port]
+
+
+_MOUNT: dict[str, Rule] = {
+    "read_only": boolean,
+    "target": lambda node, _spot: mounts.clean(node) if isinstance(node, str) else node,
+    "bind": fields({"create_host_path": boolean}),
+    "volume": fields({"nocopy": boolean, "labels": mapping}),
+    "tmpfs": fields({"size": size, "mode": integer}),
+}
+
+
+def mount_list(node: Node, spot: Spot) -> Node:
+    result = Keyed()
+    for index, entry, mark in entries(node, spot.mark):
+        here = spot.inside(index, mark)
+        mount = fields(_MOUNT)(entry, here) if isinstance(entry, Map) else _short_mount(entry, here)
+        if isinstance(mount, Map):
+            _check_mount(mount, here)
+            result.put(mount.get("target"), mount, mark)
+    return result.listed
+
+
+def _short_mount(entry: Node, spot: Spot) -> Map | None:
+    written = entry if isinstance(entry, str) else ""
+    try:
+        short = mounts.parse(written)
+    except ValueError as error:
+        spot.wrong(
+            f"{written!r} is not a mount: {error}",
+            hint="mounts look like data:/var/lib/data or ./dir:/dir:ro",
+        )
+        return None
+    for option in short.unknown:
+        spot.warn(f"unknown mount option {option!r} is ignored")
+    part = _map(nocopy=short.nocopy or None, subpath=short.subpath)
+    if short.bind:
+        part = _map(propagation=short.propagation, selinux=short.selinux, create_host_path=True)
+    mount = _map(
+        type="bind" if short.bind else "volume",
+        source=short.source,
+        target=short.target,
+        read_only=short.read_only or None,
+    )
+    mount["bind" if short.bind else "volume"] = part
+    return mount
+
+
+def _check_mount(mount: Map, spot: Spot) -> None:
+    target, source = mount.get("target"), mount.get("source")
+    if not isinstance(target, str) or not target.startswith("/"):
+        spot.wrong(f"the target {target!r} must be an absolute path in the container")
+    if mount.get("type") == "bind" and not source:
+        spot.wrong("a bind mount needs a source", code=problem.MISSING_KEY)
+
+
+def depends_on(node: Node, spot: Spot) -> Node:
+    result = Map()
+    if isinstance(node, Seq):
+        for index, name in enumerate(node):
+            if isinstance(name, str):
+                result.put(name, _dependency(Map(), spot), node.mark(index))
+    elif isinstance(node, Map):
+        rule = fields({"required": boolean, "restart": boolean})
+        for name, entry in node.items():
+            mark = node.key_at.get(name)
+            long = rule(entry, spot.inside(name, mark))
+            result.put(name, _dependency(long if isinstance(long, Map) else Map(), spot), mark)
+    return result
+
+
+def _dependency(entry: Map, _spot: Spot) -> Map:
+    for key, value in _STARTED:
+        entry.setdefault(key, value)
+    if entry.get("restart") is False:
+        del entry["restart"]
+    return entry
+
+
+def attachments(node: Node, spot: Spot) -> Node:
+    if isinstance(node, Seq):
+        result = Map()
+        for index, name in enumerate(node):
+            if isinstance(name, str):
+                result.put(name, None, node.mark(index))
+        return result
+    rule = fields({"aliases": unique(), "priority": integer, "gw_priority": number, "driver_opts": mapping})
+    return values(lambda entry, here: rule(entry, here) if isinstance(entry, Map) else None)(node, spot)
+
+
+def file_list(base: str) -> Rule:
+    """The configs or secrets of a service. Docker compose writes the target of a short secret out."""
+    rule = fields({"uid": text, "gid": text, "mode": file_mode})
+
+    def apply(node: Node, spot: Spot) -> Node:
+        result = Keyed()
+        for index, entry, mark in entries(node, spot.mark):
+            if isinstance(entry, str):
+                file: Node = _map(source=entry, target="" if base == "/" else f"{base}/{entry}")
+            else:
+                file = rule(entry, spot.inside(index, mark))
+            if isinstance(file, Map):
+                target = file.get("target") or file.get("source")
+                result.put(posixpath.join(base, str(target)), file, mark)
+        return result.listed
+
+    return apply
+
+
+def file_mode(node: Node, spot: Spot) -> Node:
+    """0400, "0400", "400", 0o400 are what they look like; the bare number 400 is decimal, as in Compose."""
+    if isinstance(node, int) and not isinstance(node, bool):
+        value = node
+    else:
+        digits = node.lower().removeprefix("0o") if isinstance(node, str) else ""
+        try:
+            value = int(digits, 8)
+        except ValueError:
+            spot.wrong(f"{node!r} is not a file mode", hint="modes look like 0440")
+            return node
+    if not 0 <= value <= 0o7777:
+        spot.wrong(f"the file mode {value:o} is out of range")
+    return f"{value:04o}"
+
+
+def device_list(node: Node, spot: Spot) -> Node:
+    result = Keyed()
+    for index, entry, mark in entries(node, spot.mark):
+        device = Map()
+        if isinstance(entry, str):
+            try:
+                source, target, permissions = mounts.parse_device(entry)
+            except ValueError as error:
+                spot.inside(index, mark).wrong(str(error))
+                continue
+            device = _map(source=source, target=target, permissions=permissions)
+        elif isinstance(entry, Map):
+            device = entry.copy()
+            device.setdefault("target", device.get("source"))
+            device.setdefault("permissions", "rwm")
+        result.put(device.get("target"), device, mark)
+    return result.listed
+
+
+def extra_hosts(node: Node, spot: Spot) -> Node:
+    """Entries host=address, in order."""
+    result = Seq()
+
+    def add(host: str, address: str, here: Spot) -> None:
+        address = address[1:-1] if address.startswith("[") and address.endswith("]") else address
+        if not host or not address:
+            here.wrong(f"{host + '=' + address!r} is not host=address")
+        elif f"{host}={address}" not in result:
+            result.add(f"{host}={address}", here.mark)
+
+    if isinstance(node, Map):
+        for host, address in node.items():
+            for _, one, mark in entries(address, node.mark(host)):
+                add(host, one if isinstance(one, str) else "", spot.inside(host, mark))
+    else:
+        for index, entry, mark in entries(node, spot.mark):
+            written = entry if isinstance(entry, str) else ""
+            separator = "=" if "=" in written else ":"
+            host, _, address = written.partition(separator)
+            add(host, address, spot.inside(index, mark))
+    return result
+
+
+def test(node: Node, spot: Spot) -> Node:
+    """A health check's test: a text runs in the container's shell."""
+    result = Seq()
+    if isinstance(node, str):
+        result.add("CMD-SHELL", spot.mark)
+        result.add(node, spot.mark)
+        return result
+    if isinstance(node, Seq) and node:
+        if node[0] not in ("CMD", "CMD-SHELL", "NONE"):
+            spot.wrong("the first word must be CMD, CMD-SHELL or NONE", hint='for example ["CMD", "true"]')
+        if node[0] == "CMD-SHELL" and len(node) != 2:
+            spot.wrong("CMD-SHELL takes exactly one text")
+    return node
+
+
+def env_file_list(node: Node, spot: Spot) -> Node:
+    result = Seq()
+    for index, entry, mark in entries(node, spot.mark):
+        if isinstance(entry, str):
+            result.add(_map(path=entry, required=True), mark)
+        else:
+            long = fields({"required": boolean})(entry, spot.inside(index, mark))
+            if isinstance(long, Map):
+                long.setdefault("required", True)
+            result.add(long, mark)
+    return result
+
+
+def ulimit(node: Node, spot: Spot) -> Node:
+    if isinstance(node, Map):
+        return fields({"soft": integer, "hard": integer})(node, spot)
+    return integer(node, spot)

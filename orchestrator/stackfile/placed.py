@@ -1,0 +1,140 @@
+"""What is mounted where in a service's containers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from orchestrator.model import stack as model
+from orchestrator.model.errors import Place
+from orchestrator.stackfile import mounts, problem
+from orchestrator.stackfile.problem import place_of
+from orchestrator.stackfile.quantity import size_in_bytes
+from orchestrator.stackfile.reader import Reader
+from orchestrator.stackfile.tree import Seq
+
+_PROPAGATION = "rprivate"
+
+
+def placed(said: Reader, files: Mapping[str, model.FileMount]) -> tuple[model.Mount, ...]:
+    """All mounts of a service. `files` holds the stack's configs and secrets as "configs.KEY"."""
+    found = [(entry.path, _mount(entry)) for entry in said.listed("volumes")]
+    found += _tmpfs(said)
+    for noun in ("configs", "secrets"):
+        for entry in said.listed(noun):
+            file = files.get(f"{noun}.{entry.text('source')}")
+            if file is not None:
+                found.append((entry.path, _file(entry, file)))
+    seen: dict[str, str] = {}
+    for path, mount in found:
+        if mount.target in seen:
+            said.report.error(
+                said.mark if mount.place is None else _mark(mount.place),
+                problem.CONFLICT,
+                f"{path}: {mount.target} is already taken by {seen[mount.target]}",
+                path=path,
+            )
+        seen[mount.target] = path
+    return tuple(mount for _, mount in found)
+
+
+def _mark(place: Place) -> problem.Mark:
+    return (place.file, place.line, place.column, place.end_column or 0)
+
+
+def _mount(entry: Reader) -> model.Mount:
+    target = entry.text("target") or ""
+    match entry.text("type"):
+        case "bind":
+            bind = entry.part("bind")
+            return model.BindMount(
+                source=entry.text("source") or "",
+                target=target,
+                read_only=entry.flag("read_only"),
+                create_host_path=bind.flag("create_host_path", default=True),
+                propagation=bind.text("propagation") or _PROPAGATION,
+                recursive=bind.text("recursive") or "enabled",
+                place=entry.place,
+            )
+        case "tmpfs":
+            part = entry.part("tmpfs")
+            return model.TmpfsMount(
+                target=target,
+                size=part.bytes("size"),
+                mode=part.whole("mode"),
+                read_only=entry.flag("read_only"),
+                place=entry.place,
+            )
+        case "volume":
+            part = entry.part("volume")
+            return model.VolumeMount(
+                source=entry.text("source"),
+                target=target,
+                read_only=entry.flag("read_only"),
+                nocopy=part.flag("nocopy"),
+                subpath=part.text("subpath") or "",
+                place=entry.place,
+            )
+        case other:
+            entry.wrong(f"mounts of the type {other} are not supported", key="type", code=problem.UNSUPPORTED)
+            return model.TmpfsMount(target=target, place=entry.place)
+
+
+def _tmpfs(said: Reader) -> list[tuple[str, model.Mount]]:
+    """The short list: path[:option,...], where size, mode and mount(8) options may stand."""
+    listed = said.node.get("tmpfs")
+    found: list[tuple[str, model.Mount]] = []
+    for index, entry in enumerate(listed if isinstance(listed, Seq) else ()):
+        assert isinstance(listed, Seq)
+        if not isinstance(entry, str):
+            continue
+        path, mark = f"{said.path}.tmpfs[{index}]", listed.mark(index)
+        target, _, options = entry.partition(":")
+        mount = model.TmpfsMount(target=mounts.clean(target), place=place_of(mark))
+        if not mount.target.startswith("/"):
+            said.report.error(
+                mark, problem.WRONG_VALUE, f"{path}: {target!r} must be an absolute path", path=path
+            )
+        for option in filter(None, options.split(",")):
+            try:
+                mount = _with_option(mount, option)
+            except ValueError as error:
+                said.report.error(mark, problem.WRONG_VALUE, f"{path}: {option}: {error}", path=path)
+        found.append((path, mount))
+    return found
+
+
+def _with_option(mount: model.TmpfsMount, option: str) -> model.TmpfsMount:
+    key, _, value = option.partition("=")
+    if key == "size" and not value.endswith("%"):
+        return replace(mount, size=size_in_bytes(value))
+    if key == "mode":
+        return replace(mount, mode=int(value, 8))
+    if key in ("ro", "rw"):
+        return replace(mount, read_only=key == "ro")
+    return replace(mount, options=(*mount.options, option))
+
+
+def _file(entry: Reader, file: model.FileMount) -> model.FileMount:
+    """A config goes below /, a secret below /run/secrets, unless its target is absolute."""
+    base = "/" if file.kind == "config" else "/run/secrets/"
+    target = entry.text("target") or file.name
+    if not target.startswith("/"):
+        target = base + target
+    mode = entry.text("mode")
+    return replace(
+        file,
+        target=mounts.clean(target),
+        uid=_owner(entry, "uid"),
+        gid=_owner(entry, "gid"),
+        mode=int(mode, 8) if mode else file.mode,
+        place=entry.place,
+    )
+
+
+def _owner(entry: Reader, key: str) -> int:
+    text = entry.text(key) or "0"
+    if not text.isdecimal() or len(text) > 10 or int(text) >= 2**32 - 1:
+        entry.wrong(f"{text!r} is not a number of a user or group", key=key, code=problem.WRONG_VALUE)
+        return 0
+    return int(text)

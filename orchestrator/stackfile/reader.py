@@ -1,0 +1,96 @@
+"""Typed looks into a canonical tree. Its shape was checked; this is where `Any` would otherwise come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.model.errors import Place
+from orchestrator.stackfile import problem
+from orchestrator.stackfile.problem import Mark, Report, place_of
+from orchestrator.stackfile.quantity import seconds
+from orchestrator.stackfile.tree import Map, Node, Seq
+
+
+class Reader:
+    """One mapping of the tree, with its path and place."""
+
+    __slots__ = ("mark", "node", "path", "report")
+
+    def __init__(self, node: Node, path: str, mark: Mark | None, report: Report) -> None:
+        self.node = node if isinstance(node, Map) else Map()
+        self.path = path
+        self.mark = mark
+        self.report = report
+
+    @property
+    def place(self) -> Place | None:
+        return place_of(self.mark)
+
+    def has(self, key: str) -> bool:
+        return self.node.get(key) is not None
+
+    def text(self, key: str) -> str | None:
+        value = self.node.get(key)
+        return value if isinstance(value, str) and value else None
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self.node.get(key)
+        return value if isinstance(value, bool) else default
+
+    def whole(self, key: str) -> int | None:
+        value = self.node.get(key)
+        return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def number(self, key: str) -> float | None:
+        value = self.node.get(key)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def seconds(self, key: str) -> float | None:
+        value = self.node.get(key)
+        return seconds(value) if isinstance(value, str) else None
+
+    def bytes(self, key: str) -> int | None:
+        value = self.node.get(key)
+        return int(value) if isinstance(value, str) else None
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.node.get(key)
+        return tuple(entry for entry in value if isinstance(entry, str)) if isinstance(value, Seq) else ()
+
+    def words(self, key: str) -> tuple[str, ...] | None:
+        """None when nothing is said, which is not the same as an empty list."""
+        return self.texts(key) if isinstance(self.node.get(key), Seq) else None
+
+    def pairs(self, key: str) -> dict[str, str]:
+        value = self.node.get(key)
+        if not isinstance(value, Map):
+            return {}
+        return {name: entry for name, entry in value.items() if isinstance(entry, str)}
+
+    def part(self, key: str) -> Reader:
+        return Reader(self.node.get(key), f"{self.path}.{key}", self.node.mark(key), self.report)
+
+    def listed(self, key: str) -> Iterator[Reader]:
+        """The mappings of a list."""
+        value = self.node.get(key)
+        if isinstance(value, Seq):
+            for index, entry in enumerate(value):
+                yield Reader(entry, f"{self.path}.{key}[{index}]", value.mark(index), self.report)
+
+    def named(self, key: str) -> Iterator[tuple[str, Reader]]:
+        """The entries of a mapping whose keys the user chose."""
+        value = self.node.get(key)
+        if isinstance(value, Map):
+            for name, entry in value.items():
+                path = f"{self.path}.{key}.{name}" if self.path else f"{key}.{name}"
+                yield name, Reader(entry, path, value.key_mark(name), self.report)
+
+    def wrong(self, message: str, *, key: str = "", code: str = problem.CONFLICT, hint: str = "") -> None:
+        mark = self.node.mark(key) if key else None
+        path = f"{self.path}.{key}" if key else self.path
+        self.report.error(mark or self.mark, code, f"{path}: {message}", hint=hint, path=path)
+
+    def warn(self, message: str, *, key: str = "") -> None:
+        mark = self.node.key_mark(key) if key else None
+        path = f"{self.path}.{key}" if key else self.path
+        self.report.warn(mark or self.mark, f"{path}: {message}")

@@ -1,0 +1,78 @@
+"""Our JSON Schemas, read from the package, as one document.
+
+They are package data like the code beside them; reading them is the one look at the disk in this room.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import posixpath
+from typing import TypeAlias
+
+Schema: TypeAlias = "dict[str, Schema] | list[Schema] | str | int | float | bool | None"
+Object = dict[str, Schema]
+
+NOUNS = (
+    "stack",
+    "service",
+    "dependency",
+    "healthcheck",
+    "deploy",
+    "logging",
+    "attachment",
+    "port",
+    "mount",
+    "file",
+    "network",
+    "volume",
+    "config",
+    "secret",
+    "common",
+)
+_HERE = posixpath.dirname(posixpath.abspath(__file__))
+_PLACES = ("../schemas", "../../schemas")
+"""In a wheel beside this room, in a checkout at the top."""
+
+
+@functools.cache
+def whole() -> Object:
+    """All schemas as one, with references within it. Raises FileNotFoundError when the package is broken."""
+    parts: Object = {noun: _inward(_read(noun)) for noun in NOUNS}
+    return {"$ref": "#/$defs/stack", "$defs": parts}
+
+
+def _read(noun: str) -> Schema:
+    for place in _PLACES:
+        try:
+            with open(posixpath.join(_HERE, place, f"{noun}.json"), encoding="utf-8") as file:
+                found: Schema = json.load(file)
+        except FileNotFoundError:
+            continue
+        return found
+    raise FileNotFoundError(f"the schema {noun}.json is not part of this installation")
+
+
+def _inward(node: Schema) -> Schema:
+    """References to other files (port.json, common.json#/$defs/size) become references into one document."""
+    if isinstance(node, list):
+        return [_inward(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    fresh: Object = {}
+    for key, value in node.items():
+        if key == "$ref" and isinstance(value, str):
+            noun, _, inside = value.partition(".json")
+            fresh[key] = f"#/$defs/{noun}{inside.removeprefix('#')}"
+        elif key != "$schema":
+            fresh[key] = _inward(value)
+    return fresh
+
+
+def at(reference: str) -> Schema:
+    """The part of the whole that a reference such as #/$defs/port names."""
+    node: Schema = whole()
+    for step in reference.removeprefix("#/").split("/"):
+        assert isinstance(node, dict)
+        node = node[step]
+    return node

@@ -1,0 +1,103 @@
+"""What a service shares with others, which networks it is on, and what it publishes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.model import stack as model
+from orchestrator.stackfile import problem
+from orchestrator.stackfile.reader import Reader
+
+_NOT_PRIVATE: dict[str, model.Sharing] = {"host": model.OfHost(), "none": model.Isolated()}
+_MODES: dict[str, tuple[str, ...]] = {
+    "network_mode": ("none", "host"),
+    "pid": ("host",),
+    "ipc": ("none", "host", "private", "shareable"),
+    "uts": ("host",),
+}
+
+
+def sharing(said: Reader, key: str) -> model.Sharing:
+    mode = said.text(key)
+    if mode is None or mode in ("private", "shareable"):
+        return model.Private()
+    if mode.startswith("service:") and key != "uts":
+        return model.OfService(service=mode.removeprefix("service:"))
+    if mode in _MODES[key]:
+        return _NOT_PRIVATE[mode]
+    said.wrong(
+        f"{mode!r} is not supported",
+        key=key,
+        code=problem.UNSUPPORTED,
+        hint=f"one of {', '.join(_MODES[key])}" + ("" if key == "uts" else " or service:NAME"),
+    )
+    return model.Private()
+
+
+def attachments(said: Reader) -> tuple[model.Attachment, ...]:
+    if said.has("network_mode") and said.part("networks").node:
+        said.wrong("network_mode and networks exclude each other", key="network_mode")
+    main_mac = said.text("mac_address")
+    found = [
+        model.Attachment(
+            network=key,
+            aliases=entry.texts("aliases"),
+            ipv4_address=entry.text("ipv4_address"),
+            mac_address=entry.text("mac_address"),
+            priority=entry.whole("priority") or 0,
+            gw_priority=entry.whole("gw_priority") or 0,
+            place=entry.place or said.place,
+        )
+        for key, entry in said.named("networks")
+    ]
+    if main_mac and found:
+        found = _with_mac(said, found, main_mac)
+    return tuple(found)
+
+
+def _with_mac(said: Reader, found: list[model.Attachment], mac: str) -> list[model.Attachment]:
+    """The service's own mac_address belongs to its main network: the one of the highest priority."""
+    main = max(range(len(found)), key=lambda index: found[index].priority)
+    if found[main].mac_address not in (None, mac):
+        said.wrong(f"differs from that of the network {found[main].network!r}", key="mac_address")
+    found[main] = replace(found[main], mac_address=mac)
+    return found
+
+
+def ports(said: Reader, mode: model.Sharing) -> tuple[model.Port, ...]:
+    if isinstance(mode, model.OfService) and said.has("ports"):
+        said.wrong(
+            f"a service in the network of {mode.service!r} can't publish ports",
+            key="ports",
+            hint=f"publish them on {mode.service!r}",
+        )
+    if isinstance(mode, model.OfHost | model.Isolated) and said.has("ports"):
+        said.warn(f"has no effect with network_mode {said.text('network_mode')}", key="ports")
+        return ()
+    found: list[model.Port] = []
+    for port in said.listed("ports"):
+        protocol = port.text("protocol") or "tcp"
+        target = port.whole("target") or 0
+        if protocol not in ("tcp", "udp"):
+            port.wrong(f"the protocol {protocol} is not supported yet", code=problem.UNSUPPORTED)
+        if not 0 < target <= 65535:
+            port.wrong(f"{target} is not a container port", key="target", code=problem.WRONG_VALUE)
+        low, _, high = (port.text("published") or "0").partition("-")
+        found.append(
+            model.Port(
+                target=target,
+                published=(int(low), int(high or low)),
+                host_ip=port.text("host_ip") or "",
+                protocol="udp" if protocol == "udp" else "tcp",
+                place=port.place,
+            )
+        )
+    return tuple(found)
+
+
+def extra_hosts(said: Reader) -> tuple[tuple[str, str], ...]:
+    pairs: list[tuple[str, str]] = []
+    for entry in said.texts("extra_hosts"):
+        host, _, address = entry.partition("=")
+        pairs.append((host, address))
+    return tuple(pairs)

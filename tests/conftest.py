@@ -1,0 +1,31 @@
+"""What every test may use, and what every kernel test is held to: it leaves nothing on the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kit import leaks
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test marked `kernel` that leaves a process, mount, interface, namespace, control group or table.
+
+    What wider fixtures have made before the test may stay until they end. A test that has the fixture
+    `state_root` is judged by that root alone, so it may run beside other work.
+    """
+    if request.node.get_closest_marker("kernel") is None:
+        yield
+        return
+    root = request.getfixturevalue("state_root") if "state_root" in request.fixturenames else None
+    with leaks.nothing_left(leaks.Root(path=root) if root else None):
+        yield
+
+
+@pytest.fixture
+def state_root(tmp_path: Path) -> Path:
+    """A state root of the test's own, as `pystack --root` takes it. The path is short: sockets stand in it."""
+    return tmp_path

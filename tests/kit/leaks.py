@@ -1,0 +1,210 @@
+"""What is left on the machine after a test: compare two looks, and say precisely what is new.
+
+It looks with the system's own eyes (/proc, /sys, nft), not through our code. Two widths:
+
+    whole machine        everything new that could be a container's: for kernel tests, one at a time
+    one state root       only what bears the root's path or tag: for tests beside other people's work
+
+Judged: processes, mounts, network interfaces, network namespaces, control groups of every hierarchy, nftables
+tables, files in the run directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SETTLE = 3.0
+"""Seconds in which the kernel may still be taking things away: namespaces go in a worker of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """A state root as `pystack --root` has it, with the marks that its things bear in the kernel."""
+
+    path: Path
+
+    @property
+    def run(self) -> Path:
+        return self.path / "run"
+
+    @property
+    def tag(self) -> str:
+        return hashlib.sha256(os.fsencode(self.run)).hexdigest()[:6]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """Everything there is at one moment: kind -> {what identifies it: a sentence that describes it}."""
+
+    things: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def left_since(self, before: Look) -> list[str]:
+        """What is here now and was not before."""
+        return [
+            f"{kind}: {text}"
+            for kind, rows in self.things.items()
+            for key, text in rows.items()
+            if key not in before.things.get(kind, {})
+        ]
+
+
+def look(root: Root | None = None) -> Look:
+    """See what is there: of one state root, or of the whole machine."""
+    return Look(
+        things={
+            "process": dict(_processes(root)),
+            "mount": dict(_mounts(root)),
+            "interface": dict(_interfaces(root)),
+            "network namespace": {} if root else dict(_network_namespaces()),
+            "control group": dict(_control_groups(root)),
+            "nftables table": dict(_tables(root)),
+            "file": dict(_files(root)) if root else {},
+        }
+    )
+
+
+def left(before: Look, root: Root | None = None, settle: float = SETTLE) -> list[str]:
+    """What is still left once the kernel has had `settle` seconds; empty when all is gone."""
+    deadline = time.monotonic() + settle
+    while True:
+        remains = look(root).left_since(before)
+        if not remains or time.monotonic() > deadline:
+            return remains
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def nothing_left(root: Root | None = None) -> Iterator[None]:
+    """Fails when the block leaves anything behind."""
+    before = look(root)
+    yield
+    remains = left(before, root)
+    assert not remains, "left behind:\n  " + "\n  ".join(remains)
+
+
+# --- the kinds --------------------------------------------------------------------------------------------
+
+
+def _processes(root: Root | None) -> Iterator[tuple[str, str]]:
+    own_namespace = os.stat("/proc/self/ns/pid").st_ino
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            process = Path(f"/proc/{pid}")
+            stat = (process / "stat").read_text()
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            groups = (process / "cgroup").read_text()
+            name, fields = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()
+            if root is not None:
+                ours = f"{root.run}" in command or _bears(groups, root)
+            else:
+                foreign = os.stat(process / "ns/pid").st_ino != own_namespace
+                ours = foreign or name.startswith("pystack") or "pystack" in groups or _is_server(command)
+            if ours and not _within_own_family(pid):
+                state, parent = fields[0], fields[1]
+                yield f"{pid}@{fields[19]}", f"{pid} {name!r} (state {state}, parent {parent}) {command[:160]}"
+
+
+def _is_server(command: str) -> bool:
+    return "orchestrator.daemon" in command or "kernel/keeper.py" in command
+
+
+def _within_own_family(pid: int) -> bool:
+    """We ourselves, and those we descend from, whatever their command lines say."""
+    current = os.getpid()
+    while current > 1:
+        if current == pid:
+            return True
+        stat = Path(f"/proc/{current}/stat").read_text()
+        current = int(stat[stat.rindex(")") + 2 :].split()[1])
+    return False
+
+
+def _mounts(root: Root | None) -> Iterator[tuple[str, str]]:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split(" ")
+        kind = fields[fields.index("-") + 1]
+        if root is None or f"{root.path}/" in f"{fields[4]}/":
+            yield f"{fields[0]} {fields[4]}", f"{fields[4]} ({kind})"
+
+
+def _interfaces(root: Root | None) -> Iterator[tuple[str, str]]:
+    for index, name in sorted(_ifnames()):
+        if root is None or name.startswith(f"ps{root.tag}"):
+            yield f"{index} {name}", name
+
+
+def _ifnames() -> Iterator[tuple[int, str]]:
+    import socket
+
+    yield from socket.if_nameindex()
+
+
+def _network_namespaces() -> Iterator[tuple[str, str]]:
+    """Whoever holds one: a process in it, an open descriptor, a bind mount."""
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            seen = os.readlink(f"/proc/{pid}/ns/net")
+            yield seen, f"{seen} of process {pid} {_name(pid)}"
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    target = os.readlink(f"/proc/{pid}/fd/{number}")
+                    if target.startswith("net:["):
+                        yield target, f"{target} held by descriptor {number} of process {pid} {_name(pid)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split(" ")
+        if fields[3].startswith("net:["):
+            yield fields[3], f"{fields[3]} mounted at {fields[4]}"
+
+
+def _control_groups(root: Root | None) -> Iterator[tuple[str, str]]:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split(" ")
+        if fields[fields.index("-") + 1] in {"cgroup", "cgroup2"}:
+            for folder, names, _ in os.walk(fields[4]):
+                for name in names:
+                    path = f"{folder}/{name}"
+                    if _bears(path, root) if root else "pystack" in path:
+                        yield path, path
+
+
+def _tables(root: Root | None) -> Iterator[tuple[str, str]]:
+    if shutil.which("nft") is None or os.geteuid() != 0:
+        return
+    done = subprocess.run(["nft", "-j", "list", "tables"], capture_output=True, text=True, check=True)
+    for row in json.loads(done.stdout)["nftables"]:
+        if "table" in row:
+            name = f"{row['table']['family']} {row['table']['name']}"
+            if root is None or _bears(name, root):
+                yield name, name
+
+
+def _files(root: Root) -> Iterator[tuple[str, str]]:
+    for folder, folders, files in os.walk(root.run):
+        for name in (*folders, *files):
+            yield f"{folder}/{name}", f"{folder}/{name}"
+
+
+# --- small parts ------------------------------------------------------------------------------------------
+
+
+def _bears(text: str, root: Root) -> bool:
+    """Our names say pystack-TAG; interface names and the like have a form of their own."""
+    return re.search(rf"pystack[-\w]*{re.escape(root.tag)}", text) is not None
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
