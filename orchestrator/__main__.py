@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 def main() -> None:
     """Run the command line and leave the process with its exit code."""
@@ -54,7 +58,8 @@ def perform(call: object) -> int:
     assert isinstance(call, Call)
     module, _, function = COMMANDS[call.command].calls.partition(":")
     doing = getattr(import_module(f"orchestrator.cli.{module}"), function)
-    code: int = doing(Scope(**call.scope), **call.values)
+    scope: dict[str, Any] = call.scope
+    code: int = doing(Scope(**scope), **call.values)
     return code
 
 

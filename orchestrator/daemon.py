@@ -60,6 +60,8 @@ def main() -> None:
     if lock is None:
         sys.exit(ExitCode.OK)
     gc.freeze()
+    # Worker threads lay out containers; the loop must not wait 5 ms for its turn each time it is woken.
+    sys.setswitchinterval(0.0005)
     try:
         trio.run(supervise, places, options.ready_fd, strict_exception_groups=True)
     except* PystackError as group:
@@ -77,7 +79,7 @@ def _options() -> argparse.Namespace:
 
 
 def _lock(places: Places) -> int | None:
-    """The state root's lock; None when another supervisor serves already. One that is leaving is waited for."""
+    """The state root's lock; None when another serves already. One that is leaving is waited for."""
     until = time.monotonic() + LOCK_SECONDS
     while (fd := try_lock(places.supervisor_lock)) is None:
         if _serves(places) or time.monotonic() > until:

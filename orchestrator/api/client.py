@@ -16,7 +16,7 @@ from orchestrator.api import wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
+    from typing import Any, Self
 
     from orchestrator.api.paths import Paths
     from orchestrator.api.wire import Message
@@ -27,6 +27,7 @@ START_TIMEOUT = 30.0
 """Seconds until a supervisor that neither answers nor dies is given up."""
 RETRY_TIMEOUT = 10.0
 """Seconds of patience with a socket that another command's supervisor is about to open."""
+ATTEMPTS = 3
 _NOBODY = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
 
 
@@ -112,7 +113,7 @@ class Connection:
     def close(self) -> None:
         self._socket.close()
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,9 +123,13 @@ class Connection:
 def call(paths: Paths, request: Message, fds: Sequence[int] = ()) -> Any:
     """Ask, skip what comes before the end, return the result. Raises PystackError as the end says."""
     with reach(paths, request, fds) as connection:
-        for message in connection.lines():
-            if "end" in message:
-                return outcome(message["end"])
+        return _result(connection)
+
+
+def _result(connection: Connection) -> Any:
+    for message in connection.lines():
+        if "end" in message:
+            return outcome(message["end"])
     raise AssertionError("lines() ends with an end")
 
 
@@ -161,6 +166,45 @@ def reach(paths: Paths, request: Message, fds: Sequence[int] = ()) -> Connection
     ) from from_system
 
 
+def summon(paths: Paths, request: Message, fds: Sequence[int] = ()) -> Connection:
+    """A connection, to a new supervisor where need be: one that has just lost its last stack may be about
+    to leave while we speak to it. Raises PystackError.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            return Connection(paths, request, fds)
+        except PermissionError as error:
+            raise needs_root(paths.socket) from error
+        except OSError as error:
+            if error.errno not in (*_NOBODY, errno.ECONNRESET, errno.EPIPE):
+                raise
+        ensure_supervisor(paths)
+    return reach(paths, request, fds)
+
+
+def find(paths: Paths, request: Message, fds: Sequence[int] = ()) -> Connection | None:
+    """A connection to the supervisor, started anew if there are stacks but nobody listens; None when there
+    is nothing that one could be asked about. Raises PystackError.
+    """
+    try:
+        return Connection(paths, request, fds)
+    except PermissionError as error:
+        raise needs_root(paths.socket) from error
+    except OSError as error:
+        if error.errno not in _NOBODY:
+            raise
+    return None if idle(paths) else summon(paths, request, fds)
+
+
+def ask(paths: Paths, request: Message) -> Any:
+    """As `call`, by `find`: None when there is nothing that a supervisor could be asked about."""
+    connection = find(paths, request)
+    if connection is None:
+        return None
+    with connection:
+        return _result(connection)
+
+
 def alive(paths: Paths) -> bool:
     """Whether a supervisor listens. Raises PermissionError when it is somebody else's."""
     try:
@@ -173,14 +217,15 @@ def alive(paths: Paths) -> bool:
 
 
 def idle(paths: Paths) -> bool:
-    """Whether nobody listens and nothing in the run directory tells of a stack, so there is nothing to ask."""
-    own = ("supervisor.log", "supervisor.lock", "supervisor.sock")
+    """Whether nobody listens, no keeper is left and no stack is written down: there is nothing to ask."""
     try:
-        return not alive(paths) and all(name in own for name in os.listdir(paths.run_dir))
+        if alive(paths) or os.path.exists(f"{paths.run_dir}/keeper.sock"):
+            return False
+        return not os.listdir(f"{paths.data_dir}/stacks")
     except (FileNotFoundError, NotADirectoryError):
         return True
     except PermissionError as error:
-        raise needs_root(paths.run_dir) from error
+        raise needs_root(error.filename or paths.run_dir) from error
 
 
 def ensure_supervisor(paths: Paths) -> None:
@@ -319,7 +364,7 @@ _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "HTTP_PROXY", "HTTPS_PROXY", "N
 
 
 def _environment(package_root: str) -> dict[str, str]:
-    """The supervisor outlives this command, so it gets nothing of the environment that is not its business."""
+    """The supervisor outlives this command: it gets of the environment only what is its business."""
     import sys
 
     kept = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal as signals
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -18,12 +19,17 @@ from orchestrator.model.action import SignalContainer
 from orchestrator.model.desired import Desired, Wanted
 from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.observation import State
+from orchestrator.model.plan import Wait
 from orchestrator.model.stack import Stack
 from orchestrator.planner.progress import Verdict, progress
 from orchestrator.reconciler.history import Event
 from orchestrator.reconciler.loop import View
 
 Goal = Literal["started", "ready", "stopped", "gone", "forgotten"]
+
+WORTH_TELLING = 0.3
+"""Seconds that something has to wait before the client hears of it."""
+_FIGURES = re.compile(r"[\d.]+")
 
 OUTCOMES = {"ok": "done", "failed": "failed", "begun": "begin"}
 
@@ -146,7 +152,7 @@ async def restart(session: Session, stacks: Stacks, request: dict[str, Any]) -> 
 
 
 async def kill(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
-    """A signal to every running container, at once and in no order. SIGKILL and the like end a run for good."""
+    """A signal to every running container, at once and in no order. What SIGKILL has ended stays ended."""
     name, services = request["stack"], request.get("services", [])
     supervised = _known(stacks, name)
     orders.demand(supervised.loop.desired.stack, services)
@@ -202,7 +208,7 @@ async def converge(
     seconds until it is given up.
     """
     began = clock.now()
-    telling = Telling(session, name, began)
+    telling = Telling(session, name, began, waits=goal in ("started", "ready"))
     async with stacks.history.follow() as events:
         supervised, revision = await stacks.want(name, change)
         async with trio.open_nursery() as nursery:
@@ -235,11 +241,14 @@ async def _watch_client(session: Session, scope: trio.CancelScope) -> None:
 class Telling:
     """Turns events and waits of one stack into lines for one client."""
 
-    def __init__(self, session: Session, stack: str, began: float) -> None:
+    def __init__(self, session: Session, stack: str, began: float, *, waits: bool) -> None:
+        """`waits`: tell also of what is merely not done yet; of what can't be done is told in any case."""
+        self._patient = waits
         self._session = session
         self._stack = stack
         self._began = began
-        self._waits: dict[str, str] = {}
+        self._waits: dict[str, tuple[float, str, bool]] = {}
+        """Target -> since when, for what reason, and whether the client knows."""
         self._warned: set[str] = set()
         self.client_gone = False
 
@@ -264,20 +273,26 @@ class Telling:
         )
 
     async def view(self, view: View) -> None:
+        waiting = {wait.target for wait in view.plan.waits}
+        self._waits = {target: told for target, told in self._waits.items() if target in waiting}
         for wait in view.plan.waits:
-            if self._waits.get(wait.target) != wait.because:
-                self._waits[wait.target] = wait.because
-                line = {
-                    "event": "wait",
-                    "target": wait.target,
-                    "because": wait.because,
-                    "failed": wait.failed,
-                }
-                await self._send(line)
+            await self._wait(wait, view.observation.at)
         for warning in view.plan.warnings:
             if warning not in self._warned:
                 self._warned.add(warning)
                 await self._send({"event": "warning", "message": warning})
+
+    async def _wait(self, wait: Wait, now: float) -> None:
+        # A count-down is one reason, however often its figures change.
+        reason = _FIGURES.sub("", wait.because)
+        since, told, said = self._waits.get(wait.target, (now, "", False))
+        if told != reason:
+            since, said = now, False
+        lasts = wait.failed or (self._patient and now - since >= WORTH_TELLING)
+        if lasts and not said:
+            line = {"event": "wait", "target": wait.target, "because": wait.because, "failed": wait.failed}
+            await self._send(line)
+        self._waits[wait.target] = (since, reason, said or lasts)
 
     async def _send(self, message: dict[str, Any]) -> None:
         try:
@@ -307,6 +322,8 @@ async def _verdict(
                 return Verdict(done=True)
             last = view.number
             await telling.view(view)
+            if view.plan.actions and goal != "forgotten":
+                continue  # something is about to be done, so nothing is settled
             verdict = _judge(view, goal, services)
             if verdict.done and (goal != "forgotten" or verdict.failures):
                 return verdict

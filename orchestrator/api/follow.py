@@ -45,7 +45,7 @@ async def follow(
     desired: Callable[[], Desired | None],
     channel: trio.MemoryReceiveChannel[Changed],
 ) -> None:
-    """Until the client goes or falls too far behind. `channel` was opened before the containers were listed."""
+    """Until the client goes or falls too far behind. `channel` is older than the list of containers."""
     grown: set[str] = set()
     pending = trio.Event()
 

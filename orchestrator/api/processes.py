@@ -45,8 +45,10 @@ async def execute(session: Session, stacks: Stacks, request: dict[str, Any]) -> 
         size = {"height": int(request.get("rows") or 24), "width": int(request.get("columns") or 80)}
         process["consoleSize"] = size
     stdio = [] if tty else session.take_fds()
+    if not tty and not stdio:
+        stdio = [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for _ in range(3)]
     try:
-        execution = await machine.execs.begin(live, process, stdio or _nothing(tty))
+        execution = await machine.execs.begin(live, process, stdio)
     finally:
         for fd in stdio:
             os.close(fd)
@@ -57,14 +59,6 @@ async def execute(session: Session, stacks: Stacks, request: dict[str, Any]) -> 
         await session.end()
         return
     await session.end(exit_code=await _attended(session, execution))
-
-
-def _nothing(tty: bool) -> list[int]:
-    """Three times /dev/null, for a client that sent no descriptors. They are closed with the keeper's copy."""
-    if tty:
-        return []
-    fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    return [fd, fd, fd]
 
 
 def _running(stacks: Stacks, request: dict[str, Any]) -> Live:

@@ -47,7 +47,7 @@ def status(container: Container, now: float) -> str:
 
 def _ended(run: Run, now: float) -> str:
     ago = elapsed(now - (run.finished or now))
-    if run.error:
+    if run.error and run.exit_code is not None:
         return f"Failed to start ({run.exit_code}) {ago} ago"
     code = "unknown" if run.exit_code is None else run.exit_code
     return f"Exited ({code}){' OOM killed' if run.oom_killed else ''} {ago} ago"

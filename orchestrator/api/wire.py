@@ -36,15 +36,17 @@ def _compact() -> tuple[Any, Any]:
             parse_constant = float
             memo: dict[str, str] = {}  # noqa: RUF012 - one object, read by the C scanner
 
-        scan = _json.make_scanner(Rules)
-        make = _json.make_encoder
+        scanner: Any = _json.make_scanner  # typeshed asks for a scanner to make one
+        scan = scanner(Rules)
+        make: Any = _json.make_encoder
 
         def default(value: object) -> object:
             raise TypeError(f"{type(value).__name__} does not go into a message")
 
         def dumps(value: object) -> str:
             text = _json.encode_basestring_ascii
-            return "".join(make({}, default, text, None, ":", ",", False, False, False)(value, 0))
+            switches = (False, False, False)  # sort_keys, skipkeys, allow_nan
+            return "".join(make({}, default, text, None, ":", ",", *switches)(value, 0))
 
         def loads(text: str) -> object:
             value, end = scan(text, 0)
@@ -60,7 +62,9 @@ def _compact() -> tuple[Any, Any]:
         def dumps(value: object) -> str:
             return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
-        loads = json.loads
+        def loads(text: str) -> object:
+            return json.loads(text)
+
     return loads, dumps
 
 

@@ -125,6 +125,8 @@ class Session:
         self._stop: client.Connection | None = None
         self._kill: client.Connection | None = None
         self._accepted = False
+        self._announced = False
+        self._attempts = 0
         self._sources: dict[str, Source] = {}
         self._code = 0
         self._deadline: float | None = None
@@ -143,7 +145,8 @@ class Session:
         with Wakeup(signal.SIGINT, signal.SIGTERM) as wakeup:
             self._since = clock.show(time.time_ns()).encode()
             try:
-                self._order = client.reach(self._scope.paths, self._request)
+                self._order = client.summon(self._scope.paths, self._request)
+                self._open_logs()
                 while True:
                     self._turn(wakeup)
                     code = self._finished()
@@ -196,12 +199,10 @@ class Session:
                 getattr(self, f"_ended{name}")(message["end"])
                 return
             self._shown.take(message)
-            if name == "_order" and message.get("outcome") == "done":
-                self._open_logs(str(message.get("target", "")))
+            if name == "_order" and str(message.get("target", "")).startswith("container:"):
+                self._announce()
         if not messages:
-            connection.close()
-            setattr(self, name, None)
-            raise client.lost()
+            self._lost(name, connection)
         if name == "_order" and self._stage != "ordering":
             self._send_stop()
 
@@ -219,15 +220,28 @@ class Session:
         self._shown.finish()
         self._code = int(end.get("exit_code") or 0)
         self._stage = "following"
-        self._open_logs("container:")
+        self._announce()
+        self._open_logs()
 
-    def _open_logs(self, target: str) -> None:
-        if self._logs is not None or self._wish.detach or not target.startswith("container:"):
-            return
-        request: Message = {"verb": "logs", "stack": self._stack.name, "services": [], "follow": True}
-        self._logs = client.reach(self._scope.paths, request)
-        names = expected_names(self._stack, self._attached)
-        self._shown.above(lambda: say.out(f"Attaching to {', '.join(names)}\n"))
+    def _lost(self, name: str, connection: client.Connection) -> None:
+        """A supervisor that leaves with its last stack does not hear who comes in the same moment."""
+        connection.close()
+        setattr(self, name, None)
+        self._attempts += 1
+        if name != "_order" or self._accepted or self._attempts > client.ATTEMPTS:
+            raise client.lost()
+        self._order = client.summon(self._scope.paths, self._request)
+
+    def _open_logs(self) -> None:
+        if self._logs is None and not self._wish.detach:
+            request: Message = {"verb": "logs", "stack": self._stack.name, "services": [], "follow": True}
+            self._logs = client.summon(self._scope.paths, request)
+
+    def _announce(self) -> None:
+        if not self._announced and not self._wish.detach:
+            self._announced = True
+            names = ", ".join(expected_names(self._stack, self._attached))
+            self._shown.above(lambda: say.out(f"Attaching to {names}\n"))
 
     # --- the logs -------------------------------------------------------------------------------
 

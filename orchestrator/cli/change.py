@@ -17,17 +17,15 @@ if TYPE_CHECKING:
 def down(scope: Scope, *, volumes: bool, remove_orphans: bool, timeout: float | None) -> int:
     """Stop and remove the containers and networks of a stack, with `volumes` its volumes."""
     name = scope.name()
-    check_orphans(remove_orphans)
-    if not os.path.isdir(scope.paths.data_dir) and client.idle(scope.paths):
+    if not volumes and client.idle(scope.paths):
         return _nothing(name)
     request: Message = {
         "verb": "down",
         "stack": name,
         "remove_volumes": volumes,
-        "remove_orphans": remove_orphans or _wish("COMPOSE_REMOVE_ORPHANS"),
+        "remove_orphans": orphans_wanted(remove_orphans),
         "timeout": timeout,
     }
-    client.ensure_supervisor(scope.paths)
     shown, code = order(scope, request)
     return code if shown.board.acted else _nothing(name)
 
@@ -100,7 +98,6 @@ def _order_existing(scope: Scope, request: Message) -> int:
     name = scope.name()
     if client.idle(scope.paths):
         raise no_containers(name)
-    client.ensure_supervisor(scope.paths)
     _, code = order(scope, {"stack": name, **request})
     return code
 
@@ -108,7 +105,7 @@ def _order_existing(scope: Scope, request: Message) -> int:
 def order(scope: Scope, request: Message, title: str = "Running") -> tuple[painter.Progress, int]:
     """Send a request and show its progress until the end. Raises PystackError as the end says."""
     shown = painter.Progress(scope, title)
-    with client.reach(scope.paths, request) as connection:
+    with client.summon(scope.paths, request) as connection:
         return shown, painter.settle(painter.watch(connection, shown), shown)
 
 
@@ -122,14 +119,12 @@ def _wish(variable: str) -> bool:
     return os.environ.get(variable, "").lower() in ("1", "t", "true")
 
 
-def check_orphans(remove_orphans: bool) -> None:
-    """Raises UserError for --remove-orphans together with COMPOSE_IGNORE_ORPHANS (compose.md 2.1)."""
+def orphans_wanted(remove_orphans: bool) -> bool:
+    """--remove-orphans or COMPOSE_REMOVE_ORPHANS. Raises UserError when COMPOSE_IGNORE_ORPHANS says the
+    opposite (compose.md 2.1).
+    """
     if remove_orphans and _wish("COMPOSE_IGNORE_ORPHANS"):
         raise usage("COMPOSE_IGNORE_ORPHANS and --remove-orphans cannot be combined")
-
-
-def orphans_wanted(remove_orphans: bool) -> bool:
-    check_orphans(remove_orphans)
     return remove_orphans or _wish("COMPOSE_REMOVE_ORPHANS")
 
 

@@ -19,7 +19,8 @@ from orchestrator.model.errors import ExitCode, UserError
 
 Perform = Callable[[fast.Call], int]
 
-_USAGE_ERROR = typer.BadParameter.__mro__[1]
+# click's UsageError, which typer does not export: the base of its BadParameter.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 _TYPES: dict[str, type] = {"flag": bool, "int": int, "float": float}
 _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -40,10 +41,10 @@ class Commands(typer.core.TyperGroup):
 
     perform: Perform
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature
         return [name for name, command in COMMANDS.items() if not command.hidden]
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - click's signature
         return build(cmd_name, self.perform) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

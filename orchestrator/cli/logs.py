@@ -12,7 +12,7 @@ from orchestrator.cli.follow import LogFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from orchestrator.api.wire import Message
     from orchestrator.cli.record import Record
@@ -76,21 +76,21 @@ def logs(
 ) -> int:
     """Show what the containers of a stack have written, in order of time."""
     count = tail_count(tail)
-    bounds = (_moment("--since", since), _moment("--until", until))
+    bounds = (moment("--since", since), moment("--until", until))
     name = scope.name()
-    if client.idle(scope.paths):
+    request: Message = {"verb": "logs", "stack": name, "services": services, "follow": False}
+    connection = client.find(scope.paths, request)
+    if connection is None:
         from orchestrator.cli.show import demand_services
 
         demand_services(scope, name, services, [])
         return 0
-    client.ensure_supervisor(scope.paths)
-    request: Message = {"verb": "logs", "stack": name, "services": services, "follow": False}
     sources: dict[str, Source] = {}
 
     def wanted(source: Source) -> bool:
         return (source.attach or bool(services)) and index in (None, source.slot)
 
-    with client.reach(scope.paths, request) as connection:
+    with connection:
         for message in connection.lines():
             if message.get("event") == "container":
                 sources[message["id"]] = Source(message, name)
@@ -138,11 +138,10 @@ def _follow(
     connection: client.Connection,
     sources: dict[str, Source],
     view: prefix.View,
-    wanted: object,
+    wanted: Callable[[Source], bool],
     stack: str,
     since: bytes,
 ) -> None:
-    assert callable(wanted)
     heard = False
     while messages := connection.receive():
         after: list[str] = []
@@ -197,7 +196,7 @@ def tail_count(text: str | None) -> int | None:
     return int(text)
 
 
-def _moment(option: str, text: str | None) -> bytes:
+def moment(option: str, text: str | None) -> bytes:
     if text is None:
         return b""
     try:
@@ -208,6 +207,3 @@ def _moment(option: str, text: str | None) -> bytes:
         raise usage(
             f"{option}: {text!r} is neither a time nor a duration", "2026-01-02T13:00:00Z, 10m"
         ) from None
-
-
-since_moment = _moment

@@ -55,7 +55,7 @@ class Progress:
 
     def stop(self) -> None:
         """Leave the table as it stands; what follows is printed below it."""
-        if self._dirty or self._painted:
+        if self._dirty:
             self._paint()
         self._painted = 0
         self._dirty = False

@@ -15,13 +15,14 @@ CANDIDATES = (
     "docker-compose.yaml",
 )
 OVERRIDES = (
-    "compose.override.yml",
-    "compose.override.yaml",
-    "docker-compose.override.yml",
-    "docker-compose.override.yaml",
     "stack.override.yml",
     "stack.override.yaml",
+    "compose.override.yaml",
+    "compose.override.yml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
 )
+"""As stackfile.discover has them, whose import would cost what this file saves; a test compares."""
 _IN_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 _SIMPLE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 _STARTS_KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_")

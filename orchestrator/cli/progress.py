@@ -70,15 +70,18 @@ class Board:
         begins, ends = _WORDS.get(str(event.get("verb")), (str(event.get("verb")), str(event.get("verb"))))
         match event.get("outcome"):
             case "begun":
-                earlier = self.rows.get(target)
-                ended = []
-                if earlier and earlier.word in _ENDED and begins not in _ENDED:
-                    ended = self._put(target, _ENDED[earlier.word], at, "")
-                return ended + self._put(target, begins, at, because)
+                return self._ended(target, begins, at) + self._put(target, begins, at, because)
             case "done":
-                return self._put(target, ends, at, because)
+                return self._ended(target, begins, at) + self._put(target, ends, at, because)
             case _:
                 return self._put(target, "Error", at, because, str(event.get("error") or ""))
+
+    def _ended(self, target: str, next_word: str, at: float) -> list[Row]:
+        """What was asked to stop has stopped when something else is done with it."""
+        earlier = self.rows.get(target)
+        if earlier is None or earlier.word not in _ENDED or next_word in _ENDED:
+            return []
+        return self._put(target, _ENDED[earlier.word], at, "")
 
     def finish(self, at: float) -> list[Row]:
         """The command ended well: what was asked to stop has stopped, nobody waits."""

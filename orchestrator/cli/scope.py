@@ -52,7 +52,7 @@ class Scope:
     def name(self) -> str:
         """The stack's name, by a look at the file's text when that is enough. Raises PystackError."""
         name = self.said_name() or self._peeked_name()
-        return name or self.load().stack.name
+        return name or self.load(strict=False).stack.name
 
     def said_name(self) -> str | None:
         """The name that -p or COMPOSE_PROJECT_NAME give (compose.md H1, H3)."""
@@ -85,11 +85,11 @@ class Scope:
             name = found or name
         return peek.normalise(str(name or os.path.basename(directory))) or None
 
-    def load(self, services: Iterable[str] = ()) -> Loaded:
+    def load(self, services: Iterable[str] = (), *, strict: bool = True) -> Loaded:
         """The stack, resolved in the user's own environment; warnings are printed. Raises UserError."""
         from orchestrator.cli import loading
 
-        return loading.load(self, tuple(services))
+        return loading.load(self, tuple(services), strict=strict)
 
 
 def discovered(directory: str, *, alone: bool = True) -> tuple[str, ...]:

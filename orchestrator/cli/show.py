@@ -30,10 +30,7 @@ def ps(
 ) -> int:
     """List the containers of a stack."""
     name = scope.name()
-    rows: list[Row] = []
-    if not client.idle(scope.paths):
-        client.ensure_supervisor(scope.paths)
-        rows = client.call(scope.paths, {"verb": "ps", "stack": name, "all": True})
+    rows: list[Row] = client.ask(scope.paths, {"verb": "ps", "stack": name, "all": True}) or []
     demand_services(scope, name, services, rows)
     rows = select(rows, services=services, every=all, status=status)
     if quiet:
@@ -55,8 +52,8 @@ def demand_services(scope: Scope, stack: str, services: tuple[str, ...], rows: l
     if not missing:
         return
     known: set[str] = set()
-    if client.alive(scope.paths):
-        told = client.call(scope.paths, {"verb": "stack", "stack": stack})
+    if not client.idle(scope.paths):
+        told = client.ask(scope.paths, {"verb": "stack", "stack": stack})
         told = (told or {}).get("stack") or {}
         known = {*told.get("services", ()), *told.get("disabled", ())}
     if missing - known and not scope.said_name():
@@ -183,10 +180,7 @@ def port(scope: Scope, *, service: str, private_port: str, protocol: str | None,
         raise usage(f"{private_port!r} is no port")
     wanted = (int(number), protocol or suffix or "tcp")
     name = scope.name()
-    rows: list[Row] = []
-    if not client.idle(scope.paths):
-        client.ensure_supervisor(scope.paths)
-        rows = client.call(scope.paths, {"verb": "ps", "stack": name, "all": False})
+    rows: list[Row] = client.ask(scope.paths, {"verb": "ps", "stack": name, "all": False}) or []
     rows = [row for row in rows if row["service"] == service and not row.get("oneoff")]
     if not rows:
         raise no_such_service(service)
@@ -203,10 +197,7 @@ def port(scope: Scope, *, service: str, private_port: str, protocol: str | None,
 
 def ls(scope: Scope, *, all: bool, quiet: bool, format: str | None) -> int:  # noqa: A002 - options' names
     """List the stacks of this machine."""
-    rows: list[Row] = []
-    if not client.idle(scope.paths):
-        client.ensure_supervisor(scope.paths)
-        rows = client.call(scope.paths, {"verb": "ls", "all": all})
+    rows: list[Row] = client.ask(scope.paths, {"verb": "ls", "all": all}) or []
     if not all:
         rows = [row for row in rows if "running" in row["status"]]
     if quiet:

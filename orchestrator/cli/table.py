@@ -80,28 +80,25 @@ class Command:
         self.program = program
         self.hidden = hidden
         taken = {flag for option in options for flag in option.flags}
-        self.options = options + tuple(free for free in map(_without(taken), SCOPE) if free is not None)
+        rest = (_without(option, taken) for option in SCOPE)
+        self.options = options + tuple(option for option in rest if option is not None)
 
 
-def _without(taken: set[str]) -> object:
+def _without(option: Option, taken: set[str]) -> Option | None:
     """A scope option, less the flags that the command uses for something else."""
-
-    def less(option: Option) -> Option | None:
-        flags = [flag for flag in option.flags if flag not in taken]
-        if not flags or option.name == "version":
-            return None
-        if len(flags) == len(option.flags):
-            return option
-        return Option(
-            " ".join(flags),
-            option.kind,
-            option.help,
-            name=option.name,
-            metavar=option.metavar,
-            choices=option.choices,
-        )
-
-    return less
+    flags = [flag for flag in option.flags if flag not in taken]
+    if not flags or option.name == "version":
+        return None
+    if len(flags) == len(option.flags):
+        return option
+    return Option(
+        " ".join(flags),
+        option.kind,
+        option.help,
+        name=option.name,
+        metavar=option.metavar,
+        choices=option.choices,
+    )
 
 
 PROGRESS = ("auto", "tty", "plain", "json", "quiet")

@@ -8,7 +8,7 @@ import signal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
-    from typing import Any
+    from typing import Any, Self
 
 
 class Wakeup:
@@ -20,7 +20,7 @@ class Wakeup:
         self._signals = signals
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> Wakeup:
+    def __enter__(self) -> Self:
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._former_fd = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in self._signals:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from orchestrator.images import changes as instructions
 from orchestrator.images import config as configs
-from orchestrator.images import meta
+from orchestrator.images import layers, meta
 from orchestrator.images import reference as references
 from orchestrator.images.copying import copy_tree
 from orchestrator.images.index import NewImage, StoredImage, digest_of
+from orchestrator.images.inflate import InflateError, Inflater
+from orchestrator.images.layers import Limits
 from orchestrator.images.meta import Meta
 from orchestrator.images.store import MANIFEST, Store
 from orchestrator.model.errors import ExitCode, UserError
@@ -37,10 +41,10 @@ def import_directory(
 
     `created` is RFC 3339, or "" for not saying (equal trees then make the same image). Raises UserError.
     """
-    full = str(references.parse(name)) if name else ""
-    run = instructions.apply({}, changes)
     if not directory.is_dir():
         raise UserError(f"{directory} is not a directory", exit_code=ExitCode.FILE_NOT_FOUND)
+    full = str(references.parse(name)) if name else ""
+    run = instructions.apply({}, changes)
     with store.scratch() as work:
         layer = work / "layer"
         layer.mkdir(mode=0o700)
@@ -48,13 +52,58 @@ def import_directory(
             copied = copy_tree(directory, layer / "fs", blob, progress)
         meta.write_meta(layer, Meta(diff_id=copied.diff_id, size=copied.size, entries=copied.entries))
         config = _config(copied.diff_id, run, message=message, created=created)
-        (work / "config").write_bytes(config)
-        row = {"mediaType": _LAYER, "digest": copied.diff_id, "size": copied.tar_size}
-        image = _image(config, row, copied.diff_id, full)
-        configs.parse(config, image.id)
-        blobs = {copied.diff_id: work / "tar", image.id: work / "config"}
-        missing = store.add([image], blobs=blobs, layers={copied.diff_id: layer}, repairs={})
-        assert missing is None, missing
+        return _add(store, work, config, copied.diff_id, full)
+
+
+def import_tar(
+    store: Store,
+    source: BinaryIO,
+    name: str = "",
+    *,
+    changes: Iterable[str] = (),
+    message: str = "",
+    created: str = "",
+    limits: Limits | None = None,
+    progress: Progress = lambda _: None,
+) -> StoredImage:
+    """Store the root file system in a tar (plain, gz, bz2, xz; a file or a pipe) as an image.
+
+    The tar becomes the layer as it is, uncompressed. Raises UserError.
+    """
+    bounds = limits or Limits()
+    full = str(references.parse(name)) if name else ""
+    run = instructions.apply({}, changes)
+    with store.scratch() as work:
+        diff_id = _plain(source, work / "tar", bounds.max_bytes, progress)
+        layers.unpack(work / "tar", work / "layer", bounds)
+        config = _config(diff_id, run, message=message, created=created)
+        return _add(store, work, config, diff_id, full)
+
+
+def _plain(source: BinaryIO, target: Path, limit: int, progress: Progress) -> str:
+    """Decompress into `target`; returns the digest."""
+    inflater = Inflater(source.read, limit=limit)
+    digest = hashlib.sha256()
+    try:
+        with open(target, "xb", buffering=0) as file:
+            while piece := inflater.fill():
+                digest.update(piece)
+                file.write(piece)
+                progress(inflater.taken)
+    except InflateError as error:
+        raise configs.broken(str(error)) from None
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _add(store: Store, work: Path, config: bytes, diff_id: str, name: str) -> StoredImage:
+    """`work` holds the tar and the unpacked layer."""
+    (work / "config").write_bytes(config)
+    row = {"mediaType": _LAYER, "digest": diff_id, "size": (work / "tar").stat().st_size}
+    image = _image(config, row, diff_id, name)
+    configs.parse(config, image.id)
+    blobs = {diff_id: work / "tar", image.id: work / "config"}
+    missing = store.add([image], blobs=blobs, layers={diff_id: work / "layer"}, repairs={})
+    assert missing is None, missing
     return store.demand(image.id)
 
 

@@ -90,9 +90,10 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 class Inflater:
     """The plain bytes of a stream that may be compressed. `read(n)` gives up to about n raw bytes."""
 
-    def __init__(self, read: Callable[[int], bytes], *, limit: int) -> None:
+    def __init__(self, read: Callable[[int], bytes], *, limit: int, free: int = _RATIO_FREE) -> None:
         self._read = read
         self._limit = limit
+        self._free = free
         self._make: Callable[[], _Engine] | None = None
         self._engine: _Engine | None = None
         self._raw = b""
@@ -108,7 +109,7 @@ class Inflater:
         self.given += len(piece)
         if self.given > self._limit:
             raise InflateError(f"more than {self._limit} bytes of content")
-        if self.given > _RATIO_FREE and self.given > _RATIO * max(self.taken, 1):
+        if self.given > self._free and self.given > _RATIO * max(self.taken, 1):
             raise InflateError(f"{self.taken} bytes inflate to more than {self.given}: refused as a bomb")
         return piece
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.images import config as configs
-from orchestrator.images import index, removal, scratch
+from orchestrator.images import index, meta, removal, scratch
 from orchestrator.images import reference as references
 from orchestrator.images.config import ImageConfig
 from orchestrator.images.index import Entry, NewImage, StoredImage

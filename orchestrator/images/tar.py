@@ -143,6 +143,9 @@ def _member(source: Source, block: bytes, records: dict[bytes, bytes]) -> Member
     member = _header(block)
     if records:
         _apply(member, records)
+    # The oldest tars know no directories but by the slash at their end; a cut name may end in one by chance.
+    if member.kind == REGULAR and member.name.endswith(b"/"):
+        member.kind = DIRECTORY
     if block[156:157] == b"S":
         _old_sparse(source, block, member)
     elif records and any(key.startswith(b"GNU.sparse.") for key in records):
@@ -167,9 +170,6 @@ def _header(block: bytes) -> Member:
         kind = REGULAR
     if kind not in (REGULAR, HARDLINK, SYMLINK, CHARACTER, BLOCKDEV, DIRECTORY, FIFO):
         raise TarError(f"{name!r:.80} is of unknown type {kind!r}")
-    # The oldest tars know no directories but by the slash at their end.
-    if kind == REGULAR and name.endswith(b"/"):
-        kind = DIRECTORY
     return Member(
         name=name,
         kind=kind,
@@ -276,8 +276,6 @@ def _apply(member: Member, records: dict[bytes, bytes]) -> None:
             member.mtime = _instant(value)
         elif key.startswith(_XATTR):
             member.xattrs[key[len(_XATTR) :]] = value
-    if member.kind == REGULAR and member.name.endswith(b"/"):
-        member.kind = DIRECTORY
 
 
 def _instant(text: bytes) -> int:

@@ -104,7 +104,8 @@ def create(
     try:
         return _create(hier, path, limits, wanted, warn)
     except (OSError, CgroupError) as error:
-        remove(hier, path, patience=0)
+        with contextlib.suppress(CgroupError):  # a group that was in use before stays
+            remove(hier, path, patience=0)
         if isinstance(error, CgroupError):
             raise
         raise CgroupError(f"cannot make control group {path}: {error.strerror}: {error.filename}") from error

@@ -14,7 +14,8 @@ from functools import lru_cache
 from orchestrator.kernel.netlink import CREATE, Request, attribute, nested, text
 
 _SUBSYSTEM = 10 << 8
-_NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _NEWSET, _NEWELEMENTS, _DELELEMENTS = 0, 2, 3, 6, 9, 12, 14
+_NEWTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN = 0, 2, 3, 4
+_NEWRULE, _GETRULE, _DELRULE, _NEWSET, _NEWELEMENTS, _DELELEMENTS = 6, 7, 8, 9, 12, 14
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _APPEND = 0x800
 _IPV4 = 2
@@ -92,9 +93,33 @@ def new_chain(table: str, chain: str, hook: tuple[str, int, int] | None = None) 
     return _request(_NEWCHAIN, CREATE, b"".join(body), f"make firewall chain {table} {chain}")
 
 
-def new_rule(table: str, chain: str, *expressions: bytes) -> Request:
+def get_chain(table: str, chain: str) -> Request:
+    return _request(_GETCHAIN, 0, text(1, table) + text(3, chain), f"look at firewall chain {table} {chain}")
+
+
+def new_rule(table: str, chain: str, *expressions: bytes, comment: str = "") -> Request:
+    """A rule at the chain's end."""
     body = text(1, table) + text(2, chain) + nested(4, *expressions)
+    if comment:
+        body += attribute(7, comment_data(comment))
     return _request(_NEWRULE, CREATE | _APPEND, body, f"add a rule to firewall chain {table} {chain}")
+
+
+def get_rules(table: str, chain: str) -> Request:
+    """For a dump."""
+    return _request(_GETRULE, 0, text(1, table) + text(2, chain), f"list firewall chain {table} {chain}")
+
+
+def delete_rule(table: str, chain: str, handle: bytes, tolerate: tuple[int, ...] = ()) -> Request:
+    """`handle` as a listing has it."""
+    body = text(1, table) + text(2, chain) + attribute(3, handle)
+    return _request(_DELRULE, 0, body, f"delete a rule of firewall chain {table} {chain}", tolerate)
+
+
+def comment_data(comment: str) -> bytes:
+    """A comment as user data of a rule, the way nft(8) writes and shows it."""
+    raw = comment.encode() + b"\0"
+    return struct.pack("=BB", 0, len(raw)) + raw
 
 
 def new_set(

@@ -106,7 +106,7 @@ class Document:
 
 
 def load(path: str) -> Document:
-    """The JSON object in a file of at most LIMIT bytes. Raises RefusedError, or OSError when it can't be read."""
+    """The JSON object in a file of at most LIMIT bytes. Raises RefusedError, or OSError if unreadable."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         data = b""

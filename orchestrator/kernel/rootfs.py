@@ -161,8 +161,10 @@ def _forget_crash(work: str) -> None:
     It is left whenever the last process of a container dies with the machine still up, where nothing was
     lost; after a crash of the machine the engine throws the upper directory away (by boot id).
     """
+    mark = f"{work}/work/incompat/volatile"
     with suppress(FileNotFoundError):
-        os.rmdir(f"{work}/work/incompat/volatile")
+        os.unlink(f"{mark}/dirty")
+        os.rmdir(mark)
 
 
 def _new_overlay(step: steps.Overlay, mountpoint: str) -> int:

@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.model.action import CreateContainer, CreateNetwork, RemoveNetwork
+from orchestrator.model.action import CreateNetwork, RemoveNetwork
 from orchestrator.model.desired import Wanted
 from orchestrator.model.errors import ExitCode
 from orchestrator.model.observation import Container, NetworkState
@@ -90,6 +90,7 @@ def arrange(survey: Survey, draft: Draft) -> None:
             draft.refuse(f"network:{name}", segment.because, segment.exit_code)
         elif segment.remake or segment.state is None:
             users = [c.name for c in survey.observation.containers if name in c.addresses]
+            users += _coming(survey, name)
             if users:
                 draft.wait(f"network:{name}", f"{users[0]} is still attached to it")
             elif segment.remake:
@@ -203,8 +204,8 @@ class Addresses:
             )
             found.update(
                 action.addresses[state.name]
-                for action in self.survey.in_flight.values()
-                if isinstance(action, CreateContainer) and state.name in action.addresses
+                for action in self.survey.being_made()
+                if state.name in action.addresses
             )
             self.taken[state.name] = found
         return found
@@ -250,6 +251,10 @@ def gone(survey: Survey, container: Container, names: Sequence[str]) -> str:
     return ""
 
 
+def _coming(survey: Survey, network: str) -> list[str]:
+    return [action.name for action in survey.being_made() if network in action.addresses]
+
+
 def leave(survey: Survey, draft: Draft, ours: Mapping[str, Container]) -> None:
     """`down`: the networks of the stack go when the last container of it has gone."""
     for name, state in sorted(survey.observation.networks.items()):
@@ -257,6 +262,7 @@ def leave(survey: Survey, draft: Draft, ours: Mapping[str, Container]) -> None:
             continue
         users = [user for user in state.users if user not in ours]
         mine = [c.name for c in ours.values() if name in c.addresses or c.id in state.users]
+        mine += _coming(survey, name)
         if users:
             others = {c.id: c.name for c in survey.observation.containers}
             shown = ", ".join(sorted(others.get(user, user[:12]) for user in users))

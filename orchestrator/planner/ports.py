@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from orchestrator.model.action import CreateContainer
 from orchestrator.model.observation import Container, PublishedPort
 from orchestrator.model.stack import Port, Private, Service
 from orchestrator.planner.survey import Fate, Survey
@@ -96,11 +95,10 @@ class HostPorts:
             ours.update(container.ports)
             for port in container.ports:
                 self._hold(port, f"container {container.name}", leaving=leaving)
-        for action in self.survey.in_flight.values():
-            if isinstance(action, CreateContainer):
-                ours.update(action.ports)
-                for port in action.ports:
-                    self._hold(port, f"container {action.name}", leaving=False)
+        for action in self.survey.being_made():
+            ours.update(action.ports)
+            for port in action.ports:
+                self._hold(port, f"container {action.name}", leaving=False)
         for port in self.survey.observation.ports_taken:
             if port not in ours:
                 self._hold(port, "another program or stack", leaving=False)

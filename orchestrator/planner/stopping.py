@@ -104,17 +104,26 @@ class _Holding:
         for container in ending:
             if container.service not in survey.desired.stack.services:
                 for dependency in needs(container.definition):
-                    self._dependents.setdefault(dependency.service, set()).add(container.service)
+                    self._add(dependency.service, container.service)
         self._known: dict[str, str] = {}
 
     def dependent_of(self, service: str) -> str:
         """The name of a container that has to end before those of `service`; "" when there is none."""
         if service not in self._known:
-            # Set before the descent: definitions of different times can form a circle, which must not hold.
-            self._known[service] = ""
-            for dependent in sorted(self._dependents.get(service, ())):
-                found = self._live.get(dependent) or self.dependent_of(dependent)
-                if found:
-                    self._known[service] = found
-                    break
+            found = (
+                self._live.get(name) or self.dependent_of(name)
+                for name in sorted(self._dependents.get(service, ()))
+            )
+            self._known[service] = next((name for name in found if name), "")
         return self._known[service]
+
+    def _add(self, service: str, dependent: str) -> None:
+        """Definitions of different times can form a circle, in which everybody would wait for everybody."""
+        reached, open_ends = {dependent}, [dependent]
+        while open_ends:
+            for name in self._dependents.get(open_ends.pop(), ()):
+                if name not in reached:
+                    reached.add(name)
+                    open_ends.append(name)
+        if service not in reached:
+            self._dependents.setdefault(service, set()).add(dependent)

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Literal
 
 from orchestrator.model import names
-from orchestrator.model.action import Action, StartContainer
+from orchestrator.model.action import Action, CreateContainer, StartContainer
 from orchestrator.model.desired import Desired, Intent, Wanted
 from orchestrator.model.observation import Container, NetworkState, Observation, State
 from orchestrator.model.stack import Network, Service
@@ -80,6 +80,10 @@ class Survey:
 
     def fate(self, container: Container) -> Fate:
         return self.fates[container.id].fate
+
+    def being_made(self) -> tuple[CreateContainer, ...]:
+        """Containers whose creation is under way: not to be seen yet, but what they use is in use."""
+        return tuple(a for a in self.in_flight.values() if isinstance(a, CreateContainer))
 
     def peer(self, service: str) -> Container | None:
         """The container of `service` that others share namespaces with: the one on its lowest seat."""

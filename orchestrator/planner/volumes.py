@@ -100,7 +100,7 @@ def leave(survey: Survey, draft: Draft, ours: Mapping[str, Container]) -> None:
             continue
         if any(user not in ours for user in state.users):
             draft.warn(f"volume {name} is left: still in use")
-        elif ours:
+        elif ours or survey.being_made():
             draft.wait(f"volume:{name}", "containers of the stack are still there")
         else:
             draft.act(RemoveVolume(name=name, because="the stack goes down with its volumes"))

@@ -4,8 +4,8 @@ Three rules keep it right:
 
 * A target is marked busy, synchronously, before the task that acts on it is spawned. Otherwise two passes
   that follow each other closely start the same thing twice.
-* An observation that began while an action was under way may show the world before or after it. So what was
-  busy when the look began is left alone by the plan made from it, even when the action has ended since.
+* An observation that began before an action ended may show the world before or after it. So whatever was
+  busy at any moment since the look began is left alone by the plan made from it.
 * A bell says nothing but "look". The first one after a quiet time is followed at once; while actions are
   under way looks are at least `calm` apart, so that a hundred starts cost a handful of passes.
 """
@@ -89,6 +89,7 @@ class Loop:
         self._passes = 0
         self._view: View | None = None
         self._busy: dict[str, _Work] = {}
+        self._touched: dict[str, Action] = {}
         self._backlog: deque[Action] = deque()
         self._failures: dict[str, Failure] = {}
         self._said: set[tuple[str, str]] = set()
@@ -181,11 +182,11 @@ class Loop:
         self._bell = trio.Event()
         self._looking.set()
         self._looking = trio.Event()
-        busy_before = self.in_flight
+        self._touched = {target: work.action for target, work in self._busy.items()}
         try:
             observation = await self._engine.observe()
             observation = replace(observation, failures=dict(self._failures))
-            view = self._judge(observation, {**busy_before, **self.in_flight})
+            view = self._judge(observation, self._touched)
         except Exception as error:
             self._bug("stack", "observe", error)
             return self._now() + AFTER_A_BUG
@@ -235,6 +236,7 @@ class Loop:
             room[kind] -= 1
             work = _Work(action=action, scope=trio.CancelScope(shield=not kind))
             self._busy[action.target] = work
+            self._touched[action.target] = action
             self._workers.start_soon(self._perform, work, name=action.target)
         self._backlog = left
 

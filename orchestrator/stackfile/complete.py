@@ -12,11 +12,11 @@ from orchestrator.model.names import scoped_name
 from orchestrator.stackfile import dotenv, mounts, problem
 from orchestrator.stackfile.enable import active, check_dependencies, nearest
 from orchestrator.stackfile.files import Files, try_text
-from orchestrator.stackfile.forms import Spot
 from orchestrator.stackfile.problem import Mark, Report
 from orchestrator.stackfile.tree import Map, Node, Seq
 from orchestrator.stackfile.unsupported import refuse_build
 
+_LIMITS = ("cpus", "mem_limit", "mem_reservation", "memswap_limit", "shm_size", "cpu_shares", "pids_limit")
 NOUNS = ("networks", "volumes", "configs", "secrets")
 
 
@@ -104,22 +104,32 @@ def _need(needs: Map, name: str, mark: Mark | None) -> None:
 
 
 def _service(name: str, service: Map, setting: Setting, report: Report) -> Map:
-    spot = Spot(report, ("services", name), None)
     fresh = service.copy()
-    refuse_build(service, spot)
-    if "command" in fresh and fresh["command"] is None:
-        del fresh["command"]
-    if "entrypoint" in fresh and fresh["entrypoint"] is None:
-        del fresh["entrypoint"]
-    _attach(fresh)
+    refuse_build(service, name, report)
+    for key in [key for key, value in fresh.items() if _says_nothing(key, value)]:
+        del fresh[key]
+    _attach(fresh, name, report)
     _environment(fresh, setting, report)
     _label_files(fresh, setting, report)
     _paths(fresh, setting)
     return fresh
 
 
-def _attach(service: Map) -> None:
+def _says_nothing(key: str, value: Node) -> bool:
+    """What is the default anyway is not printed. An empty command is not nothing: it clears the image's."""
+    if key in ("command", "entrypoint"):
+        return value is None
+    if key in _LIMITS:
+        return value in ("0", 0)
+    return value is None or value in ("", [], {}) or (value is False and key not in ("attach", "init"))
+
+
+def _attach(service: Map, name: str, report: Report) -> None:
     """A service that says nothing of networks is on `default`."""
+    if service.get("network_mode") == "bridge" and not service.get("networks"):
+        where = f"services.{name}.network_mode"
+        report.warn(service.mark("network_mode"), f"{where}: bridge means the network `default` here")
+        del service["network_mode"]
     if "network_mode" not in service and not service.get("networks"):
         networks = Map()
         networks.put("default", None, None)

@@ -64,11 +64,15 @@ class _Reader:
         self.found: dict[str, str] = {}
 
     def raw(self) -> None:
+        after = 0
         for line in self.text.split("\n"):
+            self.at, after = after, after + len(line) + 1
             entry = line.lstrip()
             if not entry or entry.startswith("#"):
                 continue
             key, equals, value = entry.partition("=")
+            if " " in key or "\t" in key:
+                self._wrong(self.at, f"the name {key!r:.60} can't hold a blank", hint="lines are NAME=value")
             self._set(key, value if equals else self.lookup(key))
 
     def all(self) -> None:
@@ -121,10 +125,8 @@ class _Reader:
             return self._quoted(quote)
         start, self.at = self.at, self._line_end()
         line = self.text[start : self.at]
-        if line.startswith("#") and self.text[start - 1] in " \t":
-            return ""
         value = line.partition(" #")[0].rstrip()
-        return self._expand(value.replace("\\$", "$$"), start)
+        return self._expand(value, start)
 
     def _quoted(self, quote: str) -> str:
         start = self.at

@@ -18,15 +18,23 @@ from orchestrator.stackfile.tree import Map, Node, Seq, dotted
 class Spot:
     """Where a node stands, and who is told when it is wrong."""
 
-    __slots__ = ("mark", "path", "report")
+    __slots__ = ("_above", "_step", "mark", "report")
 
-    def __init__(self, report: Report, path: tuple[str | int, ...], mark: Mark | None) -> None:
+    def __init__(
+        self, report: Report, step: str | int = "", mark: Mark | None = None, above: Spot | None = None
+    ) -> None:
         self.report = report
-        self.path = path
         self.mark = mark
+        self._step = step
+        self._above = above
 
     def inside(self, step: str | int, mark: Mark | None) -> Spot:
-        return Spot(self.report, (*self.path, step), mark or self.mark)
+        return Spot(self.report, step, mark or self.mark, self)
+
+    @property
+    def path(self) -> tuple[str | int, ...]:
+        """Built only when there is something to tell: nearly always there is not."""
+        return (*self._above.path, self._step) if self._above is not None else ()
 
     def wrong(self, message: str, *, code: str = problem.WRONG_VALUE, hint: str = "") -> None:
         where = dotted(self.path)
@@ -42,21 +50,16 @@ _YES = frozenset(("y", "yes", "on"))
 _NO = frozenset(("n", "no", "off"))
 
 
-def same(node: Node, _spot: Spot) -> Node:
-    return node
-
-
 def fields(rules: Mapping[str, Rule]) -> Rule:
     """A rule for a mapping with known keys; keys without a rule (x-...) stay as they are."""
 
     def apply(node: Node, spot: Spot) -> Node:
         if not isinstance(node, Map):
             return node
-        result = Map()
+        result = node.alike()
         for key, value in node.items():
-            rule = rules.get(key, same)
-            mark = node.mark(key)
-            result.put(key, rule(value, spot.inside(key, mark)), mark, node.key_at.get(key))
+            rule = rules.get(key)
+            result[key] = value if rule is None else rule(value, spot.inside(key, node.mark(key)))
         return result
 
     return apply
@@ -68,10 +71,9 @@ def values(rule: Rule) -> Rule:
     def apply(node: Node, spot: Spot) -> Node:
         if not isinstance(node, Map):
             return node
-        result = Map()
+        result = node.alike()
         for key, value in node.items():
-            mark = node.mark(key)
-            result.put(key, rule(value, spot.inside(key, mark)), mark, node.key_at.get(key))
+            result[key] = rule(value, spot.inside(key, node.mark(key)))
         return result
 
     return apply
@@ -180,32 +182,40 @@ def command(node: Node, spot: Spot) -> Node:
     return result
 
 
-def mapping(node: Node, spot: Spot) -> Node:
+def mapping(node: Node, _spot: Spot) -> Node:
     """A mapping of texts, from a mapping or from a list of key=value; an absent value is empty."""
-    result = Map()
     if isinstance(node, Map):
+        texts = node.alike()
         for key, value in node.items():
-            result.put(key, text(value, spot) or "", node.mark(key), node.key_at.get(key))
-    elif isinstance(node, Seq):
+            texts[key] = value if isinstance(value, str) else _bare(value)
+        return texts
+    result = Map()
+    if isinstance(node, Seq):
         for index, entry in enumerate(node):
-            key, _, value = text_of(entry if not isinstance(entry, Map | Seq) else None).partition("=")
-            result.put(key, value, node.mark(index))
+            key, _, given = _bare(entry).partition("=")
+            result.put(key, given, node.mark(index))
     return result
 
 
 def environment(node: Node, spot: Spot) -> Node:
     """As `mapping`, but a bare key stays without a value: it is looked up later."""
-    result = Map()
     if isinstance(node, Map):
+        texts = node.alike()
         for key, value in node.items():
-            result.put(key, text(value, spot), node.mark(key), node.key_at.get(key))
-    elif isinstance(node, Seq):
+            texts[key] = value if value is None or isinstance(value, str) else _bare(value)
+        return texts
+    result = Map()
+    if isinstance(node, Seq):
         for index, entry in enumerate(node):
-            key, equals, value = text_of(entry if not isinstance(entry, Map | Seq) else None).partition("=")
+            key, equals, given = _bare(entry).partition("=")
             if key != key.strip():
                 spot.inside(index, node.mark(index)).wrong(f"the name {key!r} has a blank at its end")
-            result.put(key, value if equals else None, node.mark(index))
+            result.put(key, given if equals else None, node.mark(index))
     return result
+
+
+def _bare(node: Node) -> str:
+    return "" if isinstance(node, Map | Seq) else text_of(node)
 
 
 class Keyed:

@@ -78,6 +78,7 @@ def _one(text: str, dollar: int, variables: Variables, nesting: int) -> tuple[st
 
 
 def _closing(text: str, opening: int) -> int | None:
+    """Braces balance; where they don't, the last one closes (docker compose: ${X:-{} is "{")."""
     depth = 0
     for index in range(opening, len(text)):
         if text[index] == "{":
@@ -86,7 +87,8 @@ def _closing(text: str, opening: int) -> int | None:
             depth -= 1
             if depth == 0:
                 return index
-    return None
+    last = text.rfind("}")
+    return last if last > opening else None
 
 
 def _lookup(name: str, variables: Variables) -> str:

@@ -72,7 +72,7 @@ def load(
     check(tree, report)
     report.settle()
     judge(tree, report)
-    tree = lengthen(tree, Spot(report, (), None))
+    tree = lengthen(tree, Spot(report))
     report.settle()
     setting = Setting(
         name=stack_name,

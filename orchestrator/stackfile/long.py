@@ -20,6 +20,7 @@ from orchestrator.stackfile.forms import (
     unique,
     values,
 )
+from orchestrator.stackfile.problem import Mark
 from orchestrator.stackfile.scalar import text_of
 from orchestrator.stackfile.tree import Map, Node, Seq
 
@@ -142,6 +143,8 @@ def _check_mount(mount: Map, spot: Spot) -> None:
         spot.wrong(f"the target {target!r} must be an absolute path in the container")
     if mount.get("type") == "bind" and not source:
         spot.wrong("a bind mount needs a source", code=problem.MISSING_KEY)
+    if isinstance(source, str) and source.startswith("~") and source[1:2] not in ("", "/"):
+        spot.wrong(f"{source!r}: only your own home directory has a short form", hint="write the path out")
 
 
 def depends_on(node: Node, spot: Spot) -> Node:
@@ -186,11 +189,13 @@ def file_list(base: str) -> Rule:
         result = Keyed()
         for index, entry, mark in entries(node, spot.mark):
             if isinstance(entry, str):
-                file: Node = _map(source=entry, target="" if base == "/" else f"{base}/{entry}")
+                file: Node = _map(source=entry)
             else:
                 file = rule(entry, spot.inside(index, mark))
             if isinstance(file, Map):
                 target = file.get("target") or file.get("source")
+                if base != "/":
+                    file.setdefault("target", f"{base}/{target}")
                 result.put(posixpath.join(base, str(target)), file, mark)
         return result.listed
 
@@ -210,7 +215,7 @@ def file_mode(node: Node, spot: Spot) -> Node:
             return node
     if not 0 <= value <= 0o7777:
         spot.wrong(f"the file mode {value:o} is out of range")
-    return f"{value:04o}"
+    return f"0{value:o}"
 
 
 def device_list(node: Node, spot: Spot) -> Node:
@@ -233,26 +238,25 @@ def device_list(node: Node, spot: Spot) -> Node:
 
 
 def extra_hosts(node: Node, spot: Spot) -> Node:
-    """Entries host=address, in order."""
-    result = Seq()
-
-    def add(host: str, address: str, here: Spot) -> None:
-        address = address[1:-1] if address.startswith("[") and address.endswith("]") else address
-        if not host or not address:
-            here.wrong(f"{host + '=' + address!r} is not host=address")
-        elif f"{host}={address}" not in result:
-            result.add(f"{host}={address}", here.mark)
-
+    """Entries host=address, by host."""
+    found: dict[tuple[str, str], Mark | None] = {}
+    rows: list[tuple[str, Node, Mark | None]] = []
     if isinstance(node, Map):
-        for host, address in node.items():
-            for _, one, mark in entries(address, node.mark(host)):
-                add(host, one if isinstance(one, str) else "", spot.inside(host, mark))
+        rows = [(host, one, at) for host in node for _, one, at in entries(node[host], node.mark(host))]
     else:
-        for index, entry, mark in entries(node, spot.mark):
-            written = entry if isinstance(entry, str) else ""
-            separator = "=" if "=" in written else ":"
-            host, _, address = written.partition(separator)
-            add(host, address, spot.inside(index, mark))
+        rows = [("", one, at) for _, one, at in entries(node, spot.mark)]
+    for known, entry, mark in rows:
+        written = entry if isinstance(entry, str) else ""
+        host, _, address = ("", "", "") if known else written.partition("=" if "=" in written else ":")
+        host, address = (known, written) if known else (host, address)
+        address = address[1:-1] if address.startswith("[") and address.endswith("]") else address
+        if host and address:
+            found.setdefault((host, address), mark)
+        else:
+            Spot(spot.report, mark=mark).wrong(f"{written or host!r} is not a line of hosts: name=address")
+    result = Seq()
+    for (host, address), mark in sorted(found.items(), key=lambda row: row[0][0]):
+        result.add(f"{host}={address}", mark)
     return result
 
 

@@ -18,28 +18,29 @@ _PROPAGATION = "rprivate"
 
 def placed(said: Reader, files: Mapping[str, model.FileMount]) -> tuple[model.Mount, ...]:
     """All mounts of a service. `files` holds the stack's configs and secrets as "configs.KEY"."""
-    found = [(entry.path, _mount(entry)) for entry in said.listed("volumes")]
+    found: list[model.Mount] = [_mount(entry) for entry in said.listed("volumes")]
     found += _tmpfs(said)
     for noun in ("configs", "secrets"):
         for entry in said.listed(noun):
             file = files.get(f"{noun}.{entry.text('source')}")
             if file is not None:
-                found.append((entry.path, _file(entry, file)))
-    seen: dict[str, str] = {}
-    for path, mount in found:
-        if mount.target in seen:
+                found.append(_file(entry, file))
+    taken: dict[str, model.Mount] = {}
+    for mount in found:
+        earlier = taken.setdefault(mount.target, mount)
+        if earlier is not mount:
             said.report.error(
-                said.mark if mount.place is None else _mark(mount.place),
+                _mark(mount.place) or said.mark,
                 problem.CONFLICT,
-                f"{path}: {mount.target} is already taken by {seen[mount.target]}",
-                path=path,
+                f"{said.path}: {mount.target} is already taken by another mount",
+                hint=f"the other one is at line {earlier.place.line}" if earlier.place else "",
+                path=said.path,
             )
-        seen[mount.target] = path
-    return tuple(mount for _, mount in found)
+    return tuple(found)
 
 
-def _mark(place: Place) -> problem.Mark:
-    return (place.file, place.line, place.column, place.end_column or 0)
+def _mark(place: Place | None) -> problem.Mark | None:
+    return None if place is None else (place.file, place.line, place.column, place.end_column or 0)
 
 
 def _mount(entry: Reader) -> model.Mount:
@@ -80,27 +81,26 @@ def _mount(entry: Reader) -> model.Mount:
             return model.TmpfsMount(target=target, place=entry.place)
 
 
-def _tmpfs(said: Reader) -> list[tuple[str, model.Mount]]:
+def _tmpfs(said: Reader) -> list[model.TmpfsMount]:
     """The short list: path[:option,...], where size, mode and mount(8) options may stand."""
     listed = said.node.get("tmpfs")
-    found: list[tuple[str, model.Mount]] = []
+    found: list[model.TmpfsMount] = []
     for index, entry in enumerate(listed if isinstance(listed, Seq) else ()):
         assert isinstance(listed, Seq)
         if not isinstance(entry, str):
             continue
-        path, mark = f"{said.path}.tmpfs[{index}]", listed.mark(index)
+        mark = listed.mark(index)
         target, _, options = entry.partition(":")
         mount = model.TmpfsMount(target=mounts.clean(target), place=place_of(mark))
-        if not mount.target.startswith("/"):
-            said.report.error(
-                mark, problem.WRONG_VALUE, f"{path}: {target!r} must be an absolute path", path=path
-            )
-        for option in filter(None, options.split(",")):
-            try:
+        try:
+            if not mount.target.startswith("/"):
+                raise ValueError(f"{target!r} must be an absolute path")
+            for option in filter(None, options.split(",")):
                 mount = _with_option(mount, option)
-            except ValueError as error:
-                said.report.error(mark, problem.WRONG_VALUE, f"{path}: {option}: {error}", path=path)
-        found.append((path, mount))
+        except ValueError as error:
+            path = f"{said.path}.tmpfs[{index}]"
+            said.report.error(mark, problem.WRONG_VALUE, f"{path}: {error}", path=path)
+        found.append(mount)
     return found
 
 

@@ -21,7 +21,9 @@ _NANOSECONDS = {
     "w": 604_800_000_000_000,
 }
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w)", re.ASCII)
-_SIZE = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)[ ]?([kmgtp]?)(?:i?b)?", re.ASCII | re.IGNORECASE)
+_SIZE = re.compile(
+    r"(-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[0-9]{1,2})?)[ ]?([kmgtp]?)(?:i?b)?", re.ASCII | re.IGNORECASE
+)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _LARGEST = 2**63 - 1
 _MAX_TEXT = 64
@@ -77,7 +79,7 @@ def _decimal(value: Decimal) -> str:
 
 def size_in_bytes(text: str) -> int:
     """Of a size such as 64m or 1.5GiB; -1 means unlimited. Raises ValueError."""
-    found = _SIZE.fullmatch(text.strip()) if len(text) <= _MAX_TEXT else None
+    found = _SIZE.fullmatch(text) if len(text) <= _MAX_TEXT else None
     if found is None:
         raise ValueError(f"{text!r:.80} is not a size")
     value = int(Decimal(found.group(1)) * 1024 ** _POWERS[found.group(2).lower()])

@@ -176,7 +176,7 @@ class _Builder:
                 hint="leave the key out of the base file",
             )
         elif tag.removeprefix(_CORE) not in ("map", "seq", "!", "set", "omap"):
-            self.report.error(mark, problem.TAG, f"unknown YAML tag {tag}", hint="values need no tags here")
+            self.report.warn(mark, f"the YAML tag {tag} has no meaning here")
 
     def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
         mark = self._mark(event)

@@ -8,19 +8,37 @@ from orchestrator.model.errors import Place
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.problem import Mark, Report, place_of
 from orchestrator.stackfile.quantity import seconds
-from orchestrator.stackfile.tree import Map, Node, Seq
+from orchestrator.stackfile.tree import Map, Node, Seq, dotted
+
+_NOTHING = Map()
 
 
 class Reader:
     """One mapping of the tree, with its path and place."""
 
-    __slots__ = ("mark", "node", "path", "report")
+    __slots__ = ("_above", "_step", "mark", "node", "report")
 
-    def __init__(self, node: Node, path: str, mark: Mark | None, report: Report) -> None:
-        self.node = node if isinstance(node, Map) else Map()
-        self.path = path
-        self.mark = mark
+    def __init__(
+        self,
+        node: Node,
+        report: Report,
+        step: str | int = "",
+        mark: Mark | None = None,
+        above: Reader | None = None,
+    ) -> None:
+        self.node = node if isinstance(node, Map) else _NOTHING
         self.report = report
+        self.mark = mark
+        self._step = step
+        self._above = above
+
+    @property
+    def steps(self) -> tuple[str | int, ...]:
+        return (*self._above.steps, self._step) if self._above is not None else ()
+
+    @property
+    def path(self) -> str:
+        return dotted(self.steps)
 
     @property
     def place(self) -> Place | None:
@@ -68,29 +86,30 @@ class Reader:
         return {name: entry for name, entry in value.items() if isinstance(entry, str)}
 
     def part(self, key: str) -> Reader:
-        return Reader(self.node.get(key), f"{self.path}.{key}", self.node.mark(key), self.report)
+        return Reader(self.node.get(key), self.report, key, self.node.mark(key) or self.mark, self)
 
     def listed(self, key: str) -> Iterator[Reader]:
         """The mappings of a list."""
         value = self.node.get(key)
         if isinstance(value, Seq):
+            above = self.part(key)
             for index, entry in enumerate(value):
-                yield Reader(entry, f"{self.path}.{key}[{index}]", value.mark(index), self.report)
+                yield Reader(entry, self.report, index, value.mark(index), above)
 
     def named(self, key: str) -> Iterator[tuple[str, Reader]]:
         """The entries of a mapping whose keys the user chose."""
         value = self.node.get(key)
         if isinstance(value, Map):
+            above = self.part(key)
             for name, entry in value.items():
-                path = f"{self.path}.{key}.{name}" if self.path else f"{key}.{name}"
-                yield name, Reader(entry, path, value.key_mark(name), self.report)
+                yield name, Reader(entry, self.report, name, value.key_mark(name), above)
 
     def wrong(self, message: str, *, key: str = "", code: str = problem.CONFLICT, hint: str = "") -> None:
         mark = self.node.mark(key) if key else None
-        path = f"{self.path}.{key}" if key else self.path
+        path = dotted((*self.steps, key) if key else self.steps)
         self.report.error(mark or self.mark, code, f"{path}: {message}", hint=hint, path=path)
 
     def warn(self, message: str, *, key: str = "") -> None:
         mark = self.node.key_mark(key) if key else None
-        path = f"{self.path}.{key}" if key else self.path
+        path = dotted((*self.steps, key) if key else self.steps)
         self.report.warn(mark or self.mark, f"{path}: {message}")

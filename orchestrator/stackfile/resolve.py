@@ -19,7 +19,7 @@ from orchestrator.stackfile.recipe import recipe
 
 def resolve(completed: Completed, setting: Setting, sources: tuple[str, ...], report: Report) -> model.Stack:
     """The Stack; what is wrong goes to `report`, and the Stack is then worth nothing."""
-    tree = Reader(completed.tree, "", None, report)
+    tree = Reader(completed.tree, report)
     networks = {key: _network(key, said) for key, said in tree.named("networks")}
     volumes = {key: _volume(key, said) for key, said in tree.named("volumes")}
     files = _files(tree, setting)

@@ -42,7 +42,8 @@ _WORDS: dict[str, Scalar] = {
     ".NaN": math.nan,
     ".NAN": math.nan,
 }
-_MAX_DIGITS = 400
+_MAX_DIGITS = 300
+_UNSIGNED_64 = 2**64
 _BASES = {"x": 16, "o": 8, "b": 2}
 
 
@@ -63,9 +64,11 @@ def _number(text: str) -> Scalar | Timestamp:
     if len(digits) > _MAX_DIGITS:
         return text
     if _INTEGER.match(digits):
-        return integer(digits)
+        whole = integer(digits)
+        return whole if abs(whole) < _UNSIGNED_64 else float(whole)
     if _FLOAT.match(digits):
-        return float(digits)
+        real = float(digits)
+        return text if math.isinf(real) else real
     if _DATE.match(text):
         return Timestamp(text)
     return text

@@ -18,13 +18,12 @@ from orchestrator.stackfile.forms import (
     integer,
     mapping,
     number,
-    same,
     size,
     text,
     unique,
     values,
 )
-from orchestrator.stackfile.tree import Map
+from orchestrator.stackfile.tree import Map, Node
 
 _HEALTHCHECK: dict[str, Rule] = {
     "test": long.test,
@@ -119,7 +118,24 @@ _FILE: dict[str, Rule] = {"external": boolean, "labels": mapping, "driver_opts":
 def _noun(rules: dict[str, Rule]) -> Rule:
     """A top-level network, volume, config or secret; an absent one is empty."""
     rule = fields(rules)
-    return values(lambda node, spot: rule(node, spot) if isinstance(node, Map) else Map())
+
+    def apply(node: Node, spot: Spot) -> Node:
+        return rule(_without_old_name(node, spot), spot) if isinstance(node, Map) else Map()
+
+    return values(apply)
+
+
+def _without_old_name(node: Map, spot: Spot) -> Map:
+    """`external: {name: x}` is how file format 2 said `external: true` and `name: x`."""
+    old = node.get("external")
+    if not isinstance(old, Map):
+        return node
+    spot.warn("external.name is obsolete: write `external: true` and `name:`")
+    fresh = node.copy()
+    fresh["external"] = True
+    if "name" in old:
+        fresh.take("name", old)
+    return fresh
 
 
 STACK: dict[str, Rule] = {
@@ -128,7 +144,6 @@ STACK: dict[str, Rule] = {
     "volumes": _noun(_VOLUME),
     "configs": _noun(_FILE),
     "secrets": _noun(_FILE),
-    "name": same,
 }
 
 
@@ -136,10 +151,4 @@ def lengthen(tree: Map, spot: Spot) -> Map:
     """The tree with every short form written out; what can't be goes to the spot's report."""
     result = fields(STACK)(tree, spot)
     assert isinstance(result, Map)
-    return _without_absent(result)
-
-
-def _without_absent(tree: Map) -> Map:
-    """`networks:` without anything below it is as good as not there."""
-    absent = [key for key in ("networks", "volumes", "configs", "secrets") if tree.get(key, 0) is None]
-    return tree.without(*absent)
+    return result.without("version")

@@ -44,6 +44,14 @@ class Map(dict[str, Node]):
     def key_mark(self, key: str) -> Mark | None:
         return self.key_at.get(key) or self.at.get(key)
 
+    def alike(self) -> Map:
+        """An empty map whose keys, once they are there, stand where this one's do. Its places are shared:
+        nothing may be `put` into it."""
+        other = Map.__new__(Map)
+        other.at = self.at
+        other.key_at = self.key_at
+        return other
+
     def copy(self) -> Map:
         other = Map()
         other.update(self)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.stackfile import problem
-from orchestrator.stackfile.forms import Spot
 from orchestrator.stackfile.problem import Mark, Report
 from orchestrator.stackfile.tree import Map, Node, Seq, dotted
 
@@ -158,14 +157,13 @@ def _matches(
             yield from _matches(entry, every, (*path, index), node.mark(index))
 
 
-def refuse_build(service: Map, spot: Spot) -> None:
+def refuse_build(service: Map, name: str, report: Report) -> None:
     """`build` is fine beside an `image`: then the image must be there already."""
     if "build" not in service:
         return
-    mark = service.key_mark("build")
+    mark, path = service.key_mark("build"), f"services.{name}.build"
     if service.get("image"):
-        spot.report.warn(mark, f"{dotted(spot.path)}.build {_LATER}: the image must be in the local store")
-    else:
-        where = f"{dotted(spot.path)}.build"
-        hint = "build the image elsewhere, `pystack load` it, and name it with `image:`"
-        spot.report.error(mark, problem.UNSUPPORTED, f"{where} {_LATER}", hint=hint, path=where)
+        report.warn(mark, f"{path} {_LATER}: the image must be in the local store")
+        return
+    hint = "build the image elsewhere, `pystack load` it, and name it with `image:`"
+    report.error(mark, problem.UNSUPPORTED, f"{path} {_LATER}", hint=hint, path=path)

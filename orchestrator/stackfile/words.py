@@ -42,7 +42,7 @@ def split(text: str) -> list[str]:
             quote = _next_quote(char, quote, word)
             word.append(char)
             started = True
-    if quote in ("'", '"', "`"):
+    if quote:
         raise ValueError(f"the quote {quote} is not closed")
     if started:
         words.append("".join(word))
@@ -58,6 +58,8 @@ def _next_quote(char: str, quote: str, word: list[str]) -> str:
     if char == "(":
         if word and word[-1] == "$":
             return "("
+        raise ValueError("a parenthesis needs quotes")
+    if char == ")":
         raise ValueError("a parenthesis needs quotes")
     if char in _ENDS:
         raise ValueError(f"{char} works only in a shell")

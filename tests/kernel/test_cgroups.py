@@ -23,14 +23,13 @@ import pytest
 from orchestrator.kernel import cgroups
 from orchestrator.kernel.cgroups import CgroupError, Hierarchies, Limits
 from orchestrator.kernel.devices import DEFAULT, EVERYTHING, NOTHING, DeviceRule, fold
-from orchestrator.kernel.syscalls import prctl
+from orchestrator.kernel.syscalls import PR_SET_CHILD_SUBREAPER, prctl
 
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: control groups are made at the top"),
 ]
 
-PR_SET_CHILD_SUBREAPER = 36
 TAG = f"test{os.getpid()}"
 MIB = 1 << 20
 JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 99; shift; done; shift; exec "$@"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing
@@ -101,7 +102,7 @@ async def test_sockets_can_be_opened_anew_in_the_same_container(town: World) -> 
 async def test_name_service_needs_no_network(town: World) -> None:
     container = netns.create()
     with ExitStack() as stack:
-        stack.callback(netns.os.close, container)
+        stack.callback(os.close, container)
         udp, tcp = resolver.open_sockets(container)  # loopback is still down
         udp.close()
         tcp.close()

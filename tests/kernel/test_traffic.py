@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.kernel import firewall, netns
+from orchestrator.kernel import conntrack, firewall, netns, nftables
 from orchestrator.kernel.firewall import Publication, Ruleset, Segment
 from orchestrator.kernel.netlink import NETFILTER, Netlink
 from tests.kit.wires import HOST_ON_LAN, NEIGHBOUR, World, connects, run, world
@@ -24,6 +25,7 @@ class Town(World):
     both: int
     alone: int
     rules: Netlink
+    segments: tuple[Segment, ...]
 
 
 def publication(host_ip: str, host_port: int, address: str, port: int, protocol: str = "tcp") -> Publication:
@@ -53,7 +55,7 @@ def town() -> Iterator[Town]:
     with world() as made:
         made.__class__ = Town
         assert isinstance(made, Town)
-        segments = (
+        made.segments = (
             Segment(bridge=made.network("front", "10.81.0.1/24"), subnet="10.81.0.0/24"),
             Segment(bridge=made.network("back", "10.82.0.1/24"), subnet="10.82.0.0/24"),
             Segment(bridge=made.network("island", "10.83.0.1/24"), subnet="10.83.0.0/24", internal=True),
@@ -64,7 +66,7 @@ def town() -> Iterator[Town]:
         made.alone = made.container(island=ALONE)
         opened = netns.socket_in(made.host, socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
         made.rules = made.stack.enter_context(Netlink(NETFILTER, opened))
-        firewall.replace(made.rules, Ruleset(table="pystack-test", networks=segments, ports=PORTS))
+        firewall.replace(made.rules, Ruleset(table="pystack-test", networks=made.segments, ports=PORTS))
         for container in (made.web, made.db, made.alone):
             made.listen(container, 80)
             made.listen(container, 81)
@@ -85,7 +87,7 @@ def test_a_container_sees_who_calls_from_outside(town: Town) -> None:
         town.rules,
         Ruleset(
             table="pystack-test",
-            networks=(Segment(bridge=next(iter(_bridges(town))), subnet="10.81.0.0/24"),),
+            networks=town.segments,
             ports=(publication("", 9000, WEB, 82),),
         ),
     )
@@ -93,11 +95,6 @@ def test_a_container_sees_who_calls_from_outside(town: Town) -> None:
     accepted, peer = listening.accept()
     accepted.close()
     assert peer[0] == NEIGHBOUR
-
-
-def _bridges(town: Town) -> list[str]:
-    listed = json.loads(run(town.host, "ip", "-j", "link", "show", "type", "bridge"))
-    return [link["ifname"] for link in listed]
 
 
 def test_a_port_published_on_loopback_is_for_this_machine_alone(town: Town) -> None:
@@ -227,7 +224,7 @@ def test_replacing_is_complete_and_removing_leaves_nothing(town: Town) -> None:
 def test_a_refused_replacement_leaves_the_old_table_standing(town: Town) -> None:
     before = run(town.host, "nft", "list", "ruleset")
     broken = firewall.encode(Ruleset(table="pystack-test"))
-    broken.insert(-1, firewall.nft.new_rule("pystack-test", "nowhere", firewall.nft.masquerade()))
+    broken.insert(-1, nftables.new_rule("pystack-test", "nowhere", nftables.masquerade()))
     with pytest.raises(FileNotFoundError, match="pystack-test nowhere"):
         town.rules.transact(broken)
     assert run(town.host, "nft", "list", "ruleset") == before
@@ -249,3 +246,59 @@ def test_a_thousand_ports_and_a_hundred_networks_fit_one_transaction(town: Town)
     firewall.replace(town.rules, Ruleset(table="pystack-test", networks=networks, ports=ports))
     listed = json.loads(run(town.host, "nft", "-j", "list", "map", "ip", "pystack-test", "tcp_any"))
     assert len(listed["nftables"][-1]["map"]["elem"]) == 1000
+
+
+def test_a_change_of_ports_touches_only_those_ports(town: Town) -> None:
+    """And the result is what a replacement would have made."""
+    table = "pystack-test"
+    before = Ruleset(table=table, networks=town.segments, ports=PORTS)
+    after = Ruleset(table=table, networks=town.segments, ports=(publication("", 8080, DB, 80), *PORTS[1:4]))
+    assert len(firewall.encode_change(before, after)) < 8
+    assert firewall.encode_change(after, after) == []
+    firewall.change(town.rules, before, after)
+    changed = run(town.host, "nft", "list", "ruleset")
+    assert not connects(town.lan, HOST_ON_LAN, 5353)
+    assert connects(town.lan, HOST_ON_LAN, 8080)
+    firewall.replace(town.rules, after)
+    assert run(town.host, "nft", "list", "ruleset") == changed
+
+
+def test_a_change_rebuilds_a_table_that_somebody_has_flushed(town: Town) -> None:
+    before = Ruleset(table="pystack-test", networks=town.segments, ports=PORTS)
+    run(town.host, "nft", "flush", "ruleset")
+    firewall.change(
+        town.rules, before, Ruleset(table="pystack-test", networks=town.segments, ports=PORTS[1:])
+    )
+    assert connects(town.lan, HOST_ON_LAN, 8082)
+    assert not connects(town.lan, HOST_ON_LAN, 8080)
+
+
+def test_a_steady_udp_sender_follows_its_port_to_the_next_container(town: Town) -> None:
+    """Its flow was decided at its first packet, before the port was published at all."""
+    table = "pystack-test"
+    old, new = town.datagrams(town.web, 53), town.datagrams(town.db, 53)
+    sender = town.datagrams(town.lan)
+
+    def publish(address: str | None) -> int:
+        ports = () if address is None else (publication("", 5353, address, 53, "udp"),)
+        firewall.replace(town.rules, Ruleset(table=table, networks=town.segments, ports=ports))
+        return conntrack.forget_udp(town.rules, {5353})
+
+    publish(None)
+    sender.sendto(b"to nobody", (HOST_ON_LAN, 5353))
+    assert publish(WEB) == 1
+    sender.sendto(b"first", (HOST_ON_LAN, 5353))
+    assert old.recv(10) == b"first"
+    assert publish(DB) == 1
+    sender.sendto(b"second", (HOST_ON_LAN, 5353))
+    assert new.recv(10) == b"second"
+    assert conntrack.forget_udp(town.rules, {1}) == 0
+
+
+def test_a_table_that_somebody_deletes_is_announced(town: Town) -> None:
+    with netns.inside(town.host):
+        announced = firewall.events()
+    with announced:
+        assert select.select([announced], [], [], 0)[0] == []
+        run(town.host, "nft", "delete", "table", "ip", "pystack-test")
+        assert select.select([announced], [], [], 2)[0] == [announced]

@@ -1,4 +1,4 @@
-"""A keeper to play with: a synchronous client of its socket, bundles over a root of busybox, FIFOs for output.
+"""A keeper to play with: a synchronous client of its socket, bundles over a busybox root, FIFOs for output.
 
 with Machine(tmp_path) as machine:
     run = machine.start(["sh", "-c", "echo hello; exit 3"])
@@ -15,13 +15,13 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import orchestrator.kernel
 from orchestrator.kernel import packets, syscalls
@@ -32,8 +32,8 @@ PATIENCE = 20.0
 DOCKER_CAPABILITIES = [
     f"CAP_{name}"
     for name in (
-        "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT "
-        "KILL AUDIT_WRITE"
+        "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE "
+        "SYS_CHROOT KILL AUDIT_WRITE"
     ).split()
 ]
 MASKED = ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"]
@@ -157,7 +157,7 @@ class Machine:
         self.client = self.connect()
         self.hello()
 
-    def __enter__(self) -> Machine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -397,7 +397,7 @@ def default_process(args: Sequence[str]) -> dict[str, object]:
         "args": list(args),
         "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
         "cwd": "/",
-        "capabilities": {kind: DOCKER_CAPABILITIES for kind in ("bounding", "effective", "permitted")},
+        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), DOCKER_CAPABILITIES),
         "noNewPrivileges": False,
     }
 
@@ -422,7 +422,3 @@ def mount(destination: str, fstype: str, options: Sequence[str], source: str = "
 
 def bind(source: Path | str, destination: str, *options: str) -> dict[str, object]:
     return mount(destination, "bind", ["bind", *options], str(source))
-
-
-def socketpair() -> tuple[socket.socket, socket.socket]:
-    return socket.socketpair()

@@ -14,6 +14,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 
 from orchestrator.kernel import interfaces, links, netns
+from orchestrator.kernel.netlink import Netlink
 
 TAG = "test"
 HOST_ON_LAN = "192.0.2.1"
@@ -34,7 +35,7 @@ def run(namespace: int, *command: str) -> str:
 class World:
     host: int
     lan: int
-    route: links.Netlink
+    route: Netlink
     stack: ExitStack
     bridges: dict[str, tuple[int, str]] = field(default_factory=dict)
 

@@ -132,8 +132,8 @@ class Containers:
         live.pidfd, live.terminal = started.pidfd, started.terminal
         if live.terminal is not None:
             await self.keeper.store(f"terminal:{action.id}", [live.terminal])
+        # The record is not written again for the pid: the keeper has put it into pid.json.
         run = replace(run, pid=started.pid)
-        self.write_run(live.container, run)
         self.follow_output(live)
         self._table.update(live, run)
         self._table.ring()
@@ -155,8 +155,9 @@ class Containers:
         container, places = live.container, self._places
         home = places.bundle(container.id)
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name in ("exit.json", "pid.json"):
-            (home / name).unlink(missing_ok=True)
+        if live.container.run is not None:
+            for name in ("exit.json", "pid.json"):
+                (home / name).unlink(missing_ok=True)
         self.write_run(container, run)
         logs.make_fifo(home / "stdout")
         logs.make_fifo(home / "stderr")
@@ -166,7 +167,7 @@ class Containers:
         ground = self._ground(live, peer)
         for name, document in (("config", bundle.config), ("launch", bundle.launch)):
             text = json.dumps(document(container, ground), separators=(",", ":"))
-            records.write_bytes(home / f"{name}.json", text.encode())
+            records.write_plain(home / f"{name}.json", text.encode())
 
     def _ground(self, live: Live, peer: Live | None) -> Ground:
         container, places = live.container, self._places

@@ -24,7 +24,7 @@ def etc_files(
     if peer is None:
         home.mkdir(exist_ok=True, mode=0o755)
         for name, text in _texts(container, networks).items():
-            records.write_bytes(home / name, text.encode(), mode=0o644)
+            records.write_plain(home / name, text.encode(), mode=0o644)
     return {f"/etc/{name}": str(home / name) for name in NAMES}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from orchestrator.engines.local.keeper import Exited, Keeper
+from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.table import Live
 from orchestrator.kernel import syscalls
 from orchestrator.model.errors import EngineError, ExitCode
@@ -57,8 +58,9 @@ class Execution:
 class Execs:
     """All executions under way. The keeper tells of their ends through `exited`."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, places: Places) -> None:
         self.keeper = keeper
+        self._places = places
         self._numbers = itertools.count(1)
         self._running: dict[str, Execution] = {}
 
@@ -70,7 +72,9 @@ class Execs:
         execution = Execution(id=f"{PREFIX}{os.getpid()}-{next(self._numbers)}")
         self._running[execution.id] = execution
         try:
-            started = await self.keeper.execute(execution.id, live.container.id, run.pid, process, stdio)
+            started = await self.keeper.execute(
+                execution.id, self._places.bundle(live.container.id), process, stdio
+            )
         except EngineError:
             self._running.pop(execution.id, None)
             raise

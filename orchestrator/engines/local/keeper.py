@@ -157,11 +157,20 @@ class Keeper:
         return _started(body, fds)
 
     async def execute(
-        self, exec_id: str, container_id: str, pid: int, process: Mapping[str, Any], stdio: Sequence[int]
+        self, exec_id: str, bundle: Path, process: Mapping[str, Any], stdio: Sequence[int]
     ) -> Started:
-        """Run one more process in a container; `stdio` is empty when the process asks for a terminal."""
+        """Run one more process in the container of `bundle`, whichever keeper has started it.
+
+        `stdio` is empty when the process asks for a terminal.
+        """
         body, fds = await self.request(
-            {"op": "exec", "id": exec_id, "container": container_id, "pid": pid, "process": dict(process)},
+            {
+                "op": "exec",
+                "id": exec_id,
+                "container": bundle.name,
+                "bundle": str(bundle),
+                "process": dict(process),
+            },
             stdio,
         )
         return _started(body, fds)

@@ -20,8 +20,9 @@ from pathlib import Path
 import trio
 
 CHUNK = 64 * 1024
-DEFAULT_MAX_SIZE = 0
-DEFAULT_MAX_FILES = 1
+DEFAULT_MAX_SIZE = 20 * 1024 * 1024
+DEFAULT_MAX_FILES = 5
+"""Docker's defaults for its `local` driver. Its json-file grows without end, which fills disks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,24 +55,33 @@ class LogFile:
     def __init__(self, path: Path, rotation: Rotation) -> None:
         self._path = path
         self._rotation = rotation
-        self._fd = self._open()
+        self._fd = -1
+        self._size = 0
+        self.lost = 0
+        """Bytes that could not be written (a full disk). The container is not held up for them."""
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self._path, flags, 0o600)
         self._size = os.fstat(self._fd).st_size
 
-    def _open(self) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        return os.open(self._path, flags, 0o600)
-
     def append(self, text: bytes) -> None:
-        limit = self._rotation.max_size
-        if limit and self._size and self._size + len(text) > limit:
-            self._rotate()
-        view = memoryview(text)
-        while view:
-            view = view[os.write(self._fd, view) :]
-        self._size += len(text)
+        try:
+            if self._fd < 0:
+                self._open()
+            limit = self._rotation.max_size
+            if limit and self._size and self._size + len(text) > limit:
+                self._rotate()
+            view = memoryview(text)
+            while view:
+                written = os.write(self._fd, view)
+                self._size += written
+                view = view[written:]
+        except OSError:
+            self.lost += len(text)
 
     def _rotate(self) -> None:
-        os.close(self._fd)
+        self.close()
         for number in range(self._rotation.max_files - 1, 0, -1):
             older = self._path.with_name(f"{self._path.name}.{number}")
             newer = self._path.with_name(f"{self._path.name}.{number - 1}") if number > 1 else self._path
@@ -79,11 +89,12 @@ class LogFile:
                 newer.replace(older)
         if self._rotation.max_files <= 1:
             self._path.unlink(missing_ok=True)
-        self._fd = self._open()
-        self._size = 0
+        self._open()
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 class Pump:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import trio
 
@@ -114,7 +115,7 @@ class Machine:
         own = os.dup(pidfd)
         try:
             await trio.lowlevel.wait_readable(own)
-            status = await _exit_status(own)
+            status = await _exit_status(own, run.pid)
         finally:
             trio.lowlevel.notify_closing(own)
             os.close(own)
@@ -149,14 +150,38 @@ class Machine:
                 directory.rmdir()
 
 
-async def _exit_status(pidfd: int) -> int | None:
-    """The wait status of a dead process once somebody has reaped it (kernel 6.15; None on older ones)."""
-    for _ in range(600):
+async def _exit_status(pidfd: int, pid: int) -> int | None:
+    """The wait status of a dead process that is not our child; None when it is lost (kernels before 6.15).
+
+    While it is a zombie its status stands in /proc, afterwards the pidfd has it.
+    """
+    for _ in range(100):
+        status = _zombie_status(pid)
+        if status is not None and _is_there(pidfd):
+            return status
         status = syscalls.pidfd_exit_status(pidfd)
         if status is not None:
             return status
         await trio.sleep(0.02)
     return None
+
+
+def _zombie_status(pid: int) -> int | None:
+    """Field 52 of /proc/PID/stat (proc_pid_stat(5)) of a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(fields[49]) if fields[0] == "Z" else None
+
+
+def _is_there(pidfd: int) -> bool:
+    """Whether the pid still belongs to the process of the pidfd: signal 0 reaches zombies, too."""
+    try:
+        syscalls.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def respawn_environment() -> Mapping[str, str]:
@@ -192,7 +217,7 @@ async def open_machine(places: Places, nursery: trio.Nursery) -> Machine:
         nursery=nursery,
         threads=trio.CapacityLimiter(THREADS),
     )
-    machine = Machine(shared, Execs(keeper), respawn_command(places))
+    machine = Machine(shared, Execs(keeper, places), respawn_command(places))
     await keeper.hello(respawn_command(places), respawn_environment())
     await recovery.recover(machine.containers, shared, keeper)
     machine.adopt(keeper)

@@ -82,7 +82,7 @@ def _mark_pending(home: Path) -> None:
 
 
 def _device(volume: Volume) -> Path | None:
-    """The directory that a `local` volume with `o: bind` stands for (mount(8) options as docker takes them)."""
+    """The directory that a `local` volume with `o: bind` stands for (options of mount(8))."""
     options = dict(volume.driver_opts)
     if not options:
         return None

@@ -21,7 +21,7 @@ from orchestrator.engines.local.keeper import Keeper
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.resolver import Forwarder, open_sockets, serve
 from orchestrator.engines.local.table import Live, Table, Wires
-from orchestrator.kernel import firewall, interfaces, links, netns
+from orchestrator.kernel import coexist, conntrack, firewall, interfaces, links, netns
 from orchestrator.kernel.netlink import Netlink
 from orchestrator.model.action import CreateNetwork
 from orchestrator.model.errors import EngineError, ExitCode
@@ -179,7 +179,7 @@ class Wiring:
         wires.serving = trio.CancelScope()
 
         async def run(scope: trio.CancelScope) -> None:
-            with scope:
+            with scope, udp, tcp:
                 await serve(
                     udp,
                     tcp,
@@ -275,11 +275,21 @@ class Wiring:
             self._installed = wanted
 
     def _install(self, wanted: firewall.Ruleset) -> None:
+        before = self._installed
         try:
-            if wanted.networks:
-                firewall.replace(self._filter, wanted)
-            else:
+            if not wanted.networks:
+                coexist.withdraw(self._filter, wanted.table)
                 firewall.delete(self._filter, wanted.table)
+                return
+            if before is None or not before.networks:
+                firewall.replace(self._filter, wanted)
+                coexist.admit(self._filter, wanted.table, interfaces.prefix(self.tag))
+            else:
+                firewall.change(self._filter, before, wanted)
+            changed = _udp_ports(wanted) ^ (_udp_ports(before) if before else set())
+            if changed:
+                # A steady sender would otherwise go on talking to the container that was there before.
+                conntrack.forget_udp(self._filter, {port for port, _ in changed})
         except OSError as error:
             raise EngineError(f"firewall: {error.strerror or error}") from error
 
@@ -321,6 +331,10 @@ def host_servers() -> tuple[dns.Upstream, ...]:
         except OSError:
             continue
     return ()
+
+
+def _udp_ports(ruleset: firewall.Ruleset) -> set[tuple[int, str]]:
+    return {(port.host_port, port.address) for port in ruleset.ports if port.protocol == "udp"}
 
 
 def _reserve(port: PublishedPort, name: str) -> int:

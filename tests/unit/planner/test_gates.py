@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.model.action import StartContainer
-from orchestrator.model.desired import Desired
+from orchestrator.model.desired import Desired, Wanted
 from orchestrator.model.observation import (
     Failure,
     Health,
@@ -76,7 +76,9 @@ TABLE = [
 
 def world_where(desired: Desired, runs: dict[str, Run | None]) -> Observation:
     """All containers made; the runs as given."""
-    created = replace(desired, intents={n: replace(i, wanted="created") for n, i in desired.intents.items()})
+    created = replace(
+        desired, intents={n: replace(i, wanted=Wanted.CREATED) for n, i in desired.intents.items()}
+    )
     made = converge(created, nothing())
     return replace(made, containers=tuple(replace(c, run=runs.get(c.name)) for c in made.containers))
 

@@ -10,7 +10,7 @@ from orchestrator.model.stack import RestartPolicy
 from orchestrator.planner.restarts import sequel
 from tests.kit.stacks import policy
 
-STARTED, ENDED, NOW = 100.0, 101.0, 101.05
+STARTED, ENDED, NOW = 100.0, 101.0, 101.0
 
 
 def run(code: int | None = 0, *, by: str = "", lasted: float = 1.0, attempt: int = 1, error: str = "") -> Run:

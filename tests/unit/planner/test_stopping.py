@@ -43,7 +43,7 @@ def test_dependents_are_told_before_what_they_depend_on() -> None:
 
 def test_who_waits_to_be_stopped_says_for_whom() -> None:
     waits = {w.target: w.because for w in plan(down(CHAIN), running(CHAIN), NOW).waits}
-    assert waits["container:shop-db-1"] == "shop-web-1 must stop first"
+    assert waits["container:shop-db-1"] == "shop-api-1 must stop first"
 
 
 def test_an_ended_link_of_the_chain_does_not_break_the_order() -> None:

@@ -1,0 +1,226 @@
+"""Commands on the local image store: images, load, import, rmi."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from orchestrator.api import client
+from orchestrator.cli import clock, columns, say
+from orchestrator.cli.scope import Scope
+from orchestrator.images.reference import parse
+from orchestrator.images.removal import ImageUser
+from orchestrator.images.store import Store
+from orchestrator.model.errors import ExitCode, UserError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+HEAD = ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE")
+
+
+def images(scope: Scope, *, quiet: bool, format: str | None) -> int:  # noqa: A002 - options' names
+    """List the images that are here."""
+    with Opened(scope, write=False) as store:
+        rows = [] if store is None else table_rows(store)
+    if quiet:
+        say.out("".join(f"{short}\n" for short in dict.fromkeys(row["ID"] for row in rows)))
+    elif format == "json":
+        from orchestrator.api.wire import dumps
+
+        say.out("".join(dumps(row) + "\n" for row in rows))
+    else:
+        say.out(render(rows, time.time()))
+    return 0
+
+
+def table_rows(store: Store) -> list[dict[str, Any]]:
+    """One row a name, newest first; an image without a name has one row."""
+    rows: list[dict[str, Any]] = []
+    for image in store.images():
+        config = store.config(image.id)
+        for repository, tag in map(_split, image.names or ("",)):
+            rows.append(
+                {
+                    "Repository": repository,
+                    "Tag": tag,
+                    "ID": image.id.removeprefix("sha256:")[:12],
+                    "CreatedAt": config.created,
+                    "Size": config.size,
+                }
+            )
+    rows.sort(key=lambda row: (row["Repository"], row["Tag"]))
+    rows.sort(key=lambda row: _seconds(row["CreatedAt"]), reverse=True)
+    return rows
+
+
+def _split(name: str) -> tuple[str, str]:
+    if not name:
+        return "<none>", "<none>"
+    repository, colon, tag = parse(name).familiar.rpartition(":")
+    if not colon or "/" in tag or "@" in repository:
+        return parse(name).familiar, "<none>"
+    return repository, tag
+
+
+def _seconds(created: str) -> float:
+    try:
+        return clock.parse(created) / 1e9
+    except ValueError:
+        return 0.0
+
+
+def render(rows: list[dict[str, Any]], now: float) -> str:
+    """The table of `images`. Pure."""
+    cells = [
+        (
+            say.printable(row["Repository"]),
+            say.printable(row["Tag"]),
+            row["ID"],
+            f"{clock.ago(max(now - _seconds(row['CreatedAt']), 0))} ago" if row["CreatedAt"] else "N/A",
+            columns.size(row["Size"]),
+        )
+        for row in rows
+    ]
+    return columns.table(HEAD, cells)
+
+
+def load(scope: Scope, *, input: str | None, quiet: bool) -> int:  # noqa: A002 - the option's name
+    """Load the images of an archive: docker save or OCI layout, tar or tar.gz."""
+    from orchestrator.images import archive
+
+    if input is None and say.is_terminal(0):
+        raise UserError("there is no archive on standard input", exit_code=ExitCode.USAGE, hint="use -i FILE")
+    with Opened(scope) as store:
+        assert store is not None
+        try:
+            source = open(input, "rb") if input not in (None, "-") else sys.stdin.buffer  # noqa: SIM115
+        except OSError as error:
+            raise UserError(f"{input}: {error.strerror}", exit_code=ExitCode.FILE_NOT_FOUND) from None
+        with source, Bytes(quiet=quiet) as progress:
+            loaded = archive.load(store, source, progress=progress)
+    if not quiet:
+        lines = [f"Loaded image: {name}\n" for image in loaded for name in image.names]
+        lines += [f"Loaded image ID: {image.id}\n" for image in loaded if not image.names]
+        say.out(say.printable("".join(lines)))
+    return 0
+
+
+def import_(
+    scope: Scope, *, path: str, name: str | None, change: tuple[str, ...], message: str | None
+) -> int:
+    """Make an image of a directory, or of a tar file (- is standard input); print its id."""
+    from orchestrator.images import importing
+
+    created = clock.show(time.time_ns())
+    with Opened(scope) as store, Bytes(quiet=False) as progress:
+        assert store is not None
+        if os.path.isdir(path):
+            image = importing.import_directory(
+                store,
+                Path(path),
+                name or "",
+                changes=change,
+                message=message or "",
+                created=created,
+                progress=progress,
+            )
+        else:
+            try:
+                source = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115
+            except OSError as error:
+                raise UserError(f"{path}: {error.strerror}", exit_code=ExitCode.FILE_NOT_FOUND) from None
+            with source:
+                image = importing.import_tar(
+                    store,
+                    source,
+                    name or "",
+                    changes=change,
+                    message=message or "",
+                    created=created,
+                    progress=progress,
+                )
+    say.out(f"{image.id}\n")
+    return 0
+
+
+def rmi(scope: Scope, *, names: tuple[str, ...], force: bool) -> int:
+    """Remove images, or names of images. Every name is tried; the first failure gives the exit code."""
+    users = client.ask(scope.paths, {"verb": "image_users"}) or {}
+    code = 0
+    with Opened(scope) as store:
+        assert store is not None
+        for name in names:
+            try:
+                removal = store.remove(name, force=force, in_use=lambda image: image_users(users, image))
+            except UserError as error:
+                from orchestrator.cli import failure
+
+                code = code or failure.report(error)
+                continue
+            say.out(say.printable("".join(f"Untagged: {one}\n" for one in removal.untagged)))
+            say.out("".join(f"Deleted: {one}\n" for one in removal.deleted))
+    return code
+
+
+def image_users(users: dict[str, Iterable[Any]], image: str) -> list[ImageUser]:
+    """The containers made from an image. A bare name is taken for a running one, to be careful. Pure."""
+    return [
+        ImageUser(container=str(user["container"]), running=bool(user.get("running", True)))
+        if isinstance(user, dict)
+        else ImageUser(container=str(user), running=True)
+        for user in users.get(image, ())
+    ]
+
+
+class Opened:
+    """The image store of a scope; failures of its directory in the user's words. For reading, None when
+    there is no store yet.
+    """
+
+    def __init__(self, scope: Scope, *, write: bool = True) -> None:
+        self._root = scope.paths.images
+        self._data = scope.paths.data_dir
+        self._write = write
+
+    def __enter__(self) -> Store | None:
+        try:
+            if self._write:
+                if os.geteuid() != 0:
+                    raise client.needs_root("unpacking images keeps owners and devices")
+                os.makedirs(self._data, mode=0o700, exist_ok=True)
+            elif not self._root.is_dir():
+                return None
+        except PermissionError:
+            raise client.needs_root(str(self._root)) from None
+        return Store(self._root)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, PermissionError) and str(error.filename or "").startswith(str(self._root)):
+            raise client.needs_root(str(error.filename)) from None
+
+
+class Bytes:
+    """How many bytes have been read, on one line of a terminal."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._on = not quiet and say.is_terminal(say.STDERR)
+        self._last = 0.0
+        self._shown = False
+
+    def __enter__(self) -> Callable[[int], None]:
+        return self._tell
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            say.err("\r\x1b[2K")
+
+    def _tell(self, count: int) -> None:
+        if self._on and time.monotonic() - self._last >= 0.1:
+            self._last = time.monotonic()
+            self._shown = True
+            say.err(f"\r\x1b[2K{columns.size(count)}")

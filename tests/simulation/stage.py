@@ -1,0 +1,120 @@
+"""Where histories are played: a machine that outlives its loops, a clock that jumps, watched laws."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+import trio.testing
+
+from orchestrator.engines.simulated import Faults, Program, SimulatedEngine, UnsafeError
+from orchestrator.model import effects
+from orchestrator.model.action import Action, StartContainer
+from orchestrator.model.desired import Desired
+from orchestrator.model.graph import needs
+from orchestrator.model.observation import HealthStatus, ImageState, Observation, State
+from orchestrator.planner.plan import finished
+from orchestrator.reconciler.loop import Loop, View
+
+
+def repeatable_trio() -> None:
+    """trio shuffles its tasks with a private random source; seeded, a history is the same each time."""
+    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """`desired` is what the daemon would have on disk: a new loop begins with it."""
+
+    seed: int = 0
+    programs: dict[str, Program] = field(default_factory=dict)
+    faults: Faults = field(default_factory=Faults)
+    images: tuple[str, ...] = ()
+    desired: Desired
+    patience: float = 0.0
+    engine: SimulatedEngine = field(init=False)
+    bugs: list[BaseException] = field(default_factory=list)
+    loop: Loop = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.engine = SimulatedEngine(
+            now=self.now,
+            seed=self.seed,
+            programs=self.programs,
+            faults=self.faults,
+            images={name: ImageState(id=f"sha256:{name}") for name in self.images},
+            watch=lambda world, action: gates_were_open(self.desired, world, action),
+        )
+
+    def now(self) -> float:
+        """Boot time of the machine: the virtual clock begins at 0."""
+        return trio.current_time() + 1000.0
+
+    @asynccontextmanager
+    async def supervisor(self) -> AsyncIterator[Loop]:
+        """A loop that works until the block ends, and is then killed (its actions with it)."""
+        self.loop = Loop(
+            self.engine, self.desired, now=self.now, on_bug=self.bugs.append, patience=self.patience
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.loop.run)
+            yield self.loop
+            nursery.cancel_scope.cancel()
+
+    def want(self, desired: Desired) -> int:
+        self.desired = desired
+        return self.loop.want(desired)
+
+    async def settled(self, revision: int = 0, within: float = 600.0) -> float:
+        """Seconds until nothing is left to do. Fails when that takes longer than `within`."""
+        began = self.now()
+        with trio.fail_after(within):
+            await self.loop.until(_settled, revision=revision)
+        return self.now() - began
+
+    def check(self) -> None:
+        """No law was broken, no exception was swallowed."""
+        assert self.engine.violations == []
+        for bug in self.bugs:
+            raise bug
+
+
+def _settled(view: View) -> bool:
+    if view.desired.down:
+        return finished(view.desired, view.observation)
+    return view.plan.settled
+
+
+def gates_were_open(desired: Desired, world: Observation, action: Action) -> None:
+    """No first start before its dependencies are what they have to be (restarts by policy pass no gate)."""
+    if not isinstance(action, StartContainer) or action.attempt > 1:
+        return
+    container = effects.find(world, action.id)
+    if container is None or desired.down:
+        return
+    service = desired.stack.services.get(container.service)
+    if service is None:
+        return
+    for dependency in needs(service):
+        if not dependency.required or dependency.service not in desired.stack.services:
+            continue
+        for other in (c for c in world.containers if c.service == dependency.service):
+            run = other.run
+            if run is None:
+                raise UnsafeError(f"{action.name} starts before {other.name} was ever started")
+            if dependency.condition == "service_completed_successfully" and run.finished is None:
+                raise UnsafeError(f"{action.name} starts while {other.name} has not completed")
+            if dependency.condition == "service_healthy" and other.state is State.RUNNING:
+                status = run.health.status if run.health else None
+                if status is not HealthStatus.HEALTHY:
+                    raise UnsafeError(f"{action.name} starts while {other.name} is {status}")
+
+
+def play(scene: Callable[[], Awaitable[None]], seed: int = 0) -> None:
+    """Run `scene` under a clock that jumps, with trio's scheduler seeded."""
+    repeatable_trio()
+    trio._core._run._r = random.Random(seed)  # type: ignore[attr-defined]
+    trio.run(scene, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -1,0 +1,132 @@
+"""Host ports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.model.action import CreateContainer, StartContainer
+from orchestrator.model.observation import Observation, PublishedPort
+from orchestrator.model.plan import Plan
+from orchestrator.planner.plan import plan
+from tests.kit.stacks import converge, nothing, service, stack, up, wanting
+
+NOW = 1000.0
+
+
+def host_ports(world: Observation) -> dict[str, list[int]]:
+    return {c.name: [p.host_port for p in c.ports] for c in world.containers}
+
+
+def refusals(decided: Plan) -> dict[str, tuple[str, int]]:
+    return {w.target: (w.because, w.exit_code) for w in decided.waits if w.failed}
+
+
+def taken(number: int, ip: str = "", protocol: str = "tcp") -> PublishedPort:
+    return PublishedPort(host_ip=ip, host_port=number, target=0, protocol=protocol)  # type: ignore[arg-type]
+
+
+def test_a_fixed_port_is_taken_as_it_is() -> None:
+    world = converge(up(stack(web=service(ports=("8080:80", "127.0.0.1:53:53/udp")))), nothing())
+    (web,) = world.containers
+    assert web.ports == (
+        PublishedPort(host_ip="", host_port=8080, target=80),
+        PublishedPort(host_ip="127.0.0.1", host_port=53, target=53, protocol="udp"),
+    )
+
+
+def test_the_first_free_port_of_a_range_is_taken() -> None:
+    wish = stack(web=service(ports=("8000-8003:80",), replicas=3))
+    world = converge(up(wish), nothing(ports_taken=(taken(8001),)))
+    assert host_ports(world) == {"shop-web-1": [8000], "shop-web-2": [8002], "shop-web-3": [8003]}
+
+
+def test_a_used_up_range_is_refused() -> None:
+    wish = stack(web=service(ports=("8000-8001:80",), replicas=3))
+    decided = plan(up(wish), converge(up(wish), nothing()), NOW)
+    assert refusals(decided) == {"container:shop-web-3": ("no port of 8000-8001/tcp is free", 7)}
+
+
+def test_any_free_port_is_one_of_the_ephemeral_range_and_the_same_each_time() -> None:
+    wish = stack(web=service(ports=(":80", ":81"), replicas=2))
+    first = converge(up(wish), nothing())
+    numbers = [number for found in host_ports(first).values() for number in found]
+    assert len(set(numbers)) == 4
+    assert all(32768 <= number <= 60999 for number in numbers)
+    again = converge(up(wish, generation=1), first)
+    assert host_ports(again) == host_ports(first)
+    assert {c.id for c in again.containers}.isdisjoint(c.id for c in first.containers)
+
+
+def test_any_free_port_is_not_one_in_use() -> None:
+    wish = stack(web=service(ports=(":80",)))
+    (number,) = host_ports(converge(up(wish), nothing()))["shop-web-1"]
+    (other,) = host_ports(converge(up(wish), nothing(ports_taken=(taken(number),))))["shop-web-1"]
+    assert other != number
+
+
+@pytest.mark.parametrize(
+    ("wish", "held", "clash"),
+    [
+        ("8080:80", taken(8080), True),
+        ("8080:80", taken(8080, "127.0.0.1"), True),
+        ("127.0.0.1:8080:80", taken(8080), True),
+        ("127.0.0.1:8080:80", taken(8080, "0.0.0.0"), True),
+        ("127.0.0.1:8080:80", taken(8080, "127.0.0.1"), True),
+        ("127.0.0.1:8080:80", taken(8080, "127.0.0.2"), False),
+        ("0.0.0.0:8080:80", taken(8080, "::"), False),
+        ("8080:80", taken(8081), False),
+        ("8080:80/udp", taken(8080), False),
+    ],
+)
+def test_what_clashes(wish: str, held: PublishedPort, clash: bool) -> None:
+    desired = up(stack(web=service(ports=(wish,))))
+    world = converge(desired, nothing(ports_taken=(held,)))
+    assert (world.containers == ()) is clash
+
+
+def test_a_port_in_use_is_refused_by_name_of_its_holder() -> None:
+    desired = up(stack(a=service(ports=("8080:80",)), b=service(ports=("8080:80", "9:9"))))
+    decided = plan(desired, converge(desired, nothing()), NOW)
+    because = "port 8080/tcp is in use by container shop-a-1"
+    assert refusals(decided) == {"container:shop-b-1": (because, 7)}
+    strange = plan(desired, converge(desired, nothing(ports_taken=(taken(9),))), NOW)
+    assert refusals(strange)["container:shop-b-1"] == (because, 7)
+
+
+def test_a_port_whose_holder_is_about_to_go_is_waited_for() -> None:
+    before = up(stack(old=service(ports=("8080:80",)), new=service()))
+    world = converge(before, nothing())
+    after = wanting(
+        up(stack(old=service(ports=("8080:80",)), new=service(ports=("8080:80",)))), "old", wanted="absent"
+    )
+    waits = {w.target: w for w in plan(after, world, NOW).waits}
+    assert not any(w.failed for w in waits.values())
+    assert host_ports(converge(after, world)) == {"shop-new-1": [8080]}
+
+
+def test_a_port_that_is_being_given_is_taken() -> None:
+    desired = up(
+        stack(
+            a=service(networks=(), ports=("8000-8001:80",)), b=service(networks=(), ports=("8000-8001:80",))
+        )
+    )
+    first, _ = plan(desired, nothing(), NOW).actions
+    (second,) = plan(desired, nothing(), NOW, {first.target: first}).actions
+    assert isinstance(second, CreateContainer)
+    assert [p.host_port for p in second.ports] == [8001]
+
+
+def test_a_stopped_container_whose_port_was_taken_meanwhile_is_not_started() -> None:
+    wish = stack(web=service(ports=("8080:80",)))
+    stopped = converge(wanting(up(wish), "web", wanted="stopped"), converge(up(wish), nothing()))
+    assert stopped.ports_taken == ()
+    theirs = nothing(ports_taken=(taken(8080),)).ports_taken
+
+    decided = plan(up(wish, turn=2), replace(stopped, ports_taken=theirs), NOW)
+    assert refusals(decided) == {
+        "container:shop-web-1": ("port 8080/tcp is in use by another program or stack", 7)
+    }
+    (start,) = plan(up(wish, turn=2), stopped, NOW).actions
+    assert isinstance(start, StartContainer)
