@@ -82,8 +82,8 @@ class SimulatedEngine:
     applied: list[tuple[float, Action]] = field(default_factory=list)
     """Actions that took effect, with the time they did."""
     violations: list[str] = field(default_factory=list)
-    watch: Callable[[Observation, Action], None] | None = None
-    """Asked before each action takes effect; raises UnsafeError for what is wrong."""
+    watch: Callable[[Action], None] | None = None
+    """Asked when each action begins; raises UnsafeError for what is wrong."""
     _random: random.Random = field(init=False)
     _busy: set[str] = field(default_factory=set)
     _exits: dict[str, _Due] = field(default_factory=dict)
@@ -112,6 +112,8 @@ class SimulatedEngine:
             raise UnsafeError(self.violations[-1])
         self._busy.add(target)
         try:
+            if self.watch is not None:
+                self.watch(action)
             delay = self._random.uniform(*self.faults.delay)
             share = self._random.random()
             if isinstance(action, ProbeContainer):
@@ -188,8 +190,6 @@ class SimulatedEngine:
     def _take_effect(self, action: Action) -> None:
         self._settle()
         self._guard(action)
-        if self.watch is not None:
-            self.watch(self.world, action)
         self.applied.append((self.now(), action))
         if isinstance(action, StartContainer) and self._refuse(action):
             return

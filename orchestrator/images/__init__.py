@@ -3,14 +3,24 @@
     reference  names of images: familiar ("redis") and full ("docker.io/library/redis:latest")
     config     an image's run defaults as a frozen value, from the JSON it came with
     store      the content store: an OCI layout plus layers unpacked once each; resolve, tag, remove
+    index      index.json as values: which names mean which images, and how that changes
+    removal    when taking an image away is refused
+    meta       the record beside an unpacked layer
     scratch    locks and the directories of work in flight
-    tar        the tar format: header reader and writer
-    apply      the worker that unpacks one layer, locked into its target directory
-    layers     starts the worker; what must be repaired where layers meet
+
     archive    load: docker-save archives and OCI layouts
+    spool      an archive's files on disk, with their digests
     importing  import: a directory or a tarball becomes an image of one layer
     copying    a directory tree -> a layer directory and its tar, in one pass
     changes    `--change` instructions (CMD, ENV ...) -> a config
+
+    layers     starts the worker that unpacks a layer
+    apply      the worker: a process of its own, locked into its target directory
+    repairs    what must be mended where layers meet
+    tar        the tar format: header reader and writer
+    inflate    decompression with bounds
+    trees      writing and removing trees that came from elsewhere
+
     hostroot   a root file system made of this machine's own /usr and the harmless part of /etc
 
 Does not belong here: mounting a root (engines/local), what a container runs (kernel), terminal output (cli).

@@ -37,8 +37,9 @@ _MEMORY = 2 << 30
 class Layer:
     """One layer being unpacked into the current root directory. Paths are relative and without dots."""
 
-    def __init__(self, source: tar.Source, *, max_bytes: int, max_entries: int) -> None:
+    def __init__(self, source: tar.Source, *, max_bytes: int, max_entries: int, parent: int) -> None:
         self._source = source
+        self._parent = parent
         self._max_bytes = max_bytes
         self._max_entries = max_entries
         self._present: set[bytes] = {b""}
@@ -59,6 +60,8 @@ class Layer:
             self.entries += 1
             if self.entries > self._max_entries:
                 raise TarError(f"more than {self._max_entries} entries")
+            if os.getppid() != self._parent:
+                raise TarError("nobody waits for this layer any more")
             self._member(member, normal(member.name))
         self._finish()
 
@@ -281,8 +284,9 @@ def _is_directory(path: bytes) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """`TARGET MAX_BYTES MAX_ENTRIES`: unpack standard input into TARGET."""
-    target, max_bytes, max_entries = arguments[0], int(arguments[1]), int(arguments[2])
+    """`TARGET MAX_BYTES MAX_ENTRIES PARENT_PID`: unpack standard input into TARGET."""
+    target = arguments[0]
+    max_bytes, max_entries, parent = (int(number) for number in arguments[1:])
     digest = hashlib.sha256()
     inflater = Inflater(lambda count: os.read(0, count), limit=max_bytes)
 
@@ -295,7 +299,7 @@ def main(arguments: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0)
     _enter(target)
-    layer = Layer(tar.Source(fill), max_bytes=max_bytes, max_entries=max_entries)
+    layer = Layer(tar.Source(fill), max_bytes=max_bytes, max_entries=max_entries, parent=parent)
     try:
         layer.unpack()
         while fill(1 << 20):

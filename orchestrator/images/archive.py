@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from orchestrator.images import config as configs
 from orchestrator.images import reference as references
@@ -60,7 +60,7 @@ class _Candidate:
 
 def load(
     store: Store,
-    source: BinaryIO,
+    source: IO[bytes],
     *,
     limits: Limits | None = None,
     progress: Callable[[int], None] = lambda _: None,

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from orchestrator.images import tar, trees
 from orchestrator.images.tar import Member
@@ -46,7 +46,7 @@ class Copied:
     entries: int
 
 
-def copy_tree(source: Path, target: Path, blob: BinaryIO, progress: Callable[[int], None]) -> Copied:
+def copy_tree(source: Path, target: Path, blob: IO[bytes], progress: Callable[[int], None]) -> Copied:
     """Copy the tree below `source` into the new directory `target`, and as a tar into `blob`.
 
     `progress` is told the bytes done so far. Raises UserError when the tree cannot be read or changes.
@@ -70,7 +70,7 @@ def copy_tree(source: Path, target: Path, blob: BinaryIO, progress: Callable[[in
 class _Copy:
     """One copy under way."""
 
-    def __init__(self, blob: BinaryIO, progress: Callable[[int], None], *, root: int, device: int) -> None:
+    def __init__(self, blob: IO[bytes], progress: Callable[[int], None], *, root: int, device: int) -> None:
         self._blob = blob
         self._progress = progress
         self._root = root

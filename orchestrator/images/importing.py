@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from orchestrator.images import changes as instructions
 from orchestrator.images import config as configs
@@ -57,7 +57,7 @@ def import_directory(
 
 def import_tar(
     store: Store,
-    source: BinaryIO,
+    source: IO[bytes],
     name: str = "",
     *,
     changes: Iterable[str] = (),
@@ -80,7 +80,7 @@ def import_tar(
         return _add(store, work, config, diff_id, full)
 
 
-def _plain(source: BinaryIO, target: Path, limit: int, progress: Progress) -> str:
+def _plain(source: IO[bytes], target: Path, limit: int, progress: Progress) -> str:
     """Decompress into `target`; returns the digest."""
     inflater = Inflater(source.read, limit=limit)
     digest = hashlib.sha256()

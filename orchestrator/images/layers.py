@@ -42,7 +42,7 @@ def unpack(blob: Path, layer: Path, limits: Limits) -> Meta:
     (layer / "fs").mkdir(parents=True)
     (layer / "fs").chmod(0o755)
     command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, _PACKAGE_ROOT]
-    command += [os.fspath(layer / "fs"), str(limits.max_bytes), str(limits.max_entries)]
+    command += [os.fspath(layer / "fs"), str(limits.max_bytes), str(limits.max_entries), str(os.getpid())]
     with (
         open(blob, "rb", buffering=0) as source,
         subprocess.Popen(

@@ -70,7 +70,11 @@ def sweep(parent: Path) -> int:
         path = parent / name
         if os.path.realpath(path) in _alive or _is_held(path / _LOCK_NAME):
             continue
-        trees.discard(str(path))
+        try:
+            trees.discard(str(path))
+        except OSError:
+            # A worker of the dead process has not yet noticed, and still writes there: next time.
+            continue
         swept += 1
     return swept
 

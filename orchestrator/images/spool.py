@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from orchestrator.images import apply, tar
 from orchestrator.images import config as configs
@@ -60,7 +60,7 @@ class Spool:
         return found
 
 
-def read(source: BinaryIO, work: Path, *, limit: int, progress: Callable[[int], None]) -> Spool:
+def read(source: IO[bytes], work: Path, *, limit: int, progress: Callable[[int], None]) -> Spool:
     """Write the archive's files below `work`. Raises UserError when it is not a proper archive."""
     inflater = Inflater(source.read, limit=limit)
     stream = tar.Source(inflater.fill)

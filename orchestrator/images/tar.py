@@ -186,7 +186,10 @@ def _header(block: bytes) -> Member:
 
 def _check_sum(block: bytes) -> None:
     """The sum counts its own field as spaces; some old writers summed signed bytes."""
-    stated = _number(block[148:156])
+    try:
+        stated = _number(block[148:156])
+    except TarError:
+        raise TarError("not a tar archive") from None
     unsigned = sum(block) - sum(block[148:156]) + 8 * 32
     if stated == unsigned:
         return

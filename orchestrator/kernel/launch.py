@@ -11,7 +11,6 @@ from __future__ import annotations
 import _socket
 import errno
 import fcntl
-import json
 import os
 import resource
 import stat
@@ -49,6 +48,18 @@ class Host(NamedTuple):
     null: int
     boot_id: str
     held: int  # its capability bounding set
+
+
+class Bundle(NamedTuple):
+    """A container's two documents, understood before the fork: what is refused never becomes a process.
+
+    It is also cheaper there: each page a child touches first has to be copied for it.
+    """
+
+    path: str
+    config: Document
+    launch: Document
+    plan: steps.Steps
 
 
 class Program(NamedTuple):
@@ -115,9 +126,26 @@ def _places(error: BaseException) -> str:
     return f"({type(error).__name__} at {' '.join(places[-6:])})"
 
 
-def start(
-    report: Report, host: Host, bundle: str, config: Document, namespaces: Mapping[str, int]
-) -> NoReturn:
+def read(path: str) -> Bundle:
+    """The bundle in a directory. Raises RefusedError for what we don't do, OSError when it can't be read."""
+    config, launch = load(f"{path}/config.json"), load(f"{path}/launch.json")
+    launch.only(
+        "format",
+        "stdin",
+        "stdout",
+        "stderr",
+        "cgroups",
+        "seccomp",
+        "user",
+        "groups",
+        "root",
+        "seed",
+        "subpaths",
+    )
+    return Bundle(path, config, launch, steps.compile_steps(config, launch))
+
+
+def start(report: Report, host: Host, bundle: Bundle, namespaces: Mapping[str, int]) -> NoReturn:
     """Build the container of `bundle` around this process and run its program.
 
     `namespaces` are descriptors to join; a new pid namespace was already made by the keeper.
@@ -126,22 +154,7 @@ def start(
         report.step = "process"
         _become_leader()
         _close_others([report.sock.fileno(), host.proc, host.null, *namespaces.values()])
-        report.step = "launch.json"
-        launch = load(f"{bundle}/launch.json")
-        launch.only(
-            "format",
-            "stdin",
-            "stdout",
-            "stderr",
-            "cgroups",
-            "seccomp",
-            "user",
-            "groups",
-            "root",
-            "seed",
-            "subpaths",
-        )
-        plan = steps.compile_steps(config, launch)
+        _, config, launch, plan = bundle
         process = config.table("process")
         program = Program(
             process=process,
@@ -151,14 +164,16 @@ def start(
             seccomp=_read_filter(launch.text("seccomp")),
             privileged=False,
         )
-        _write_birth(bundle, host)
+        report.step = "pid.json"
+        _write_birth(bundle.path, host)
+        report.step = "stdio"
         stdio = [-1, -1, -1] if process.flag("terminal") else _open_stdio(launch)
         _score(host, process)
         report.step = "cgroups"
         _join_cgroups(launch.texts("cgroups"))
         report.step = "namespaces"
         _enter(steps.namespaces(config.table("linux")), namespaces)
-        world = rootfs.World(mountpoint=f"{bundle}/rootfs", proc=host.proc)
+        world = rootfs.World(mountpoint=f"{bundle.path}/rootfs", proc=host.proc)
         report.step = "mount propagation"
         rootfs.detach_from_host(plan, world)
         for step in plan.steps:
@@ -172,7 +187,7 @@ def start(
 
 
 def join(
-    report: Report, host: Host, bundle: str, init: int, process: Document, stdio: Sequence[int]
+    report: Report, host: Host, bundle: Bundle, init: int, process: Document, stdio: Sequence[int]
 ) -> NoReturn:
     """Enter the container of `bundle` whose first process is behind the pidfd `init`, and run `process`."""
     try:
@@ -180,8 +195,7 @@ def join(
         _become_leader()
         _close_others([report.sock.fileno(), host.proc, host.null, init, *stdio])
         report.step = "exec"
-        config, launch = load(f"{bundle}/config.json"), load(f"{bundle}/launch.json")
-        own = config.table("process")
+        launch, own = bundle.launch, bundle.config.table("process")
         privileged = process.flag("privileged")
         named = "user" in process or "user_name" in process
         program = Program(
@@ -246,12 +260,14 @@ def _read_filter(path: str) -> bytes:
 
 def _write_birth(bundle: str, host: Host) -> None:
     """pid.json: which process this is. A pid alone is never trusted, its start time goes with it."""
-    with open(os.open("self/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=host.proc), "rb") as file:
-        text = file.read()
     # Read through the host's /proc, so the number is the host's even in a new pid namespace.
+    fd = os.open("self/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=host.proc)
+    text = os.read(fd, 4096)
+    os.close(fd)
     pid, start_time = int(text.split(b" ", 1)[0]), int(text.rpartition(b") ")[2].split()[19])
-    born = {"format": 1, "pid": pid, "start_time": start_time, "boot_id": host.boot_id}
-    replace_file(f"{bundle}/pid.json", json.dumps(born).encode())
+    # By hand: the JSON encoder's pages would have to be copied for it.
+    born = f'{{"format": 1, "pid": {pid}, "start_time": {start_time}, "boot_id": "{host.boot_id}"}}'
+    replace_file(f"{bundle}/pid.json", born.encode())
 
 
 def replace_file(path: str, data: bytes) -> None:

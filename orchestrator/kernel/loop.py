@@ -18,13 +18,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from orchestrator.kernel import launch, packets, runs, store, syscalls
+from orchestrator.kernel import launch, packets, runs, steps, store, syscalls
 from orchestrator.kernel.guard import Guard
-from orchestrator.kernel.reading import Document, RefusedError, load
+from orchestrator.kernel.reading import Document, RefusedError
 
 _CONNECTIONS = 64
 _BACKLOG = 10_000  # packets waiting for one reader; then the connection is dropped, exit.json tells
-_LISTED = 500  # runs or keys in one packet of the reply to hello
+_LISTED = 400  # runs and keys in one packet of the reply to hello: of 300 bytes at most
 _NAME_LENGTH = 255
 
 
@@ -218,6 +218,10 @@ class Loop:
             self._reply(
                 connection, tag, error=packets.failure(error.errno or errno.EIO, str(error), step="request")
             )
+        except Exception as error:
+            # A bug of ours. Told and written down, and we go on: with us the exit codes would go.
+            sys.excepthook(type(error), error, error.__traceback__)
+            self._reply(connection, tag, error=packets.failure(errno.EIO, f"internal error: {error!r}"))
         finally:
             packets.close(fds)
 
@@ -248,11 +252,11 @@ class Loop:
         self._leaving = False
         running: list[object] = [{"id": run.id, "pid": run.pid} for run in self._runs.values() if run.bundle]
         kept = self._store.listing()
-        while len(running) > _LISTED or len(kept) > _LISTED:
+        while len(running) + len(kept) > _LISTED:
             # One packet can't hold it: the reply goes on as long as it says "more".
-            runs_part, stored_part = running[:_LISTED], kept[:_LISTED]
-            self._reply(connection, tag, pid=os.getpid(), more=True, runs=runs_part, stored=stored_part)
-            del running[:_LISTED], kept[:_LISTED]
+            some, others = running[:_LISTED], kept[: max(0, _LISTED - len(running))]
+            self._reply(connection, tag, pid=os.getpid(), more=True, runs=some, stored=others)
+            del running[: len(some)], kept[: len(others)]
         self._reply(connection, tag, pid=os.getpid(), runs=running, stored=kept)
 
     def _start(self, connection: Connection, tag: object, request: Document, fds: list[int]) -> None:
@@ -262,15 +266,19 @@ class Loop:
             raise RequestError(errno.EINVAL, f"namespaces {kinds} came with {len(fds)} descriptors")
         if not os.path.isabs(bundle):
             raise RequestError(errno.EINVAL, "bundle is not an absolute path")
-        config = load(f"{bundle}/config.json")
+        what = launch.read(bundle)
         joined = dict(zip(kinds, fds, strict=True))
-        pids = runs.Pids(own=self._own_pids, new=runs.own_pids(config), joined=joined.get("pid", -1))
+        pids = runs.Pids(
+            own=self._own_pids,
+            new="pid" in steps.namespaces(what.config.table("linux")),
+            joined=joined.get("pid", -1),
+        )
         if pids.joined >= 0:
             pids = pids._replace(new=False)
         runs.forget(bundle)
 
         def child(report: launch.Report) -> None:
-            launch.start(report, self._host, bundle, config, joined)
+            launch.start(report, self._host, what, joined)
 
         self._fork(connection, tag, name, bundle, child, pids)
 
@@ -283,11 +291,12 @@ class Loop:
         bundle = run.bundle if run else request.text("bundle")
         if not bundle:
             raise RequestError(errno.ESRCH, f"{container} does not run here; name its bundle to reach it")
+        what = launch.read(bundle)
         init = run.pidfd if run else runs.adopt(bundle, self._host)
         pids = runs.Pids(own=self._own_pids, joined=init)
 
         def child(report: launch.Report) -> None:
-            launch.join(report, self._host, bundle, init, process, fds)
+            launch.join(report, self._host, what, init, process, fds)
 
         try:
             self._fork(connection, tag, name, "", child, pids)

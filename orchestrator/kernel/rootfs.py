@@ -177,6 +177,7 @@ def _new_overlay(step: steps.Overlay, mountpoint: str) -> int:
         return _old_overlay(step, mountpoint)
     fs = syscalls.fsopen("overlay")
     try:
+        syscalls.fsconfig(fs, "source", "overlay")
         try:
             for layer in step.lower:
                 syscalls.fsconfig(fs, "lowerdir+", layer)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 from orchestrator.kernel import launch, packets, syscalls
-from orchestrator.kernel.reading import Document, load
+from orchestrator.kernel.reading import load
 
 Child = Callable[[launch.Report], NoReturn]
 
@@ -214,8 +214,3 @@ def start_time(proc: int, pid: int) -> int | None:
             return int(file.read().rpartition(b") ")[2].split()[19])
     except OSError:
         return None
-
-
-def own_pids(config: Document) -> bool:
-    """Whether the container is to have a pid namespace of its own."""
-    return any(entry.text("type") == "pid" for entry in config.table("linux").tables("namespaces"))

@@ -274,6 +274,8 @@ def resolve_profile(
     object comes out as it is. Raises ProfileError.
     """
     machine = machine or os.uname().machine
+    if not isinstance(document, Mapping):  # straight from a file of the user's
+        raise ProfileError("a seccomp profile must be an object")
     architectures = list(_strings(document.get("architectures"), "architectures"))
     for entry in _mappings(document.get("archMap"), "archMap"):
         if _OCI_ARCHES.get(str(entry.get("architecture"))) == machine:

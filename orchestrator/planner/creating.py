@@ -101,11 +101,22 @@ class _Maker:
 
     def _without_peer(self, service: Service, target: str) -> bool:
         """It is made after the container whose namespace it joins, and remembers which that was."""
-        for peer, shared in self._survey.layout.shares[service.name].items():
-            there = self._survey.peer(peer)
-            if there is None or self._survey.fate(there) in (Fate.REPLACE, Fate.REMOVE):
-                self._draft.wait(target, f"{peer}, whose {shared} it shares, is not there yet")
-                return True
+        survey = self._survey
+        for peer, shared in survey.layout.shares[service.name].items():
+            there = survey.peer(peer)
+            leaving = there is not None and survey.fate(there) in (Fate.REPLACE, Fate.REMOVE)
+            if there is not None and not leaving:
+                continue
+            because = f"{peer}, whose {shared} it shares, is not there"
+            vacant = survey.vacant.get(peer, ())
+            if vacant:
+                seat = name_of(survey.desired.stack.name, survey.desired.stack.services[peer], vacant[0])
+                self._wait_for(target, f"container:{seat}", because)
+            elif there is not None and survey.fate(there) is Fate.REPLACE:
+                self._draft.wait(target, because)
+            else:
+                self._draft.refuse(target, because)
+            return True
         return False
 
     def _address(self, attachment: Attachment, addresses: dict[str, str]) -> str:

@@ -36,6 +36,9 @@ def assess(survey: Survey) -> dict[str, Segment]:
 
 def _assess_one(survey: Survey, network: Network) -> Segment:
     state = survey.observation.networks.get(network.name)
+    if f"network:{network.name}" in survey.in_flight:
+        # It comes or goes at this moment. What the observation says of it is about to be wrong.
+        return Segment(network=network, state=state, because=f"waiting for network {network.name}")
     if state is None:
         if network.external:
             because = f"external network {network.name} does not exist"
@@ -89,8 +92,7 @@ def arrange(survey: Survey, draft: Draft) -> None:
         if segment.refused:
             draft.refuse(f"network:{name}", segment.because, segment.exit_code)
         elif segment.remake or segment.state is None:
-            users = [c.name for c in survey.observation.containers if name in c.addresses]
-            users += _coming(survey, name)
+            users = [c.name for c in survey.leaving() if name in c.addresses] + _coming(survey, name)
             if users:
                 draft.wait(f"network:{name}", f"{users[0]} is still attached to it")
             elif segment.remake:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -84,6 +84,12 @@ class Survey:
     def being_made(self) -> tuple[CreateContainer, ...]:
         """Containers whose creation is under way: not to be seen yet, but what they use is in use."""
         return tuple(a for a in self.in_flight.values() if isinstance(a, CreateContainer))
+
+    def leaving(self) -> Iterator[Container]:
+        """Containers that have to go before what they use can be made anew. One that is only stopped holds
+        nothing: it is looked at again when it is wanted."""
+        going = (Fate.REPLACE, Fate.REMOVE)
+        return (c for c in self.observation.containers if self.fates[c.id].fate in going)
 
     def peer(self, service: str) -> Container | None:
         """The container of `service` that others share namespaces with: the one on its lowest seat."""

@@ -38,7 +38,7 @@ def _arrange_one(survey: Survey, draft: Draft, volume: Volume) -> None:
     if volume.external:
         draft.refuse(target, f"external volume {volume.name} does not exist", ExitCode.FAILED)
         return
-    users = [c.name for c in survey.observation.containers if volume.key in _mounted(survey, c)]
+    users = [c.name for c in survey.leaving() if volume.key in survey.layout.volumes.get(c.service, ())]
     if users:
         draft.wait(target, f"{users[0]} still mounts what was there before")
         return
@@ -50,12 +50,6 @@ def _arrange_one(survey: Survey, draft: Draft, volume: Volume) -> None:
             because="missing",
         )
     )
-
-
-def _mounted(survey: Survey, container: Container) -> tuple[str, ...]:
-    if container.service in survey.layout.volumes:
-        return survey.layout.volumes[container.service]
-    return ()
 
 
 def gone(survey: Survey, service: str) -> str:
@@ -71,7 +65,7 @@ def missing(survey: Survey, service: str) -> str:
     """The first volume that a new container of the service would need and that is not there."""
     for key in survey.layout.volumes[service]:
         name = survey.desired.stack.volumes[key].name
-        if name not in survey.observation.volumes:
+        if name not in survey.observation.volumes or f"volume:{name}" in survey.in_flight:
             return name
     return ""
 

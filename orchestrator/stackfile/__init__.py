@@ -6,10 +6,12 @@
     combine      several files or documents -> one tree, by the rules of the Compose merge specification
     check        is the tree what our JSON Schemas allow: a fast yes or no
     explain      why not, in sentences (the only user of the jsonschema package)
-    shorthand    short forms -> the long, canonical ones (ports, mounts, words, quantity do the parsing)
+    shorthand    short forms -> the long, canonical ones (long, forms, ports, mounts, words, quantity do it)
     enable       which services the profiles and the command line switch on
-    resolve      canonical tree -> model.Stack (service, attachment, life, files, limits: its parts)
+    complete     canonical tree -> names, absolute paths, environments, implied dependencies, nothing unused
+    resolve      complete tree -> model.Stack (recipe, wiring, placed, limits: its parts)
     unsupported  the one table of keys that are refused, warned about, or without a meaning on one machine
+    reference    the page that lists every key
     dotenv       the format of .env and env_file
     load         the whole way, and the only entry for other rooms
 

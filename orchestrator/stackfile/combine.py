@@ -149,25 +149,20 @@ def _logging(below: Node, above: Node, path: Path) -> Node:
 
 
 def _subnets(below: Node, above: Node, path: Path) -> Node:
-    """By subnet."""
+    """The later list counts; a subnet that stands in both keeps what the later one does not say."""
     if not (isinstance(below, Seq) and isinstance(above, Seq)):
         return _usual(below, above, path)
+    known = {_subnet(row): row for row in below}
     result = Seq()
-    for index, row in enumerate(below):
-        result.add(row, below.mark(index))
     for index, row in enumerate(above):
-        same = [
-            at for at, old in enumerate(result) if _subnet(old) is not None and _subnet(old) == _subnet(row)
-        ]
-        if same:
-            result[same[0]] = _usual(result[same[0]], row, path)
-        else:
-            result.add(row, above.mark(index))
+        same = known.get(_subnet(row)) if _subnet(row) is not None else None
+        result.add(row if same is None else _usual(same, row, path), above.mark(index))
     return result
 
 
-def _subnet(row: Node) -> Node:
-    return row.get("subnet") if isinstance(row, Map) else None
+def _subnet(row: Node) -> str | None:
+    subnet = row.get("subnet") if isinstance(row, Map) else None
+    return subnet if isinstance(subnet, str) else None
 
 
 _SERVICE: Mapping[str, Combiner] = {

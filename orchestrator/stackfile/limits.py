@@ -62,7 +62,7 @@ def resources(said: Reader) -> model.Resources:
     memory = _first(limits.bytes("memory"), said.bytes("mem_limit"))
     swap = said.bytes("memswap_limit") or None
     if swap is not None and swap > 0 and (memory is None or swap < memory):
-        said.wrong("must be at least mem_limit, which it includes", key="memswap_limit")
+        said.wrong("needs a mem_limit that is no larger: it counts memory and swap", key="memswap_limit")
     return model.Resources(
         memory=memory,
         memory_reservation=_first(reservations.bytes("memory"), said.bytes("mem_reservation")),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.model import graph
 from orchestrator.model import stack as model
+from orchestrator.model.errors import UserError
 from orchestrator.model.names import STACK_NAME, normalise_stack_name
 from orchestrator.stackfile import dotenv as env_format
 from orchestrator.stackfile import problem
@@ -64,6 +66,11 @@ def load(
     variables = _variables(environment, dotenv, report)
     documents = [document for source in sources for document in read(source, report)]
     report.settle()
+    if not documents:
+        mark = (sources[0].path, 1, 1, 0) if sources else None
+        raise reject(
+            "the stack file is empty", code=problem.EMPTY, mark=mark, hint="it needs at least `services:`"
+        )
     stack_name = name or _name(documents, variables, working_dir)
     variables.setdefault("COMPOSE_PROJECT_NAME", stack_name)
     trees = [interpolate(document, variables, report) for document in documents]
@@ -71,8 +78,8 @@ def load(
     tree = combine(trees)
     check(tree, report)
     report.settle()
-    judge(tree, report)
     tree = lengthen(tree, Spot(report))
+    judge(tree, report)
     report.settle()
     setting = Setting(
         name=stack_name,
@@ -86,6 +93,7 @@ def load(
     completed = complete(tree, setting, report)
     stack = resolve(completed, setting, tuple(source.path for source in sources), report)
     report.settle()
+    _order(stack, report)
     return Loaded(stack=stack, canonical=_canonical(completed.tree), warnings=tuple(report.warnings))
 
 
@@ -105,7 +113,7 @@ def _name(documents: Sequence[Map], variables: Mapping[str, str], working_dir: s
     """The last file's `name:`, else the project directory's, made proper. Raises StackfileError."""
     for document in reversed(documents):
         said = document.get("name")
-        if not isinstance(said, str):
+        if not isinstance(said, str) or not said:
             continue
         mark = document.mark("name")
         try:
@@ -124,6 +132,21 @@ def _name(documents: Sequence[Map], variables: Mapping[str, str], working_dir: s
             hint="choose one with -p NAME or `name: NAME` in the file",
         )
     return proper
+
+
+def _order(stack: model.Stack, report: Report) -> None:
+    """Services that need each other in a circle can't be started. Raises StackfileError."""
+    try:
+        graph.order(stack)
+    except UserError as error:
+        message = error.message
+        for service in stack.services.values():
+            for place in (need.place for need in graph.needs(service)):
+                if place is not None and message.startswith(f"{place}: "):
+                    mark = (place.file, place.line, place.column, place.end_column or 0)
+                    report.error(mark, problem.CYCLE, message.removeprefix(f"{place}: "), hint=error.hint)
+                    report.settle()
+        raise reject(message, code=problem.CYCLE, hint=error.hint) from None
 
 
 def _canonical(tree: Map) -> dict[str, Plain]:

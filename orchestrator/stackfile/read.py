@@ -74,14 +74,14 @@ def read(source: Source, report: Report) -> list[Map]:
     except UnicodeError:
         report.error(start, problem.SYNTAX, "not YAML: the file is not UTF-8 text")
         return []
-    return _documents(builder.documents, start, report)
+    return _documents(builder.documents, report)
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
     return iter(yaml.parse(text, Loader=_LOADER))
 
 
-def _documents(nodes: list[tuple[Node, Mark]], start: Mark, report: Report) -> list[Map]:
+def _documents(nodes: list[tuple[Node, Mark]], report: Report) -> list[Map]:
     documents: list[Map] = []
     for node, mark in nodes:
         if isinstance(node, Map):
@@ -92,8 +92,6 @@ def _documents(nodes: list[tuple[Node, Mark]], start: Mark, report: Report) -> l
                 problem.WRONG_VALUE,
                 "the top of a stack file must be a mapping (services:, networks:, ...)",
             )
-    if not documents and not report.problems:
-        report.error(start, problem.EMPTY, "the stack file is empty", hint="it needs at least `services:`")
     return documents
 
 

@@ -85,6 +85,7 @@ SERVICE: dict[str, Rule] = {
     "pids_limit": integer,
     "ports": long.port_list,
     "privileged": boolean,
+    "pull_policy": lambda node, _spot: "missing" if node == "if_not_present" else node,
     "profiles": unique(),
     "read_only": boolean,
     "scale": integer,
@@ -151,4 +152,4 @@ def lengthen(tree: Map, spot: Spot) -> Map:
     """The tree with every short form written out; what can't be goes to the spot's report."""
     result = fields(STACK)(tree, spot)
     assert isinstance(result, Map)
-    return result.without("version")
+    return result

@@ -62,7 +62,7 @@ def test_the_path_of_the_container_is_searched(machine: Machine) -> None:
 
 def test_the_environment_is_exact_and_a_later_value_wins(machine: Machine) -> None:
     env = ["PATH=/bin", "A=1", "EMPTY=", "A=2=3"]
-    said = machine.shell("cat /proc/self/environ", process={"env": env})
+    said = machine.outcome(["cat", "/proc/self/environ"], process={"env": env})[1]
     assert sorted(said.split("\0")[:-1]) == ["A=2=3", "EMPTY=", "HOME=/root", "PATH=/bin"]
 
 
@@ -94,9 +94,8 @@ def test_only_three_descriptors_are_open(machine: Machine) -> None:
 
 def test_no_signal_is_ignored_or_blocked(machine: Machine) -> None:
     """CPython ignores SIGPIPE; a child would inherit that over execve."""
-    status = dict(
-        line.split(":\t") for line in machine.shell("cat /proc/self/status").splitlines() if ":\t" in line
-    )
+    text = machine.outcome(["cat", "/proc/self/status"])[1]
+    status = dict(line.split(":\t") for line in text.splitlines() if ":\t" in line)
     assert int(status["SigIgn"], 16) == 0
     assert int(status["SigBlk"], 16) == 0
 
@@ -238,7 +237,8 @@ def test_capabilities_of_a_user(machine: Machine) -> None:
 
 
 def test_ambient_capabilities(machine: Machine) -> None:
-    one = dict.fromkeys(("bounding", "effective", "permitted", "inheritable", "ambient"), ["CAP_NET_RAW"])
+    kinds = ("bounding", "effective", "permitted", "inheritable", "ambient")
+    one = {kind: ["CAP_NET_RAW"] for kind in kinds}
     found = masks(
         machine.shell("cat /proc/self/status", launch={"user": "app"}, process={"capabilities": one})
     )
@@ -246,7 +246,8 @@ def test_ambient_capabilities(machine: Machine) -> None:
 
 
 def test_what_this_machine_lacks_is_left_out(machine: Machine) -> None:
-    everything = dict.fromkeys(("bounding", "effective", "permitted"), list(capabilities.NAMES))
+    names = list(capabilities.NAMES)
+    everything = {"bounding": names, "effective": names, "permitted": names}
     found = masks(machine.shell("cat /proc/self/status", process={"capabilities": everything}))
     assert found["CapEff"] == masks(Path("/proc/self/status").read_text())["CapBnd"]
 
@@ -318,9 +319,14 @@ def test_a_root_of_several_overlays(machine: Machine) -> None:
     (usr / "share").mkdir(parents=True)
     (usr / "share/word").write_text("from elsewhere\n")
     pieces = [
-        {"target": target, "lower": [str(lower)], "upper": str(machine.root / f"u{n}"), "work": str(machine.root / f"w{n}")}
+        {
+            "target": target,
+            "lower": [str(lower)],
+            "upper": str(machine.root / f"u{n}"),
+            "work": str(machine.root / f"w{n}"),
+        }
         for n, (target, lower) in enumerate([("", machine.image), ("usr", usr)])
-    ]  # fmt: skip
+    ]
     said = machine.shell(
         "cat /usr/share/word; echo x > /usr/share/new; ls /usr/share", launch={"root": pieces}
     )
@@ -346,7 +352,9 @@ def test_forty_layers_with_long_names(machine: Machine) -> None:
 
 def test_a_root_is_used_again_after_a_kill(machine: Machine) -> None:
     """The mark that the kernel leaves on a volatile overlay doesn't stop the next run."""
-    machine.start(["sh", "-c", "echo 1 > /kept; sleep 100"], name="again").kill()
+    run = machine.start(["sh", "-c", "echo 1 > /kept; echo ready; sleep 100"], name="again")
+    run.said("ready")
+    run.kill()
     assert machine.client.exited("again")["exit_code"] == 137
     assert machine.shell("cat /kept", name="again") == "1\n"
 
@@ -523,15 +531,15 @@ def test_masked_and_read_only_paths(machine: Machine) -> None:
     (machine.image / "secret").mkdir()
     (machine.image / "secret/key").write_text("key")
     linux = {
-        "maskedPaths": ["/proc/kcore", "/secret", "/proc/nothing"],
+        "maskedPaths": ["/proc/keys", "/secret", "/proc/nothing"],
         "readonlyPaths": ["/proc/sys", "/home"],
     }
     script = """
         ls /secret | wc -l
-        stat -c %t:%T /proc/kcore
+        stat -c %t:%T /proc/keys
         touch /secret/x 2>&1 || true
         touch /home/x 2>&1 || true
-        echo 1 2>&1 > /proc/sys/kernel/sysrq || true
+        echo 0 > /proc/sys/kernel/panic || true
     """
     said = machine.outcome(["sh", "-c", script], linux=linux)
     assert said[1].splitlines()[:2] == ["0", "1:3"]
@@ -552,9 +560,12 @@ def test_masks_do_not_trust_the_null_device_of_the_image(machine: Machine) -> No
 
 
 def test_the_usual_devices(machine: Machine) -> None:
-    said = machine.shell(
-        "cd /dev; stat -c '%n %a %t:%T' null zero full random urandom tty; readlink ptmx fd stdin"
-    )
+    script = """
+        cd /dev
+        stat -c '%n %a %t:%T' null zero full random urandom tty
+        for n in ptmx fd stdin; do readlink $n; done
+    """
+    said = machine.shell(script)
     assert said.splitlines() == [
         "null 666 1:3",
         "zero 666 1:5",
@@ -566,7 +577,7 @@ def test_the_usual_devices(machine: Machine) -> None:
         "/proc/self/fd",
         "/proc/self/fd/0",
     ]
-    assert machine.shell("head -c 4 /dev/zero | wc -c; ls /dev | wc -l", name="second").split() == ["4", "15"]
+    assert machine.shell("head -c 4 /dev/zero | wc -c; ls /dev | wc -l", name="second").split() == ["4", "14"]
 
 
 def test_more_devices(machine: Machine) -> None:
@@ -602,7 +613,7 @@ def test_a_new_namespace_of_each_kind(machine: Machine) -> None:
     ).split()
     here = [os.readlink(f"/proc/self/ns/{name}") for name in ("mnt", "uts", "ipc", "pid", "net", "cgroup")]
     assert len(set(said) & set(here)) == 0
-    assert machine.shell("echo $$; ls -d /proc/[0-9]* | wc -l", name="second").split() == ["1", "3"]
+    assert machine.shell("echo $$; cd /proc; echo [0-9]*", name="second").split() == ["1", "1"]
 
 
 def test_namespaces_of_the_host(machine: Machine) -> None:
@@ -613,19 +624,21 @@ def test_namespaces_of_the_host(machine: Machine) -> None:
 
 
 def test_joining_the_namespaces_of_another(machine: Machine) -> None:
-    """network, pid and ipc of a neighbour: same namespaces, and its processes are seen and can be signalled."""
+    """network, pid and ipc of a neighbour, whose processes are then seen."""
     first = machine.start(["sh", "-c", "sleep 100"], name="first")
     names = {"network": "net", "pid": "pid", "ipc": "ipc"}
     joins = {
         kind: machine.own(os.open(f"/proc/{first.pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC))
         for kind, name in names.items()
     }
-    script = "cd /proc/self/ns; readlink net; readlink pid; readlink ipc; kill -9 1; sleep 100"
+    script = "cd /proc/self/ns; readlink net; readlink pid; readlink ipc; cat /proc/1/cmdline; sleep 100"
     second = machine.start(["sh", "-c", script], name="second", joins=joins)
-    assert first.wait() == 137
+    second.said("sleep")
+    assert os.readlink(f"/proc/{second.pid}/ns/pid") == os.readlink(f"/proc/{first.pid}/ns/pid")
+    first.kill()
     # A pid namespace ends with its first process, and takes all along.
+    assert first.wait() == 137
     assert second.wait() == 137
-    assert len(second.output().split()) == 3
 
 
 def test_a_pid_namespace_that_ended_cannot_be_joined(machine: Machine) -> None:

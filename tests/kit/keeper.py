@@ -217,7 +217,7 @@ class Machine:
             "ociVersion": "1.0.2",
             "root": {"path": "rootfs", "readonly": False},
             "process": {**default_process(args), **(process or {})},
-            "hostname": name[:60],
+            **({"hostname": name[:60]} if "uts" in namespaces else {}),
             "mounts": [*default_mounts(), *mounts],
             "linux": {
                 "namespaces": [{"type": kind} for kind in namespaces],
@@ -227,8 +227,6 @@ class Machine:
             },
             **(config or {}),
         }
-        if "uts" not in namespaces:
-            document.pop("hostname")
         more = {
             "format": 1,
             "stdin": None,

@@ -15,7 +15,7 @@ from orchestrator.model import effects
 from orchestrator.model.action import Action, StartContainer
 from orchestrator.model.desired import Desired
 from orchestrator.model.graph import needs
-from orchestrator.model.observation import HealthStatus, ImageState, Observation, State
+from orchestrator.model.observation import HealthStatus, ImageState, Observation
 from orchestrator.planner.plan import finished
 from orchestrator.reconciler.loop import Loop, View
 
@@ -46,8 +46,14 @@ class Stage:
             programs=self.programs,
             faults=self.faults,
             images={name: ImageState(id=f"sha256:{name}") for name in self.images},
-            watch=lambda world, action: gates_were_open(self.desired, world, action),
+            watch=self._watch,
         )
+
+    def _watch(self, action: Action) -> None:
+        """A gate is judged by what was known and wanted when the start was decided."""
+        view = self.loop.view
+        if isinstance(action, StartContainer) and view is not None and action in view.plan.actions:
+            gates_were_open(view.desired, view.observation, action)
 
     def now(self) -> float:
         """Boot time of the machine: the virtual clock begins at 0."""
@@ -77,7 +83,7 @@ class Stage:
 
     def check(self) -> None:
         """No law was broken, no exception was swallowed."""
-        assert self.engine.violations == []
+        assert not self.engine.violations, self.engine.violations
         for bug in self.bugs:
             raise bug
 
@@ -88,27 +94,26 @@ def _settled(view: View) -> bool:
     return view.plan.settled
 
 
-def gates_were_open(desired: Desired, world: Observation, action: Action) -> None:
+def gates_were_open(desired: Desired, world: Observation, action: StartContainer) -> None:
     """No first start before its dependencies are what they have to be (restarts by policy pass no gate)."""
-    if not isinstance(action, StartContainer) or action.attempt > 1:
-        return
     container = effects.find(world, action.id)
-    if container is None or desired.down:
+    if container is None or action.attempt > 1:
         return
-    service = desired.stack.services.get(container.service)
-    if service is None:
-        return
-    for dependency in needs(service):
-        if not dependency.required or dependency.service not in desired.stack.services:
+    for dependency in needs(desired.stack.services[container.service]):
+        if not dependency.required:
             continue
-        for other in (c for c in world.containers if c.service == dependency.service):
+        replicas = desired.stack.services[dependency.service].replicas
+        there = [c for c in world.containers if c.service == dependency.service]
+        if len(there) > replicas:
+            continue  # Which of them will stay is not for the stage to decide.
+        for other in there:
             run = other.run
             if run is None:
                 raise UnsafeError(f"{action.name} starts before {other.name} was ever started")
-            if dependency.condition == "service_completed_successfully" and run.finished is None:
+            if dependency.condition == "service_completed_successfully" and run.exit_code != 0:
                 raise UnsafeError(f"{action.name} starts while {other.name} has not completed")
-            if dependency.condition == "service_healthy" and other.state is State.RUNNING:
-                status = run.health.status if run.health else None
+            if dependency.condition == "service_healthy":
+                status = run.health.status if run.health and run.finished is None else None
                 if status is not HealthStatus.HEALTHY:
                     raise UnsafeError(f"{action.name} starts while {other.name} is {status}")
 

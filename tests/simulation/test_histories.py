@@ -15,6 +15,7 @@ import trio
 from orchestrator.engines.simulated import Faults, Program
 from orchestrator.model.desired import Desired, Wanted
 from orchestrator.model.observation import State
+from orchestrator.model.plan import Plan
 from orchestrator.model.stack import OfService, Service, Stack
 from orchestrator.planner.plan import plan
 from tests.kit.stacks import check, down, service, stack, up
@@ -121,24 +122,28 @@ async def _calm(stage: Stage) -> None:
         await trio.sleep(5.0)
         view = stage.loop.view
         assert view is not None
-        left = [w for w in view.plan.waits if not w.failed and not _repeats(w.because)]
+        left = _unexcused(view.plan)
         busy = [a for a in view.plan.actions if not a.target.startswith("probe:")]
         if not left and not busy:
             return
     raise AssertionError(f"after 300 s: {left} {busy}")
 
 
-def _repeats(because: str) -> bool:
-    """Waits that programs which never come to rest go on causing, and those of who waits for them."""
-    words = (
-        "restarting",
-        "trying again",
-        "has not completed yet",
-        "is not healthy yet",
-        "under way",
-        "does not run",
-    )
-    return any(word in because for word in words)
+def _unexcused(decided: Plan) -> list[str]:
+    """Waits that are neither caused by programs which never come to rest, nor by others that are."""
+    words = ("restarting", "trying again", "has not completed yet", "is not healthy yet", "does not run")
+    waiting = {w.target: w.because for w in decided.waits if not w.failed and "under way" not in w.because}
+    excused: set[str] = set()
+    while True:
+        more = {
+            target
+            for target, because in waiting.items()
+            if any(word in because for word in words)
+            or any(because == f"{name.split('-')[1]} is not started yet" for name in excused)
+        }
+        if more == excused:
+            return [f"{target}: {because}" for target, because in waiting.items() if target not in excused]
+        excused = more
 
 
 def _as_wished(stage: Stage, final: Desired) -> None:

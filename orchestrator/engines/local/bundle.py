@@ -161,7 +161,7 @@ def process(container: Container, ground: Ground) -> Json:
     return {
         "terminal": service.tty,
         "user": {"uid": 0, "gid": 0},
-        "args": [*([INIT] if ground.init else []), *arguments(service, ground.image)],
+        "args": [*([INIT, "--"] if ground.init else []), *arguments(service, ground.image)],
         "env": [f"{key}={value}" for key, value in environment(container, ground.image).items()],
         "cwd": service.working_dir or (ground.image.working_dir if ground.image else "") or "/",
         "capabilities": _capability_sets(service, ground),

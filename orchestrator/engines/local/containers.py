@@ -10,9 +10,9 @@ import contextlib
 import functools
 import json
 import os
-import shutil
 import signal
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,21 +21,25 @@ import trio
 from orchestrator.engines.local import bundle, clock, logs, records, storage
 from orchestrator.engines.local.bundle import Ground
 from orchestrator.engines.local.etc import etc_files
-from orchestrator.engines.local.keeper import Exited, KeeperLost
+from orchestrator.engines.local.keeper import AlreadyRunsError, Exited, KeeperLost, Started
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.records import Built, Mounted, RunRecord
 from orchestrator.engines.local.table import Changed, Live, Table
+from orchestrator.engines.local.trouble import report
 from orchestrator.engines.local.wiring import Wiring
 from orchestrator.images.store import Store
 from orchestrator.kernel import capabilities as caps
 from orchestrator.kernel import cgroups, seccomp, security, syscalls
 from orchestrator.kernel.devices import DeviceRule
 from orchestrator.model.action import CreateContainer, RemoveContainer, SignalContainer, StartContainer
+from orchestrator.model import health
 from orchestrator.model.errors import EngineError
-from orchestrator.model.observation import Container, Health, Run, State, Stopping
-from orchestrator.model.stack import OfService, Service, Sharing, VolumeMount
+from orchestrator.model.observation import Container, Health, ProbeResult, Run, State, Stopping, VolumeState
+from orchestrator.model.stack import Healthcheck, OfService, Service, Sharing, VolumeMount
 
 THREADS = 4
+ABANDON_SECONDS = 2.0
+"""How long the end of processes that may or may not have been started is waited for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,22 +87,34 @@ class Containers:
             ports=action.ports,
             healthcheck=action.healthcheck,
             stop_signal=action.stop_signal,
+            anonymous_volumes=action.anonymous_volumes,
+            peers=action.peers,
         )
         built = Built(container=container, volumes=_mounted(action), networks=action.networks)
         home = self._places.container(action.stack, action.id)
 
+        made: list[VolumeState] = []
+
         def write() -> None:
             storage.check_binds(container)
-            home.mkdir(parents=True, exist_ok=True, mode=0o700)
-            storage.write_files(home, container)
-            records.write(home / "container.json", built)
+            names = action.anonymous_volumes.values()
+            made.extend(storage.create_anonymous(self._places, name, action.stack) for name in names)
+            try:
+                home.mkdir(parents=True, exist_ok=True, mode=0o700)
+                storage.write_files(home, container)
+                records.write(home / "container.json", built)
+            except OSError:
+                # The next try has another id: nobody would ever find this directory again.
+                storage.remove_layers(home)
+                raise
 
         await self._in_thread(write)
+        for volume in made:
+            self._table.volumes.setdefault(volume.name, volume)
         self._table.add(Live(built=built, container=container))
         self._table.feed.publish(Changed(kind="container", container=container))
 
-    async def _in_thread(self, work: functools.partial[None] | object) -> None:
-        assert callable(work)
+    async def _in_thread(self, work: Callable[[], None]) -> None:
         try:
             await trio.to_thread.run_sync(work, limiter=self._shared.threads)
         except OSError as error:
@@ -108,8 +124,11 @@ class Containers:
 
     async def start(self, action: StartContainer) -> None:
         live = self._live(action.id)
+        before = live.container.run
         if live.container.state is State.RUNNING:
             return
+        if before is not None:
+            await live.finished.wait()  # its output, its ports and whoever it left behind come first
         run = Run(
             turn=action.turn,
             started=clock.now(),
@@ -117,38 +136,77 @@ class Containers:
             restarts=action.restarts,
             health=Health() if live.container.healthcheck else None,
         )
-        live.finished = trio.Event()
+        live.finished, live.early = trio.Event(), None
         try:
             await self._prepare(live, run, action.peers)
             await self._shared.wiring.publish(live)
-            started = await self.keeper.start(
-                action.id, self._places.bundle(action.id), self._joined(live, action.peers)
-            )
-        except KeeperLost:
-            raise
-        except EngineError as error:
-            await self._failed_start(live, run, error)
+            started = await self._begin(live, run, action.peers)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._undo(live, before)
             raise
         live.pidfd, live.terminal = started.pidfd, started.terminal
-        if live.terminal is not None:
-            await self.keeper.store(f"terminal:{action.id}", [live.terminal])
         # The record is not written again for the pid: the keeper has put it into pid.json.
-        run = replace(run, pid=started.pid)
-        self.follow_output(live)
-        self._table.update(live, run)
+        self._table.update(live, replace(run, pid=started.pid))
+        self.follow_output(live, fresh=True)
+        if live.terminal is not None:
+            with contextlib.suppress(KeeperLost):  # the next keeper is lent it with the rest
+                await self.keeper.store(f"terminal:{action.id}", [live.terminal])
         self._table.ring()
         self._table.feed.publish(Changed(kind="container", container=live.container))
-        # It may have ended between the keeper's answer and now: then the exit came first and found no run.
-        early = records.exit_of(self._places.bundle(action.id))
-        if early is not None:
-            self.exited(Exited(id=action.id, exit_code=early[0], at=early[1]))
+        self._catch_up(live)
+
+    def _catch_up(self, live: Live) -> None:
+        """It may have ended between the keeper's answer and now: then its exit came first, found no run."""
+        found = records.exit_of(self._places.bundle(live.container.id))
+        if live.early is not None:
+            self.exited(live.early)
+        elif found is not None:
+            self.exited(Exited(id=live.container.id, exit_code=found[0], at=found[1]))
+
+    async def _begin(self, live: Live, run: Run, peers: Mapping[str, str]) -> Started:
+        """The process itself. A program that can't be run has had its run, for `ps` and the planner to see."""
+        container_id = live.container.id
+        try:
+            return await self.keeper.start(
+                container_id, self._places.bundle(container_id), self._joined(live, peers)
+            )
+        except (KeeperLost, AlreadyRunsError):
+            # Nobody knows how far it came. What may run all the same ends, and is begun anew.
+            await self._abandon(live)
+            raise
+        except EngineError as error:
+            if not error.retryable:
+                await self._failed_start(live, run, error)
+            raise
+
+    async def _abandon(self, live: Live) -> None:
+        hierarchies, group = self._shared.hierarchies, self.cgroup(live.container)
+        with trio.move_on_after(ABANDON_SECONDS), contextlib.suppress(cgroups.CgroupError):
+            while True:
+                cgroups.kill(hierarchies, group)
+                if not cgroups.populated(hierarchies, group):
+                    return
+                await trio.sleep(0.01)
+
+    async def _undo(self, live: Live, before: Run | None) -> None:
+        """A start that came to nothing: its run never was, unless it was written down as failed."""
+        if live.container.run is not before:
+            return
+        self._shared.wiring.release(live)
+        try:
+            if before is not None:
+                self.write_run(live.container, before)
+            else:
+                (self._places.bundle(live.container.id) / "run.json").unlink(missing_ok=True)
+        except EngineError as error:
+            report(error)
+        live.finished.set()
 
     async def _prepare(self, live: Live, run: Run, peers: Mapping[str, str]) -> None:
-        fresh = live.wires is None
-        peer = _network_peer(live.container, peers, self._table)
+        peer = _network_owner(live.container, peers, self._table)
         await self._in_thread(functools.partial(self._lay_out, live, run, peer))
-        if fresh and live.wires is not None:
-            await self._shared.wiring.keep(live)
+        await self._shared.wiring.keep(live)
 
     def _lay_out(self, live: Live, run: Run, peer: Live | None) -> None:
         """Everything on disk and in the kernel that must be there before the process (in a thread)."""
@@ -210,7 +268,12 @@ class Containers:
             all_devices=service.privileged,
         )
         try:
-            return cgroups.create(self._shared.hierarchies, self.cgroup(container), limits)
+            return cgroups.create(
+                self._shared.hierarchies,
+                self.cgroup(container),
+                limits,
+                warn=lambda text: print(f"{container.name}: {text}", file=sys.stderr, flush=True),
+            )
         except cgroups.CgroupError as error:
             raise EngineError(f"service {container.service}: {error}", retryable=False) from error
 
@@ -224,24 +287,25 @@ class Containers:
         stdin = self.stdin.get((live.container.stack, live.container.service))
         if stdin is not None:
             joined["stdin"] = stdin
-        peer = _network_peer(live.container, peers, self._table)
-        wires = peer.wires if peer else live.wires
-        if wires is not None:
-            joined["network"] = wires.namespace
+        owner = _network_owner(live.container, peers, self._table) or live
+        if owner.wires is not None:
+            joined["network"] = owner.wires.namespace
+        elif owner is not live and owner.pidfd is not None:
+            joined["network"] = owner.pidfd  # it uses the host's, and so do we
         modes: dict[str, Sharing] = {"pid": service.pid, "ipc": service.ipc, "uts": service.uts}
         for kind, mode in modes.items():
             if isinstance(mode, OfService):
-                joined[kind] = self._running_peer(peers, mode.service).pidfd or -1
+                joined[kind] = self._running_pidfd(peers, mode.service)
         return joined
 
-    def _running_peer(self, peers: Mapping[str, str], service: str) -> Live:
+    def _running_pidfd(self, peers: Mapping[str, str], service: str) -> int:
         live = self._table.containers.get(peers.get(service, ""))
         if live is None or live.pidfd is None:
             raise EngineError(f"service {service}, whose namespace is to be shared, does not run")
-        return live
+        return live.pidfd
 
-    def follow_output(self, live: Live) -> None:
-        """Read what it prints from now on; what a former run left unread comes first."""
+    def follow_output(self, live: Live, *, fresh: bool = False) -> None:
+        """Read what it prints from now on; what a former run left unread comes first. `fresh`: a new run."""
         home = self._places.bundle(live.container.id)
         if live.terminal is not None:
             os.set_blocking(live.terminal, False)
@@ -252,6 +316,8 @@ class Containers:
                 b"stderr": logs.open_fifo(home / "stderr"),
             }
         log = logs.LogFile(self.log_path(live.container), _rotation(live.container))
+        if fresh:
+            log.close_lines()
         feed = self._table.feed
         live.pump = logs.Pump(
             sources, log, lambda: feed.publish(Changed(kind="grown", container=live.container))
@@ -273,17 +339,39 @@ class Containers:
         # 125 says that the program was never reached, as with `docker run`.
         code = int(error.exit_code) if error.exit_code in (126, 127) else 125
         ended = replace(run, finished=clock.now(), exit_code=code, error=error.message)
-        self.write_run(live.container, ended)
-        await self._shared.wiring.withdraw(live)
+        self._note_run(live.container, ended)
+        self._table.update(live, ended)
         with contextlib.suppress(cgroups.CgroupError):
             cgroups.remove(self._shared.hierarchies, self.cgroup(live.container))
-        self._table.update(live, ended)
-        live.finished.set()
+        try:
+            await self._shared.wiring.withdraw(live)
+        finally:
+            live.finished.set()
         self._table.feed.publish(Changed(kind="exited", container=live.container))
 
     def write_run(self, container: Container, run: Run) -> None:
+        """Raises EngineError when it can't be written."""
         path = self._places.bundle(container.id) / "run.json"
-        records.write(path, RunRecord(run=run, boot_id=clock.boot_id()))
+        try:
+            records.write(path, RunRecord(run=run, boot_id=clock.boot_id()))
+        except OSError as error:
+            raise EngineError(f"container {container.name}: {_explain(error)}") from error
+
+    def _note_run(self, container: Container, run: Run) -> None:
+        """Write down what has happened already. A full disk does not undo it, and must not hold up a stop."""
+        try:
+            self.write_run(container, run)
+        except EngineError as error:
+            report(error)
+
+    def probed(self, live: Live, run_started: float, result: ProbeResult, check: Healthcheck) -> None:
+        """A health check has ended. One of an earlier run does not count."""
+        run = live.container.run
+        if run is None or run.finished is not None or run.started != run_started:
+            return
+        run = replace(run, health=health.advance(run.health or Health(), result, run, check))
+        self._note_run(live.container, run)
+        self._table.update(live, run)
 
     # --- signal and exit ---------------------------------------------------------------------------
 
@@ -293,11 +381,11 @@ class Containers:
         if run is None or run.finished is not None or live.pidfd is None:
             return
         if action.stopping:
-            since = run.stopping.since if run.stopping else clock.now()
+            by = run.stopping.by if run.stopping else action.by
             killed = action.signal == signal.SIGKILL
-            stopping = Stopping(since=since, signal=action.signal, by=action.by, killed=killed)
+            stopping = Stopping(since=clock.now(), signal=action.signal, by=by, killed=killed)
             run = replace(run, stopping=stopping)
-            self.write_run(live.container, run)
+            self._note_run(live.container, run)
             self._table.update(live, run)
             if killed:
                 with contextlib.suppress(cgroups.CgroupError):
@@ -311,14 +399,17 @@ class Containers:
     def exited(self, exited: Exited) -> None:
         """A first process has ended. Called from the keeper's reader, so it never waits."""
         live = self._table.containers.get(exited.id)
-        if live is None or live.container.run is None or live.container.run.finished is not None:
+        if live is None:
             return
         run = live.container.run
+        if run is None or run.finished is not None:
+            live.early = exited  # of a run that is just being started
+            return
         if live.pidfd is None or exited.at < run.started:
             return
         oom = cgroups.oom_killed(self._shared.hierarchies, self.cgroup(live.container))
         ended = replace(run, finished=exited.at, exit_code=exited.exit_code, oom_killed=oom)
-        self.write_run(live.container, ended)
+        self._note_run(live.container, ended)
         trio.lowlevel.notify_closing(live.pidfd)
         os.close(live.pidfd)
         live.pidfd = None
@@ -327,21 +418,29 @@ class Containers:
         self._shared.nursery.start_soon(self._tidy, live)
 
     async def _tidy(self, live: Live) -> None:
-        """After an exit: the last output, the published ports, processes left in its cgroup."""
+        """After an exit. The next run waits for it, so that neither takes anything from the other."""
         finished = live.finished
+        try:
+            await self._put_away(live)
+        except EngineError as error:
+            report(error)
+        finally:
+            finished.set()
+            self._table.ring(live.container.stack)
+
+    async def _put_away(self, live: Live) -> None:
+        """Processes left in its cgroup (first: they could print for ever), the output, the ports."""
+        with contextlib.suppress(cgroups.CgroupError):
+            cgroups.kill(self._shared.hierarchies, self.cgroup(live.container))
         if live.pump is not None:
             await live.pump.finish()
             live.pump = None
+        self._table.feed.publish(Changed(kind="exited", container=live.container))
         if live.terminal is not None:
             os.close(live.terminal)
             live.terminal = None
             await self.keeper.discard(f"terminal:{live.container.id}")
-        finished.set()
-        self._table.feed.publish(Changed(kind="exited", container=live.container))
-        if live.container.state is State.EXITED:
-            await self._shared.wiring.withdraw(live)
-            with contextlib.suppress(cgroups.CgroupError):
-                cgroups.kill(self._shared.hierarchies, self.cgroup(live.container))
+        await self._shared.wiring.withdraw(live)
 
     # --- remove ------------------------------------------------------------------------------------
 
@@ -359,7 +458,7 @@ class Containers:
         def erase() -> None:
             with contextlib.suppress(cgroups.CgroupError):
                 cgroups.remove(self._shared.hierarchies, self.cgroup(container))
-            shutil.rmtree(self._places.bundle(container.id), ignore_errors=True)
+            storage.remove_layers(self._places.bundle(container.id))
             storage.remove_layers(self._places.container(container.stack, container.id))
             if action.anonymous_volumes:
                 for mounted in live.built.volumes:
@@ -399,14 +498,16 @@ def _mounted(action: CreateContainer) -> tuple[Mounted, ...]:
     )
 
 
-def _network_peer(container: Container, peers: Mapping[str, str], table: Table) -> Live | None:
+def _network_owner(container: Container, peers: Mapping[str, str], table: Table) -> Live | None:
+    """Whose network it shares, over any number of hands; None when it is its own or the host's."""
+    owner: Live | None = None
     mode = container.definition.network_mode
-    if not isinstance(mode, OfService):
-        return None
-    live = table.containers.get(peers.get(mode.service, ""))
-    if live is None or live.wires is None:
-        raise EngineError(f"service {mode.service}, whose network is to be shared, does not run")
-    return live
+    while isinstance(mode, OfService):
+        owner = table.containers.get(peers.get(mode.service, ""))
+        if owner is None or owner.pidfd is None:
+            raise EngineError(f"service {mode.service}, whose network is to be shared, does not run")
+        mode, peers = owner.container.definition.network_mode, owner.container.peers
+    return owner
 
 
 def _init(places: Places) -> str:
@@ -426,9 +527,14 @@ def _held_capabilities() -> tuple[str, ...]:
 
 def _security(service: Service) -> security.SecurityOptions:
     try:
-        return security.parse_security_opt(service.security_opt, security.machine_lsms())
+        options = security.parse_security_opt(service.security_opt, security.machine_lsms())
     except security.SecurityOptionError as error:
         raise EngineError(f"service {service.name}: {error}", retryable=False) from error
+    if options.apparmor or [label for label in options.labels if label != "disable"]:
+        raise EngineError(
+            f"service {service.name}: security_opt apparmor and label are not honoured yet", retryable=False
+        )
+    return options
 
 
 def _seccomp(options: security.SecurityOptions, held: list[str], directory: Path) -> str | None:

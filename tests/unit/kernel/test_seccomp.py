@@ -400,6 +400,11 @@ def test_a_docker_profile_file_is_resolved_for_its_container() -> None:
     assert [entry["names"] for entry in admin["syscalls"]] == [["getpid"], ["mount"], ["ptrace"]]  # type: ignore[attr-defined]
 
 
+def test_a_profile_file_that_is_no_object_is_refused() -> None:
+    with pytest.raises(ProfileError, match="must be an object"):
+        seccomp.resolve_profile([], ())  # type: ignore[arg-type]
+
+
 # --- against a naive evaluator -----------------------------------------------------------------------
 
 OPERATORS = {

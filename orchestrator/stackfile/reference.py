@@ -1,0 +1,83 @@
+"""The reference page of all keys, made of the schemas and of the table of what is not supported.
+
+docs/compose-support.md is this text; a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchestrator.stackfile import schema as schemas
+from orchestrator.stackfile.schema import Object, Schema
+from orchestrator.stackfile.unsupported import TABLE, Row
+
+_HEAD = """# Keys of a stack file
+
+Made from `schemas/` and the table in `orchestrator/stackfile/unsupported.py`.
+
+| key | what it says | pystack |
+|---|---|---|
+"""
+_WORDS = {"refuse": "refuses it", "warn": "warns", "inert": "no effect"}
+_CONDITIONAL = {"services.*.build": "refuses it without `image`, else warns"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One key by its path; * stands for a name the user chose or an entry of a list."""
+
+    path: str
+    description: str
+    row: Row | None
+
+
+def page() -> str:
+    """The page as Markdown."""
+    lines = [
+        f"| `{key.path}` | {key.description.replace('|', chr(92) + '|')} | {_verdict(key)} |"
+        for key in keys()
+    ]
+    return _HEAD + "\n".join(lines) + "\n"
+
+
+def _verdict(key: Key) -> str:
+    if key.row is None:
+        return _CONDITIONAL.get(key.path, "yes")
+    return f"{_WORDS[key.row.verdict]}: it {key.row.because}"
+
+
+def keys() -> list[Key]:
+    """Every key the schemas know, in their order, down to what the table refuses or ignores as a whole."""
+    rows = {row.path: row for row in TABLE}
+    return list(_below(schemas.at("#/$defs/stack"), (), rows))
+
+
+def _below(schema: Schema, path: tuple[str, ...], rows: dict[str, Row]) -> Iterator[Key]:
+    plain = _followed(schema)
+    for name, part in _object(plain.get("properties")).items():
+        known = _followed(part)
+        dotted = ".".join((*path, name))
+        row = rows.get(dotted)
+        yield Key(
+            path=dotted, description=str(_object(part).get("description", known.get("description"))), row=row
+        )
+        if row is None:
+            yield from _below(part, (*path, name), rows)
+    for pattern, part in _object(plain.get("patternProperties")).items():
+        if pattern != "^x-":
+            yield from _below(part, (*path, "*"), rows)
+    for keyword in ("items", "additionalProperties"):
+        if isinstance(plain.get(keyword), dict):
+            yield from _below(plain[keyword], (*path, "*"), rows)
+
+
+def _followed(schema: Schema) -> Object:
+    """A schema with the one it refers to beneath it."""
+    plain = _object(schema)
+    reference = plain.get("$ref")
+    return {**_object(schemas.at(reference)), **plain} if isinstance(reference, str) else plain
+
+
+def _object(schema: Schema) -> Object:
+    return schema if isinstance(schema, dict) else {}

@@ -1,0 +1,186 @@
+"""The quick parser and typer's agree on every line that the quick one takes on."""
+
+from __future__ import annotations
+
+import random
+import shlex
+from typing import Any
+
+import pytest
+
+from orchestrator.cli import fast, full
+from orchestrator.cli.table import COMMANDS, SCOPE
+from orchestrator.model.errors import ExitCode, UserError
+
+LINES = [
+    "ps",
+    "ps -a",
+    "ps -aq web db",
+    "ps --format json",
+    "ps --format=json",
+    "-f a.yml ps",
+    "ps -f a.yml -f b.yml",
+    "-f a.yml up -f b.yml web",
+    "-p one ps -p two",
+    "--profile a --profile b up --profile c",
+    "up -d",
+    "up -dt 5",
+    "up -dt5 web",
+    "up --timeout=1.5 --scale web=3 --scale db=2",
+    "up web -d db",
+    "up -- -d",
+    "up --attach a --no-attach b --exit-code-from c",
+    "--ansi never --progress json --root /tmp/x up --no-start",
+    "up --progress quiet",
+    "down -v --remove-orphans -t 0",
+    "logs -f",
+    "logs -fn 10 web",
+    "logs -n10 --since 5m",
+    "logs --file x.yml -f",
+    "logs --tail all -t --no-color --index 2 web",
+    "exec web true",
+    "exec -T web ls -l --color",
+    "exec -it web sh",
+    "exec -eA=1 -e B=2 -u root:root -w / web env",
+    "exec web -- ls",
+    "exec -p shop web ps -p 1",
+    "exec -f x.yml web tail -f /var/log/x",
+    "run --rm web",
+    "run --rm -p 80:80 -P web sh -c 'echo -p hi'",
+    "run -v /a:/b --name x -l a=b --entrypoint '' web",
+    "kill -s TERM web",
+    "rm -fsv web",
+    "rm -f --file a.yml",
+    "config --services",
+    "config --format json -o out web",
+    "config --hash '*'",
+    "plan --down",
+    "events --json --since 1h",
+    "port --protocol udp --index 2 web 53",
+    "images -q",
+    "load -i x.tar",
+    "import . name:tag --change 'CMD [\"sh\"]' -c 'ENV A=1' -m hi",
+    "rmi --force a b",
+    "ls -aq",
+    "version --short",
+    "create --force-recreate web",
+    "restart -t 3 --no-deps web",
+]
+NOT_TAKEN = [
+    "",
+    "--help",
+    "-h",
+    "--version",
+    "ps -h",
+    "ps --help",
+    "ps --bad",
+    "ps -z",
+    "pss",
+    "up --timeout x",
+    "up --timeout",
+    "up -t",
+    "ps --all=true",
+    "ps --format xml",
+    "port web",
+    "exec web",
+    "import",
+    "ls extra",
+    "version extra",
+    "--progress loud up",
+    "logs --index x",
+]
+
+
+def _typed(argv: list[str]) -> fast.Call:
+    calls: list[fast.Call] = []
+
+    def perform(call: fast.Call) -> int:
+        calls.append(call)
+        return 0
+
+    assert full.run(argv, perform) == 0
+    (call,) = calls
+    return call
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_both_parsers_make_the_same_call(line: str) -> None:
+    argv = shlex.split(line)
+
+    assert fast.parse(argv) == _typed(argv)
+
+
+@pytest.mark.parametrize("line", NOT_TAKEN)
+def test_what_needs_words_is_left_to_typer(line: str) -> None:
+    assert fast.parse(shlex.split(line)) is None
+
+
+def test_both_parsers_agree_on_lines_made_of_anything() -> None:
+    """Random words, options and values: whenever the quick parser answers, typer answers the same."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    chance = random.Random(seed)
+    taken = 0
+    for _ in range(400):
+        argv = _random_line(chance)
+        call = fast.parse(argv)
+        if call is not None:
+            taken += 1
+            assert call == _typed(argv), argv
+    assert taken > 100
+
+
+def _random_line(chance: random.Random) -> list[str]:
+    name = chance.choice(list(COMMANDS))
+    argv: list[str] = []
+    for option in chance.sample([o for o in SCOPE if o.name != "version"], chance.randrange(3)):
+        argv += _given(option, chance)
+    argv.append(name)
+    rest: list[list[str]] = [_given(option, chance) for option in COMMANDS[name].options if chance.random() < 0.2]
+    rest += [[chance.choice(["web", "80", "-", "a=b", "x"])] for _ in range(chance.randrange(4))]
+    if chance.random() < 0.1:
+        rest.append(["--"])
+    chance.shuffle(rest)
+    return argv + [word for words in rest for word in words]
+
+
+def _given(option: Any, chance: random.Random) -> list[str]:
+    flag = chance.choice(option.flags)
+    if option.kind == "flag":
+        return [flag]
+    value = chance.choice(option.choices or {"int": ["3"], "float": ["2", "0.5"]}.get(option.kind, ["v", "-v", ""]))
+    if flag.startswith("--"):
+        return chance.choice([[flag, value], [f"{flag}={value}"]])
+    return chance.choice([[flag, value], [f"{flag}{value}"] if value else [flag, value]])
+
+
+def test_an_unknown_command_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(UserError, match="unknown command") as caught:
+        full.run(["dwon"], lambda _: 0)
+
+    assert caught.value.exit_code is ExitCode.USAGE
+    assert "pystack down" in caught.value.hint
+
+
+def test_a_wrong_line_is_one_sentence_and_says_where_help_is() -> None:
+    with pytest.raises(UserError, match="No such option: --bad") as caught:
+        full.run(["ps", "--bad"], lambda _: 0)
+
+    assert caught.value.hint == "see `pystack ps --help`"
+    assert caught.value.exit_code is ExitCode.USAGE
+
+
+def test_help_lists_every_command_and_option(capsys: pytest.CaptureFixture[str]) -> None:
+    full.run([], lambda _: 1)
+    top = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert f"  {name} " in top
+        full.run([name, "--help"], lambda _: 1)
+        text = capsys.readouterr().out
+        for option in command.options:
+            assert option.flags[-1] in text, (name, option.flags)
+
+
+def test_the_version_is_printed_whatever_follows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert full.run(["-v"], lambda _: 1) == 0
+    assert capsys.readouterr().out.startswith("pystack ")

@@ -1,0 +1,76 @@
+"""Compose semantics, row by row: tests/golden/stackfile/*.yml.
+
+A row says what a file gives (in canonical form) or with which code it is refused. Where we differ from docker
+compose on purpose, the row also says what docker compose does, and docs/compose-differences.md says why.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.stackfile.problem import StackfileError
+from tests.unit.stackfile.given import loaded, web
+
+TOP = Path(__file__).parents[3]
+Row = dict[str, Any]
+
+
+def rows() -> list[Any]:
+    found = []
+    for path in sorted((TOP / "tests/golden/stackfile").glob("*.yml")):
+        for number, row in enumerate(yaml.safe_load(path.read_text())):
+            found.append(pytest.param(row, id=f"{path.stem}-{row['row']}-{number}"))
+    return found
+
+
+def test_there_are_rows() -> None:
+    assert len(rows()) > 500
+
+
+@pytest.mark.parametrize("row", rows())
+def test_compose_semantics(row: Row) -> None:
+    text = row["text"] if "text" in row else web(row["body"], row.get("rest", ""))
+    then = row.get("then", [])
+    texts = [text, *([then] if isinstance(then, str) else then)]
+    try:
+        found = loaded(
+            *texts,
+            env=row.get("env"),
+            files=row.get("files"),
+            dotenv=row.get("dotenv"),
+            profiles=row.get("profiles", ()),
+        )
+    except StackfileError as error:
+        assert row.get("refused") == error.problems[0].code, str(error)
+        return
+    assert "refused" not in row, f"should be refused, gives {found.canonical}"
+    assert brief(found.canonical, single="body" in row) == row["gives"]
+
+
+def brief(canonical: Any, *, single: bool) -> Any:
+    """The canonical form without what every row would repeat."""
+    if not (single and set(canonical["services"]) == {"web"}):
+        return canonical
+    service = dict(canonical["services"]["web"])
+    if service.get("image") == "x":
+        del service["image"]
+    if service.get("networks") == {"default": None}:
+        del service["networks"]
+    rest = {key: value for key, value in canonical.items() if key not in ("services", "name")}
+    if rest.get("networks") == {"default": {"name": "proj_default"}}:
+        del rest["networks"]
+    return {"web": service, **rest}
+
+
+def test_every_difference_is_documented() -> None:
+    """A row on which docker compose answers otherwise is named in docs/compose-differences.md."""
+    documented = set(re.findall(r"\[([\w.-]+)\]", (TOP / "docs/compose-differences.md").read_text()))
+    different = {
+        f"{param.id.split('-')[0]}-{param.values[0]['row']}" for param in rows() if "peer" in param.values[0]
+    }
+    assert different <= documented, sorted(different - documented)
