@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -28,6 +29,7 @@ from orchestrator.engines.local.places import Places
 from orchestrator.kernel.lock import try_lock
 from orchestrator.model.errors import ExitCode, PystackError
 
+FIRST_SECONDS = 2.0
 LINGER_SECONDS = 0.1
 LOCK_SECONDS = 15.0
 
@@ -54,11 +56,12 @@ VERBS: dict[str, Verb] = {
 def main() -> None:
     options = _options()
     places = Places(run=Path(options.run), data=Path(options.data))
-    for directory in (places.run, places.data, places.stacks, places.volumes, places.bundles):
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_directories(places)
     lock = _lock(places)
     if lock is None:
         sys.exit(ExitCode.OK)
+    _make_directories(places)  # one that was just leaving may have taken them along
+    _raise_limits()
     gc.freeze()
     # Worker threads lay out containers; the loop must not wait 5 ms for its turn each time it is woken.
     sys.setswitchinterval(0.0005)
@@ -68,6 +71,17 @@ def main() -> None:
         for error in group.exceptions:
             sys.stderr.write(f"pystack supervisor: {error}\n")
         sys.exit(ExitCode.SUPERVISOR)
+
+
+def _make_directories(places: Places) -> None:
+    for directory in (places.run, places.data, places.stacks, places.volumes, places.bundles):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _raise_limits() -> None:
+    """A container costs some ten descriptors here, and a shell's usual 1024 would do for a hundred."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _options() -> argparse.Namespace:
@@ -81,11 +95,17 @@ def _options() -> argparse.Namespace:
 def _lock(places: Places) -> int | None:
     """The state root's lock; None when another serves already. One that is leaving is waited for."""
     until = time.monotonic() + LOCK_SECONDS
-    while (fd := try_lock(places.supervisor_lock)) is None:
+    while True:
+        try:
+            fd = try_lock(places.supervisor_lock)
+        except FileNotFoundError:  # the directory has gone with it
+            _make_directories(places)
+            continue
+        if fd is not None:
+            return fd
         if _serves(places) or time.monotonic() > until:
             return None
         time.sleep(0.005)
-    return fd
 
 
 def _serves(places: Places) -> bool:
@@ -102,17 +122,16 @@ async def supervise(places: Places, ready_fd: int) -> None:
         machine = await open_machine(places, nursery)
         stacks = Stacks(machine, nursery)
         stacks.resume()
+        processes.resume(stacks)
 
         async def down(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
             """With the last stack everything of ours goes, before the client is told that it is done."""
             verdict = await converging.down(session, stacks, request)
-            alone = server.connections == 1 and not list(stacks)
+            alone = server.connections == 1 and not stacks.busy()
             if alone:
                 await _clear(machine, places)
             with contextlib.suppress(Gone):
-                await session.end(
-                    exit_code=verdict.exit_code, error="\n".join(verdict.failures)
-                )
+                await session.end(exit_code=verdict.exit_code, error="\n".join(verdict.failures))
             if alone:
                 _go()
 
@@ -130,15 +149,20 @@ async def supervise(places: Places, ready_fd: int) -> None:
 
 async def _until_idle(stacks: Stacks, server: Server) -> None:
     """Nothing to supervise and nobody to serve. A moment's grace lets the first command in."""
-    await trio.sleep(LINGER_SECONDS * 20)
+    grace = FIRST_SECONDS
     while True:
-        if not list(stacks) and not server.connections:
-            await trio.sleep(LINGER_SECONDS)
-            if not list(stacks) and not server.connections:
-                return
-        with trio.move_on_after(0.5):
-            await stacks.changed.wait()
-        await server.idle.wait()
+        changed = stacks.changed
+        if stacks.busy():
+            await changed.wait()
+        elif server.connections:
+            await server.idle.wait()
+        elif grace:
+            await trio.sleep(grace)
+            grace = 0.0
+            continue
+        else:
+            return
+        grace = LINGER_SECONDS
 
 
 async def _clear(machine: Machine, places: Places) -> None:

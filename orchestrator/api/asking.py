@@ -13,6 +13,7 @@ from orchestrator.api.follow import described, follow
 from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Stacks
 from orchestrator.engines.local import clock, records
+from orchestrator.engines.local.table import Follower
 from orchestrator.model import codec
 from orchestrator.model.desired import Desired
 from orchestrator.model.observation import Container, Observation
@@ -129,9 +130,7 @@ async def logs(session: Session, stacks: Stacks, request: dict[str, Any]) -> Non
     await session.end()
 
 
-async def _until_gone(
-    session: Session, stacks: Stacks, name: str, wanted: Any, channel: trio.MemoryReceiveChannel[Any]
-) -> None:
+async def _until_gone(session: Session, stacks: Stacks, name: str, wanted: Any, channel: Follower) -> None:
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:

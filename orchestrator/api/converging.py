@@ -64,13 +64,12 @@ async def up(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
 async def down(session: Session, stacks: Stacks, request: dict[str, Any]) -> Verdict:
     """Everything but the last message, which is the supervisor's: it may leave with this stack."""
     name = request["stack"]
-    supervised = stacks.get(name)
-    if supervised is None:
+    if stacks.get(name) is None and not any(stacks.machine.table.of_stack(name)):
         return Verdict(done=True)
 
     def change(previous: Desired | None) -> Desired:
         return orders.down(
-            _existing(previous, name),
+            previous or Desired(stack=Stack(name=name)),  # of which orphans are left
             remove_volumes=bool(request.get("remove_volumes")),
             remove_orphans=bool(request.get("remove_orphans")),
             timeout=request.get("timeout"),
@@ -178,13 +177,16 @@ async def kill(session: Session, stacks: Stacks, request: dict[str, Any]) -> Non
 
 
 def signal_number(text: str) -> int:
-    """A signal's number from "SIGHUP", "HUP" or "1" (signal(7)). Raises UserError."""
+    """A signal's number from "SIGHUP", "HUP", "1" or "RTMIN+3" (signal(7)). Raises UserError."""
     word = str(text).upper()
     if word.isdigit() and 1 <= int(word) <= 64:
         return int(word)
     for name in (word, f"SIG{word}"):
         if name in signals.Signals.__members__:
             return int(signals.Signals[name])
+    base, plus, offset = word.removeprefix("SIG").partition("+")
+    if base == "RTMIN" and plus and offset.isdigit() and signals.SIGRTMIN + int(offset) <= signals.SIGRTMAX:
+        return int(signals.SIGRTMIN) + int(offset)
     raise UserError(f"{text!r} is no signal", hint="such as SIGTERM, HUP or 9")
 
 
@@ -209,21 +211,17 @@ async def converge(
     """
     began = clock.now()
     telling = Telling(session, name, began, waits=goal in ("started", "ready"))
+    verdict: Verdict | None = None
     async with stacks.history.follow() as events:
         supervised, revision = await stacks.want(name, change)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(telling.events, events)
             nursery.start_soon(_watch_client, session, nursery.cancel_scope)
             verdict = await _verdict(supervised, revision, tuple(services), goal, timeout, telling)
-            await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
-    if nursery.cancel_scope.cancelled_caught and telling.client_gone:
-        raise Gone
-    while True:
-        try:
-            await telling.event(events.receive_nowait())
-        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
-            break
+        if verdict is None:
+            raise Gone
+        await telling.rest(events)
     if end:
         await session.end(exit_code=verdict.exit_code, error="\n".join(verdict.failures))
     return verdict
@@ -250,17 +248,24 @@ class Telling:
         self._waits: dict[str, tuple[float, str, bool]] = {}
         """Target -> since when, for what reason, and whether the client knows."""
         self._warned: set[str] = set()
-        self.client_gone = False
 
     async def events(self, events: trio.MemoryReceiveChannel[Event]) -> None:
         async for event in events:
             await self.event(event)
 
+    async def rest(self, events: trio.MemoryReceiveChannel[Event]) -> None:
+        """What has happened already and is not told yet."""
+        while True:
+            try:
+                await self.event(events.receive_nowait())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return
+
     async def event(self, event: Event) -> None:
         if event.stack != self._stack or event.outcome not in OUTCOMES or event.at < self._began:
             return
         failed = event.outcome == "failed"
-        await self._send(
+        await self._session.send(
             {
                 "event": "action",
                 "at": round(event.at - self._began, 4),
@@ -280,7 +285,7 @@ class Telling:
         for warning in view.plan.warnings:
             if warning not in self._warned:
                 self._warned.add(warning)
-                await self._send({"event": "warning", "message": warning})
+                await self._session.send({"event": "warning", "message": warning})
 
     async def _wait(self, wait: Wait, now: float) -> None:
         # A count-down is one reason, however often its figures change.
@@ -291,15 +296,8 @@ class Telling:
         lasts = wait.failed or (self._patient and now - since >= WORTH_TELLING)
         if lasts and not said:
             line = {"event": "wait", "target": wait.target, "because": wait.because, "failed": wait.failed}
-            await self._send(line)
+            await self._session.send(line)
         self._waits[wait.target] = (since, reason, said or lasts)
-
-    async def _send(self, message: dict[str, Any]) -> None:
-        try:
-            await self._session.send(message)
-        except Gone:
-            self.client_gone = True
-            raise
 
 
 async def _verdict(

@@ -14,7 +14,7 @@ import trio
 from orchestrator.api.session import Session
 from orchestrator.engines.local import clock
 from orchestrator.engines.local.machine import Machine
-from orchestrator.engines.local.table import Changed
+from orchestrator.engines.local.table import Follower
 from orchestrator.model.desired import Desired, Wanted
 from orchestrator.model.observation import Container, State
 from orchestrator.planner.restarts import sequel
@@ -43,7 +43,7 @@ async def follow(
     stack: str,
     wanted: Callable[[Container], bool],
     desired: Callable[[], Desired | None],
-    channel: trio.MemoryReceiveChannel[Changed],
+    channel: Follower,
 ) -> None:
     """Until the client goes or falls too far behind. `channel` is older than the list of containers."""
     grown: set[str] = set()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.model.desired import Desired, Intent, Wanted
 from orchestrator.model.errors import UserError
+from orchestrator.model.observation import Container
 from orchestrator.model.stack import Network, OfService, Service, Stack
 
 
@@ -169,6 +170,35 @@ def run(previous: Desired | None, stack: Stack, oneoff: str, *, no_deps: bool) -
         intents[name] = replace(intents[name], ignore_dependencies=False)
     intents[oneoff] = replace(intents[oneoff], ignore_dependencies=no_deps)
     return replace(base, intents=intents, remove_orphans=False)
+
+
+def found(name: str, containers: Iterable[Container]) -> Desired:
+    """A stack of which the record is lost, by what is there of it: enough to list it and to take it down.
+
+    Nobody has asked for anything, so everything is left as it is until the next `up`.
+    """
+    services = {
+        container.service: Service(
+            name=container.service,
+            root=container.definition.root,
+            oneoff=container.definition.oneoff,
+            command=container.definition.command,
+        )
+        for container in containers
+    }
+    return Desired(stack=Stack(name=name, services=services))
+
+
+def acknowledge(
+    previous: Desired | None, desired: Desired, running: Mapping[str, tuple[float, ...]]
+) -> Desired:
+    """Mark the runs under way: for them a new turn is carried out. `running`: service -> their starts."""
+    before = previous.intents if previous is not None else {}
+    intents = dict(desired.intents)
+    for name, intent in intents.items():
+        if intent.turn != before.get(name, Intent()).turn:
+            intents[name] = replace(intent, under_way=running.get(name, ()))
+    return replace(desired, intents=intents)
 
 
 def forget_service(previous: Desired, name: str) -> Desired:

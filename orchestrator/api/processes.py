@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal as signals
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +18,7 @@ from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Stacks
 from orchestrator.engines.local.bundle import exec_process
 from orchestrator.engines.local.execs import Execution
-from orchestrator.engines.local.table import Live
+from orchestrator.engines.local.table import Follower, Live
 from orchestrator.kernel import syscalls
 from orchestrator.model import codec
 from orchestrator.model.desired import Desired, Wanted
@@ -52,9 +54,14 @@ async def execute(session: Session, stacks: Stacks, request: dict[str, Any]) -> 
     finally:
         for fd in stdio:
             os.close(fd)
-    if tty and execution.terminal is not None:
-        await session.send({"event": "terminal"}, [execution.terminal])
-        os.close(execution.terminal)
+    if execution.terminal is not None:
+        try:
+            await session.send({"event": "terminal"}, [execution.terminal])
+        except Gone:
+            execution.kill()
+            raise
+        finally:
+            os.close(execution.terminal)
     if request.get("detach"):
         await session.end()
         return
@@ -85,9 +92,7 @@ async def _attended(session: Session, execution: Execution) -> int:
     async def listen() -> None:
         try:
             while True:
-                message = await session.receive()
-                if "signal" in message:
-                    execution.signal(int(message["signal"]))
+                execution.signal(_signal(await session.receive()))
         except Gone:
             execution.signal(signals.SIGHUP)
             await trio.sleep(1)
@@ -100,14 +105,21 @@ async def _attended(session: Session, execution: Execution) -> int:
     return code
 
 
+def _signal(message: Mapping[str, Any]) -> int:
+    """The signal that a client passes on; 0, which does nothing, for anything else."""
+    number = message.get("signal")
+    return number if isinstance(number, int) and number in signals.valid_signals() else 0
+
+
 async def run(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
     """A one-off container: started after what it needs, followed to its end, and removed if asked."""
     stack = codec.decode(Stack, request["stack"])
-    service, keep = request["service"], not request.get("remove")
+    service, detach = request["service"], bool(request.get("detach"))
     no_deps = bool(request.get("no_deps"))
     channel = stacks.machine.table.feed.follow()
     stdin = session.take_fds()
     stacks.machine.give_stdin(stack.name, service, stdin)
+    over = True
     try:
         verdict = await converge(
             session,
@@ -117,21 +129,23 @@ async def run(session: Session, stacks: Stacks, request: dict[str, Any]) -> None
             [service],
             end=False,
         )
-        if verdict.exit_code and not _made(stacks, stack.name, service):
+        live = _made(stacks, stack.name, service)
+        if detach or live is None or live.container.run is None:
+            over = verdict.exit_code != 0
             await session.end(exit_code=verdict.exit_code, error="\n".join(verdict.failures))
-        elif request.get("detach"):
-            await session.end(exit_code=verdict.exit_code, error="\n".join(verdict.failures))
-            return
         else:
-            await _follow_to_end(session, stacks, stack.name, service, channel)
+            await _follow_to_end(session, stacks, live, channel)
     finally:
         channel.close()
         stacks.machine.give_stdin(stack.name, service, [])
         for fd in stdin:
             os.close(fd)
-        if not keep and not request.get("detach"):
-            with trio.CancelScope(shield=True):
-                await _discard(stacks, stack.name, service)
+        if request.get("remove"):
+            if over:
+                with trio.CancelScope(shield=True):
+                    await _discard(stacks, stack.name, service)
+            else:
+                stacks.later(discard_ended, stacks, stack.name, service)
 
 
 def _made(stacks: Stacks, stack: str, service: str) -> Live | None:
@@ -139,26 +153,23 @@ def _made(stacks: Stacks, stack: str, service: str) -> Live | None:
     return live[0] if live else None
 
 
-async def _follow_to_end(
-    session: Session, stacks: Stacks, stack: str, service: str, channel: trio.MemoryReceiveChannel[Any]
-) -> None:
-    machine = stacks.machine
-    live = _made(stacks, stack, service)
-    if live is None:
-        raise UserError(f"the container of {service} has gone")
+async def _follow_to_end(session: Session, stacks: Stacks, live: Live, channel: Follower) -> None:
+    machine, stack, service = stacks.machine, live.container.stack, live.container.service
     await session.send(described(machine, live.container))
     if live.terminal is not None:
         await session.send({"event": "terminal"}, [live.terminal])
 
+    def pass_on(number: int) -> None:
+        if live.pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                syscalls.pidfd_send_signal(live.pidfd, number)
+
     async def listen(scope: trio.CancelScope) -> None:
         try:
             while True:
-                message = await session.receive()
-                if "signal" in message and live.pidfd is not None:
-                    syscalls.pidfd_send_signal(live.pidfd, int(message["signal"]))
+                pass_on(_signal(await session.receive()))
         except Gone:
-            if live.pidfd is not None:
-                syscalls.pidfd_send_signal(live.pidfd, signals.SIGHUP)
+            pass_on(signals.SIGHUP)
             scope.cancel()
 
     def desired() -> Desired | None:
@@ -181,28 +192,45 @@ async def _follow_to_end(
     await session.end(exit_code=code, error=ended.error)
 
 
+async def discard_ended(stacks: Stacks, stack: str, service: str) -> None:
+    """Take a one-off that nobody attends away when it has ended (`run -d --rm`)."""
+    live = _made(stacks, stack, service)
+    if live is not None:
+        await live.finished.wait()
+    await _discard(stacks, stack, service)
+
+
 async def _discard(stacks: Stacks, stack: str, service: str) -> None:
-    """Take a one-off away: its container, then the service itself."""
-    if stacks.get(stack) is None:
+    """Take a one-off away: its container, then the service itself. A stack that goes down does it, too."""
+    supervised = stacks.get(stack)
+    if supervised is None or service not in supervised.loop.desired.stack.services:
         return
 
     def absent(previous: Desired | None) -> Desired:
-        assert previous is not None
-        intents = dict(previous.intents)
+        found = _known(previous, stack)
+        intents = dict(found.intents)
         if service in intents:
             intents[service] = replace(intents[service], wanted=Wanted.ABSENT, stop_timeout=1.0)
-        return replace(previous, intents=intents)
+        return replace(found, intents=intents)
 
-    supervised, revision = await stacks.want(stack, absent)
-    with trio.move_on_after(30):
+    with contextlib.suppress(UserError), trio.move_on_after(30):
+        supervised, revision = await stacks.want(stack, absent)
         await supervised.loop.until(
             lambda view: not any(c.service == service for c in view.observation.containers) or None,
             revision=revision,
         )
-    if stacks.get(stack) is not None:
-        await stacks.want(stack, lambda previous: orders.forget_service(_must(previous), service))
+        await stacks.want(stack, lambda previous: orders.forget_service(_known(previous, stack), service))
 
 
-def _must(previous: Desired | None) -> Desired:
-    assert previous is not None
+def _known(previous: Desired | None, stack: str) -> Desired:
+    if previous is None:
+        raise UserError(f"no stack {stack} is up")
     return previous
+
+
+def resume(stacks: Stacks) -> None:
+    """After our own restart: one-offs that were to be removed at their end have lost who waited for it."""
+    for live in stacks.machine.table.containers.values():
+        container = live.container
+        if container.definition.oneoff and container.definition.remove_on_exit:
+            stacks.later(discard_ended, stacks, container.stack, container.service)

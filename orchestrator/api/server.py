@@ -16,12 +16,14 @@ import trio
 
 from orchestrator.api import wire
 from orchestrator.api.session import Gone, Session
-from orchestrator.api.stacks import Stacks, report_bug
+from orchestrator.api.stacks import Stacks
+from orchestrator.engines.local.trouble import report
 from orchestrator.model.codec import CodecError
 from orchestrator.model.errors import ExitCode, PystackError
 
 BACKLOG = 128
 REQUEST_SECONDS = 10.0
+AFTER_A_REFUSAL = 0.1
 
 Verb = Callable[[Session, Stacks, dict[str, Any]], Awaitable[None]]
 
@@ -58,7 +60,12 @@ class Server:
     async def serve(self, listener: trio.socket.SocketType) -> None:
         async with trio.open_nursery() as nursery:
             while True:
-                connection, _ = await listener.accept()
+                try:
+                    connection, _ = await listener.accept()
+                except OSError as error:
+                    report(error)  # no descriptor is free, say: those who are being served give theirs back
+                    await trio.sleep(AFTER_A_REFUSAL)
+                    continue
                 if not _is_ours(connection):
                     connection.close()
                     continue
@@ -73,8 +80,6 @@ class Server:
             await self._answer(session, request)
         except (Gone, trio.TooSlowError, wire.WireError):
             pass
-        except Exception as error:
-            report_bug(error)
         finally:
             session.close()
             self.connections -= 1
@@ -87,19 +92,31 @@ class Server:
             if verb is None:
                 raise PystackError(f"this supervisor does not know the request {request.get('verb')!r}")
             await verb(session, self._stacks, request)
-        except PystackError as error:
+        except Exception as error:
+            await _confess(session, _cause(error))
+
+
+def _cause(error: Exception) -> Exception:
+    """The one that matters of a group: a bug before what is expected, and that before a client that left."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    causes = [_cause(one) for one in error.exceptions]
+    return min(causes, key=lambda one: isinstance(one, Gone) * 2 + isinstance(one, PystackError))
+
+
+async def _confess(session: Session, error: Exception) -> None:
+    """Tell the client what went wrong; a bug goes to the log as well, with its traceback."""
+    match error:
+        case Gone():
+            raise error
+        case PystackError():
             await session.end(exit_code=int(error.exit_code), error=error.message, hint=error.hint)
-        except (KeyError, TypeError, CodecError) as error:
+        case CodecError():
             await session.end(exit_code=int(ExitCode.FAILED), error=f"request not understood: {error}")
-        except ExceptionGroup as group:
-            expected, rest = group.split(Gone)
-            if rest is not None:
-                report_bug(rest)
-                await session.end(
-                    exit_code=1, error=f"internal error: {rest.exceptions[0]!r}; see supervisor.log"
-                )
-            elif expected is not None:
-                raise Gone from None
+        case _:
+            report(error)
+            said = f"internal error: {type(error).__name__}: {error}"
+            await session.end(exit_code=int(ExitCode.FAILED), error=said, hint="see supervisor.log")
 
 
 def _is_ours(connection: trio.socket.SocketType) -> bool:

@@ -5,17 +5,19 @@ A fault in one stack's loop never touches another's: each runs in a task that is
 
 from __future__ import annotations
 
-import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import trio
 
+from orchestrator.api import orders
 from orchestrator.engines.local import clock, records
 from orchestrator.engines.local.engine import LocalEngine
 from orchestrator.engines.local.machine import Machine
+from orchestrator.engines.local.trouble import report
 from orchestrator.model.desired import Desired
+from orchestrator.model.errors import EngineError
+from orchestrator.model.observation import Container
 from orchestrator.planner.leaving import finished
 from orchestrator.reconciler.history import History
 from orchestrator.reconciler.loop import Loop, View
@@ -53,10 +55,32 @@ class Stacks:
     def get(self, name: str) -> Supervised | None:
         return self._stacks.get(name)
 
+    def busy(self) -> bool:
+        """Whether there is anything to look after. Orphans may outlive their stack."""
+        return bool(self._stacks or self.machine.table.containers)
+
     def resume(self) -> None:
-        """After our own restart: go on with every stack that is written down."""
-        for desired in records.stacks(self.machine.places.stacks):
+        """After our own restart: go on with every stack that is written down, or has left a trace."""
+        written = {desired.stack.name: desired for desired in records.stacks(self.machine.places.stacks)}
+        for desired in written.values():
             self._begin(desired)
+        traces: dict[str, list[Container]] = {}
+        for live in self.machine.table.containers.values():
+            traces.setdefault(live.container.stack, []).append(live.container)
+        for name, containers in traces.items():
+            if name not in written and self.machine.places.desired(name).exists():
+                self._begin(orders.found(name, containers))  # its record is damaged
+
+    def later(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Do something that no client waits for."""
+
+        async def guarded() -> None:
+            try:
+                await work(*arguments)
+            except Exception as error:
+                report(error)
+
+        self._nursery.start_soon(guarded)
 
     async def want(self, name: str, change: Change) -> tuple[Supervised, int]:
         """Change what is desired of a stack; written down before anybody acts on it.
@@ -65,24 +89,43 @@ class Stacks:
         """
         async with self._ordering:
             supervised = self._stacks.get(name)
-            desired = change(supervised.loop.desired if supervised else None)
-            await trio.to_thread.run_sync(self._write, desired)
+            previous = supervised.loop.desired if supervised else None
+            desired = orders.acknowledge(previous, change(previous), self._running(name))
+            await self._write(desired)
             if supervised is None:
                 supervised = self._begin(desired)
                 return supervised, supervised.loop.revision
             supervised.engine.watch(desired.stack)
             return supervised, supervised.loop.want(desired)
 
-    def _write(self, desired: Desired) -> None:
+    def _running(self, name: str) -> dict[str, tuple[float, ...]]:
+        """Service -> when its runs began that are under way."""
+        found: dict[str, tuple[float, ...]] = {}
+        for live in self.machine.table.of_stack(name):
+            run = live.container.run
+            if run is not None and run.finished is None and run.stopping is None:
+                found[live.container.service] = (*found.get(live.container.service, ()), run.started)
+        return found
+
+    async def _write(self, desired: Desired) -> None:
         path = self.machine.places.desired(desired.stack.name)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        records.write(path, desired, durable=True)
+
+        def write() -> None:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            records.write(path, desired, durable=True)
+
+        try:
+            await trio.to_thread.run_sync(write)
+        except OSError as error:
+            if not desired.down:
+                raise EngineError(f"{path}: {error.strerror}") from error
+            report(error)  # a full disk must not keep anybody from taking away what fills it
 
     def _begin(self, desired: Desired) -> Supervised:
         name = desired.stack.name
         engine = self.machine.engine(name)
         engine.watch(desired.stack)
-        loop = Loop(engine, desired, now=clock.now, history=self.history, on_bug=report_bug)
+        loop = Loop(engine, desired, now=clock.now, history=self.history, on_bug=report)
         supervised = Supervised(name=name, engine=engine, loop=loop)
         self._stacks[name] = supervised
         self._nursery.start_soon(self._supervise, supervised)
@@ -94,7 +137,7 @@ class Stacks:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._run_loop, supervised)
                 while not supervised.gone.is_set():
-                    await supervised.loop.until(_is_finished)
+                    await supervised.loop.until(_is_finished, revision=supervised.loop.revision)
                     await self._forget(supervised)
                 nursery.cancel_scope.cancel()
 
@@ -103,7 +146,7 @@ class Stacks:
             try:
                 await supervised.loop.run()
             except Exception as error:
-                report_bug(error)
+                report(error)
             await trio.sleep(RESTART_SECONDS)
 
     async def _forget(self, supervised: Supervised) -> None:
@@ -113,8 +156,11 @@ class Stacks:
                 await trio.lowlevel.checkpoint()
                 return
             self._stacks.pop(supervised.name, None)
-            self.machine.places.desired(supervised.name).unlink(missing_ok=True)
-            self.machine.forget(supervised.name)
+            try:
+                self.machine.places.desired(supervised.name).unlink(missing_ok=True)
+                self.machine.forget(supervised.name)
+            except OSError as error:
+                report(error)
             supervised.gone.set()
             self._ring()
 
@@ -125,9 +171,3 @@ class Stacks:
 
 def _is_finished(view: View) -> bool:
     return finished(view.desired, view.observation)
-
-
-def report_bug(error: BaseException) -> None:
-    """A bug goes to the supervisor's log with its traceback; the stack goes on."""
-    traceback.print_exception(error, file=sys.stderr)
-    sys.stderr.flush()

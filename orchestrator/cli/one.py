@@ -108,6 +108,7 @@ def attended(scope: Scope, stack: Stack, request: Message, *, terminal: bool) ->
             stdio.hand_over()
         with connection, Wakeup(*execute.FORWARDED, signal.SIGWINCH) as wakeup:
             one = OneOff(connection, wakeup, scope, stack.name, str(request["service"]))
+            one.awaits_terminal = terminal
             if stdio:
                 one.inputs = stdio.inputs
             return one.run()
@@ -130,6 +131,8 @@ class OneOff(execute.OnTerminal):
         self._service = service
         self._source: Source | None = None
         self._keys: Callable[[bytes], bytes] | None = None
+        self.awaits_terminal = False
+        """Output must not come before our terminal is raw, or its line ends would be changed."""
 
     def run(self) -> int:
         try:
@@ -145,6 +148,7 @@ class OneOff(execute.OnTerminal):
 
     def told(self, message: Message) -> None:
         super().told(message)
+        self.awaits_terminal = self.awaits_terminal and self.master < 0
         if message.get("event") == "container" and message.get("service") == self._service:
             if self._source is None:
                 self._shown.finish()
@@ -164,6 +168,7 @@ class OneOff(execute.OnTerminal):
             self.code = 0
 
     def drain(self) -> None:
+        self.awaits_terminal = False
         self._copy()
 
     def signalled(self, number: int) -> None:
@@ -180,7 +185,7 @@ class OneOff(execute.OnTerminal):
         return self._keys
 
     def _copy(self) -> None:
-        if self._source is None:
+        if self._source is None or self.awaits_terminal:
             return
         for piece in self._source.pieces():
             text = piece.text + b"\n" if piece.ends else piece.text

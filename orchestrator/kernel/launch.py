@@ -145,15 +145,18 @@ def read(path: str) -> Bundle:
     return Bundle(path, config, launch, steps.compile_steps(config, launch))
 
 
-def start(report: Report, host: Host, bundle: Bundle, namespaces: Mapping[str, int]) -> NoReturn:
+def start(
+    report: Report, host: Host, bundle: Bundle, namespaces: Mapping[str, int], stdin: int = -1
+) -> NoReturn:
     """Build the container of `bundle` around this process and run its program.
 
-    `namespaces` are descriptors to join; a new pid namespace was already made by the keeper.
+    `namespaces` are descriptors to join; a new pid namespace was already made by the keeper. `stdin`, where
+    given, is what the program reads: the thing itself, so that its end reaches it. A terminal has its own.
     """
     try:
         report.step = "process"
         _become_leader()
-        _close_others([report.sock.fileno(), host.proc, host.null, *namespaces.values()])
+        _close_others([report.sock.fileno(), host.proc, host.null, stdin, *namespaces.values()])
         _, config, launch, plan = bundle
         process = config.table("process")
         program = Program(
@@ -167,7 +170,7 @@ def start(report: Report, host: Host, bundle: Bundle, namespaces: Mapping[str, i
         report.step = "pid.json"
         _write_birth(bundle.path, host)
         report.step = "stdio"
-        stdio = [-1, -1, -1] if process.flag("terminal") else _open_stdio(launch)
+        stdio = [-1, -1, -1] if process.flag("terminal") else _open_stdio(launch, stdin)
         _score(host, process)
         report.step = "cgroups"
         _join_cgroups(launch.texts("cgroups"))
@@ -283,10 +286,10 @@ def replace_file(path: str, data: bytes) -> None:
     os.rename(f"{path}.new", path)
 
 
-def _open_stdio(launch: Document) -> list[int]:
+def _open_stdio(launch: Document, stdin: int) -> list[int]:
     """The FIFOs, opened for both ways: a dead reader then means neither EPIPE nor an end (fifo(7))."""
-    opened: list[int] = []
-    for name in ("stdin", "stdout", "stderr"):
+    opened: list[int] = [] if stdin < 0 else [stdin]
+    for name in ("stdin", "stdout", "stderr")[len(opened) :]:
         path = launch.text(name)
         if not path:
             opened.append(-1)

@@ -9,10 +9,22 @@ from pathlib import Path
 
 def try_lock(path: Path) -> int | None:
     """A descriptor that holds the lock at `path` (made if missing); None when another process has it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        if _stands_at(fd, path):
+            return fd
+        os.close(fd)  # its last owner has removed it since we opened it: the next one would not meet us there
+
+
+def _stands_at(fd: int, path: Path) -> bool:
+    held = os.fstat(fd)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
+        found = path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)

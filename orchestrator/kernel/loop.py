@@ -38,11 +38,12 @@ class Post(NamedTuple):
 class Connection:
     """One client."""
 
-    __slots__ = ("outbox", "peer", "sock")
+    __slots__ = ("heard", "outbox", "peer", "sock")
 
     def __init__(self, sock: _socket.socket, peer: int) -> None:
         self.sock = sock
         self.peer = peer
+        self.heard = False  # whether it ever asked for anything
         self.outbox: deque[Post] = deque()
 
 
@@ -87,15 +88,22 @@ class Loop:
 
     def run(self) -> None:
         """Serve until the supervisor said goodbye and nothing runs any more."""
-        while not (self._leaving and not self._runs and not self._births and not self._pending_posts()):
-            for fd, events in self._poll.poll(self._guard.patience(time.monotonic())):
+        while True:
+            done = self._is_done()
+            ready = self._poll.poll(0 if done else self._guard.patience(time.monotonic()))
+            if done and not ready:
+                return
+            for fd, events in ready:
                 call = self._calls.get(fd)
                 if call:
                     call(events)
             self._guard.act(time.monotonic(), self._watch, self._unwatch)
 
-    def _pending_posts(self) -> bool:
-        return any(connection.outbox for connection in self._connections.values())
+    def _is_done(self) -> bool:
+        """Whether there is nobody left to keep for: no run, and no client that is about to say hello."""
+        if not self._leaving or self._runs or self._births:
+            return False
+        return all(client.heard and not client.outbox for client in self._connections.values())
 
     def _watch(self, fd: int, call: Callable[[int], None], events: int = select.EPOLLIN) -> None:
         self._calls[fd] = call
@@ -202,6 +210,7 @@ class Loop:
 
     def _request(self, connection: Connection, message: packets.Message, fds: list[int]) -> None:
         """Serve one request. Descriptors that it didn't keep (took out of `fds`) are closed."""
+        connection.heard = True
         request = Document(message)
         tag = message.get("tag")
         try:
@@ -262,12 +271,13 @@ class Loop:
     def _start(self, connection: Connection, tag: object, request: Document, fds: list[int]) -> None:
         name, bundle = self._new_id(request.text("id")), request.text("bundle")
         kinds = request.texts("namespaces")
-        if len(kinds) != len(fds) or len(set(kinds)) != len(kinds) or not set(kinds) <= _JOINABLE:
+        if len(kinds) != len(fds) or len(set(kinds)) != len(kinds) or not set(kinds) <= {*_JOINABLE, _STDIN}:
             raise RequestError(errno.EINVAL, f"namespaces {kinds} came with {len(fds)} descriptors")
         if not os.path.isabs(bundle):
             raise RequestError(errno.EINVAL, "bundle is not an absolute path")
         what = launch.read(bundle)
         joined = dict(zip(kinds, fds, strict=True))
+        stdin = joined.pop(_STDIN, -1)
         pids = runs.Pids(
             own=self._own_pids,
             new="pid" in steps.namespaces(what.config.table("linux")),
@@ -278,7 +288,7 @@ class Loop:
         runs.forget(bundle)
 
         def child(report: launch.Report) -> None:
-            launch.start(report, self._host, what, joined)
+            launch.start(report, self._host, what, joined, stdin)
 
         self._fork(connection, tag, name, bundle, child, pids)
 
@@ -419,3 +429,4 @@ class Loop:
 
 
 _JOINABLE = {"network", "pid", "ipc", "uts", "cgroup"}
+_STDIN = "stdin"  # among the descriptors of a start: what its first process reads, no namespace

@@ -191,14 +191,16 @@ def _new_overlay(step: steps.Overlay, mountpoint: str) -> int:
             _fsconfig_if_known(fs, "volatile")
         syscalls.fsconfig(fs, "index", "off")
         syscalls.fsconfig(fs, "metacopy", "off")
+        # Linux 6.6: else a new upper directory gets an attribute of its own, a write to the disk's journal.
+        _fsconfig_if_known(fs, "uuid", "null")
         return syscalls.fsmount(fs)
     finally:
         os.close(fs)
 
 
-def _fsconfig_if_known(fs: int, key: str) -> None:
+def _fsconfig_if_known(fs: int, key: str, value: str | None = None) -> None:
     try:
-        syscalls.fsconfig(fs, key)
+        syscalls.fsconfig(fs, key, value)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise

@@ -36,6 +36,8 @@ class Intent:
     wanted: Wanted = Wanted.RUNNING
     turn: int = 0
     """A container whose last run began in an earlier turn and has ended is started again (`up`, `start`)."""
+    under_way: tuple[float, ...] = ()
+    """When the runs began that were under way as the turn was ordered: for them it is carried out."""
     restart_turn: int = 0
     """A run that began in an earlier turn is stopped and started again (`restart`)."""
     generation: int = 0

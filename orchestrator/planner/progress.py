@@ -12,7 +12,7 @@ from orchestrator.model.plan import Plan, Wait
 from orchestrator.planner import fates, networks
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.leaving import finished
-from orchestrator.planner.restarts import Sequel, sequel, wanted_turn
+from orchestrator.planner.restarts import Sequel, has_turn, sequel
 from orchestrator.planner.survey import Fate, Survey, name_of, survey
 
 
@@ -169,7 +169,7 @@ def _stand(seen: Survey, intent: Intent, container: Container, refusal: Wait | N
         return Phase.CREATED, "", None, None
     if run.stopping is not None and run.finished is None:
         return Phase.STOPPING, "is stopping", None, None
-    if run.turn < wanted_turn(intent):
+    if not has_turn(run, intent):
         # A program that runs since an earlier turn is what `up` wants; one that has ended will be started.
         return _running(container, run) if run.finished is None else (Phase.PENDING, "", None, None)
     if run.finished is None:

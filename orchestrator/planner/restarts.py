@@ -57,8 +57,15 @@ def wanted_turn(intent: Intent) -> int:
     return max(intent.turn, intent.restart_turn)
 
 
+def has_turn(run: Run, intent: Intent) -> bool:
+    """Whether `run` is what was ordered last, so that its end is an end."""
+    if run.turn < intent.restart_turn:
+        return False
+    return run.turn >= intent.turn or run.started in intent.under_way
+
+
 def _asked_again(end: End) -> Sequel | None:
-    if end.run.turn >= wanted_turn(end.intent):
+    if has_turn(end.run, end.intent):
         return None
     return Sequel(
         kind="start",

@@ -51,7 +51,7 @@ def complete(tree: Map, setting: Setting, report: Report) -> Completed:
         if isinstance(service, Map):
             implied[name] = _implied(service)
     services = check_dependencies(implied, on, report)
-    result = tree.without("version")
+    result = tree.copy()
     result.put("name", setting.name, tree.mark("name"))
     fresh = Map()
     for name, service in services.items():

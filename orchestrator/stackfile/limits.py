@@ -79,8 +79,8 @@ def _agree(
 ) -> None:
     """Docker compose takes a deploy section without the limit for one that says 0."""
     if own and limits.node and own != (limit or 0):
-        stated = f"deploy says {other}: {limit:g}" if limit else f"deploy says nothing of {other}"
-        said.wrong(f"{own:g} here, but {stated}", key=key, hint="keep one of the two")
+        stated = f"deploy says {other}: {limit:.15g}" if limit else f"deploy says nothing of {other}"
+        said.wrong(f"{own:.15g} here, but {stated}", key=key, hint="keep one of the two")
 
 
 def _first(*choices: int | None) -> int | None:

@@ -79,7 +79,6 @@ def load(
     check(tree, report)
     report.settle()
     tree = lengthen(tree, Spot(report))
-    judge(tree, report)
     report.settle()
     setting = Setting(
         name=stack_name,
@@ -91,10 +90,13 @@ def load(
         strict=strict,
     )
     completed = complete(tree, setting, report)
+    judge(completed.tree, report)
     stack = resolve(completed, setting, tuple(source.path for source in sources), report)
     report.settle()
     _order(stack, report)
-    return Loaded(stack=stack, canonical=_canonical(completed.tree), warnings=tuple(report.warnings))
+    return Loaded(
+        stack=stack, canonical=_canonical(completed.tree.without("version")), warnings=tuple(report.warnings)
+    )
 
 
 def _variables(

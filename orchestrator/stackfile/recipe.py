@@ -78,7 +78,7 @@ def _root(said: Reader) -> model.RootFilesystem:
     image = said.text("image")
     root = said.node.get("x-rootfs")
     if root is None:
-        if image is None and not said.has("build"):
+        if image is None and not any(said.has(key) for key in ("build", "extends", "provider")):
             said.wrong(
                 "a service needs an image (or x-rootfs)",
                 code=problem.MISSING_KEY,

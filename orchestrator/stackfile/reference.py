@@ -36,7 +36,7 @@ def page() -> str:
     """The page as Markdown."""
     lines = [
         f"| `{key.path}` | {key.description.replace('|', chr(92) + '|')} | {_verdict(key)} |"
-        for key in keys()
+        for key in every_key()
     ]
     return _HEAD + "\n".join(lines) + "\n"
 
@@ -47,7 +47,7 @@ def _verdict(key: Key) -> str:
     return f"{_WORDS[key.row.verdict]}: it {key.row.because}"
 
 
-def keys() -> list[Key]:
+def every_key() -> list[Key]:
     """Every key the schemas know, in their order, down to what the table refuses or ignores as a whole."""
     rows = {row.path: row for row in TABLE}
     return list(_below(schemas.at("#/$defs/stack"), (), rows))

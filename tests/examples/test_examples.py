@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +23,12 @@ each = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name
 def test_it_does_what_it_is_said_to_do(folder: Path, state_root: Path) -> None:
     with playing(folder, state_root) as scene:
         for number, step in enumerate(scene.example.steps, 1):
+            begun = time.monotonic()
             try:
                 steps.perform(scene, step)
             except AssertionError as error:
                 pytest.fail(f"{folder.name}, step {number}: {step}\n{error}", pytrace=False)
+            print(f"{time.monotonic() - begun:6.2f} s  {step}")
         assert "down" in scene.example.steps[-1]
 
 

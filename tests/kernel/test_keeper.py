@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -180,6 +181,19 @@ def test_the_keeper_goes_with_goodbye_when_nothing_runs(machine: Machine) -> Non
     machine.client.ask("goodbye")
     assert machine.keeper.wait(10) == 0
     assert [path.name for path in machine.run_dir.iterdir()] == ["bundles"]
+
+
+def test_a_new_supervisor_that_comes_as_the_old_one_leaves_is_served(machine: Machine) -> None:
+    """It has connected and not spoken yet: the keeper waits for what it has to say."""
+    successor = machine.connect()
+    tag = successor.send("hello", respawn=[], environ={})
+    # Refused when the successor was heard first: then the old one has nothing to say any more.
+    with contextlib.suppress(Refused):
+        machine.client.ask("goodbye")
+    assert successor.reply(tag)[0]["runs"] == []
+    machine.client.close()
+    machine.client = successor
+    assert machine.outcome(["true"])[0] == 0
 
 
 def test_a_killed_keeper_takes_no_container_along(machine: Machine) -> None:

@@ -22,6 +22,7 @@ from tests.kit.stacks import check, down, service, stack, up
 from tests.simulation.stage import Stage, play
 
 import os
+
 SEEDS = [int(x) for x in os.environ["S"].split()]
 CONDITIONS = ("started", "started!", "healthy", "completed", "started?", "healthy?")
 

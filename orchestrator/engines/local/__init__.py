@@ -7,6 +7,7 @@
     keeper      the supervisor's line to the keeper process, which forks, reaps and holds descriptors
     bundle      pure: a container -> OCI bundle (config.json, launch.json)
     resolvconf  pure: the texts of /etc/hosts, /etc/hostname and /etc/resolv.conf
+    ground      what the bundle needs of the machine, looked up and prepared
     containers  create, start, signal, remove; what happens when one exits
     wiring      networks: bridges, veths, addresses, published ports
     names       who answers to which name (pure); dns and resolver serve it

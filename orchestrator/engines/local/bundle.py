@@ -145,6 +145,11 @@ def launch(container: Container, ground: Ground) -> Json:
             }
             for layer in ground.root
         ],
+        "subpaths": {
+            mount.target: mount.subpath
+            for mount in container.definition.mounts
+            if isinstance(mount, VolumeMount) and mount.subpath
+        },
         "seed": [{"target": seed.target, "data": seed.data, "state": seed.state} for seed in ground.seeds],
     }
 

@@ -11,48 +11,29 @@ import functools
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 
 from orchestrator.engines.local import bundle, clock, logs, records, storage
-from orchestrator.engines.local.bundle import Ground
-from orchestrator.engines.local.etc import etc_files
+from orchestrator.engines.local.ground import look_up
 from orchestrator.engines.local.keeper import AlreadyRunsError, Exited, KeeperLost, Started
-from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.records import Built, Mounted, RunRecord
+from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Changed, Live, Table
 from orchestrator.engines.local.trouble import report
-from orchestrator.engines.local.wiring import Wiring
-from orchestrator.images.store import Store
-from orchestrator.kernel import capabilities as caps
-from orchestrator.kernel import cgroups, seccomp, security, syscalls
-from orchestrator.kernel.devices import DeviceRule
-from orchestrator.model.action import CreateContainer, RemoveContainer, SignalContainer, StartContainer
+from orchestrator.kernel import cgroups, syscalls
 from orchestrator.model import health
+from orchestrator.model.action import CreateContainer, RemoveContainer, SignalContainer, StartContainer
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container, Health, ProbeResult, Run, State, Stopping, VolumeState
-from orchestrator.model.stack import Healthcheck, OfService, Service, Sharing, VolumeMount
+from orchestrator.model.stack import Healthcheck, OfService, Sharing, VolumeMount
 
 THREADS = 4
 ABANDON_SECONDS = 2.0
 """How long the end of processes that may or may not have been started is waited for."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """What all containers of a state root have in common."""
-
-    places: Places
-    table: Table
-    store: Store
-    hierarchies: cgroups.Hierarchies
-    wiring: Wiring
-    nursery: trio.Nursery
-    threads: trio.CapacityLimiter
 
 
 class Containers:
@@ -157,7 +138,7 @@ class Containers:
         self._catch_up(live)
 
     def _catch_up(self, live: Live) -> None:
-        """It may have ended between the keeper's answer and now: then its exit came first, found no run."""
+        """It may have ended before its start was known here: then its exit has found no run."""
         found = records.exit_of(self._places.bundle(live.container.id))
         if live.early is not None:
             self.exited(live.early)
@@ -165,7 +146,7 @@ class Containers:
             self.exited(Exited(id=live.container.id, exit_code=found[0], at=found[1]))
 
     async def _begin(self, live: Live, run: Run, peers: Mapping[str, str]) -> Started:
-        """The process itself. A program that can't be run has had its run, for `ps` and the planner to see."""
+        """The process itself. A program that can't be run has had its run, which `ps` and the planner see."""
         container_id = live.container.id
         try:
             return await self.keeper.start(
@@ -222,60 +203,11 @@ class Containers:
         if container.definition.stdin_open and not container.definition.tty:
             logs.make_fifo(home / "stdin")
         self._shared.wiring.connect(live)
-        ground = self._ground(live, peer)
+        group = self.cgroup(container)
+        ground = look_up(self._shared, live, group, peer.container if peer else None)
         for name, document in (("config", bundle.config), ("launch", bundle.launch)):
             text = json.dumps(document(container, ground), separators=(",", ":"))
             records.write_plain(home / f"{name}.json", text.encode())
-
-    def _ground(self, live: Live, peer: Live | None) -> Ground:
-        container, places = live.container, self._places
-        service = container.definition
-        root = storage.root_of(self._shared.store, places, container)
-        options = _security(service)
-        every = _held_capabilities()
-        mounted = {mounted.target: mounted.volume for mounted in live.built.volumes}
-        held = bundle.capabilities(service, every)
-        home = places.container(container.stack, container.id)
-        return Ground(
-            places=places,
-            image=root.image,
-            root=root.layers,
-            volumes=storage.volume_directories(container, mounted, self._table.volumes),
-            written_files=storage.write_files(home, container),
-            etc=etc_files(places, container, peer.container if peer else None, self._table.networks),
-            seeds=storage.seeds(places, container, mounted),
-            devices=storage.devices(container),
-            cgroups=self._limit(container),
-            seccomp=None if service.privileged else _seccomp(options, held, places.seccomp),
-            no_new_privileges=options.no_new_privileges,
-            unmasked=options.system_paths == "unconfined",
-            init=_init(places) if service.init else None,
-            stdin=service.stdin_open and not service.tty,
-            all_capabilities=every,
-        )
-
-    def _limit(self, container: Container) -> tuple[str, ...]:
-        service = container.definition
-        limits = cgroups.Limits(
-            memory=service.resources.memory,
-            memory_reservation=service.resources.memory_reservation,
-            memory_swap=service.resources.memory_swap,
-            cpus=service.resources.cpus,
-            cpu_shares=service.resources.cpu_shares,
-            cpuset=service.resources.cpuset,
-            pids=service.resources.pids,
-            devices=_device_rules(container),
-            all_devices=service.privileged,
-        )
-        try:
-            return cgroups.create(
-                self._shared.hierarchies,
-                self.cgroup(container),
-                limits,
-                warn=lambda text: print(f"{container.name}: {text}", file=sys.stderr, flush=True),
-            )
-        except cgroups.CgroupError as error:
-            raise EngineError(f"service {container.service}: {error}", retryable=False) from error
 
     def cgroup(self, container: Container) -> str:
         return f"{self._places.cgroup}/{container.stack}/{container.id}"
@@ -510,63 +442,11 @@ def _network_owner(container: Container, peers: Mapping[str, str], table: Table)
     return owner
 
 
-def _init(places: Places) -> str:
-    """Our own pid 1, for `init: true`."""
-    from orchestrator.kernel import init
-
-    places.programs.mkdir(parents=True, exist_ok=True, mode=0o711)
-    return str(init.ensure(places.programs))
-
-
-@functools.cache
-def _held_capabilities() -> tuple[str, ...]:
-    """What this machine can give at all: a virtual machine's root may lack some."""
-    held = caps.held()
-    return tuple(name for number, name in enumerate(caps.NAMES) if held >> number & 1)
-
-
-def _security(service: Service) -> security.SecurityOptions:
-    try:
-        options = security.parse_security_opt(service.security_opt, security.machine_lsms())
-    except security.SecurityOptionError as error:
-        raise EngineError(f"service {service.name}: {error}", retryable=False) from error
-    if options.apparmor or [label for label in options.labels if label != "disable"]:
-        raise EngineError(
-            f"service {service.name}: security_opt apparmor and label are not honoured yet", retryable=False
-        )
-    return options
-
-
-def _seccomp(options: security.SecurityOptions, held: list[str], directory: Path) -> str | None:
-    """The compiled program for these capabilities; None when the service asks for none."""
-    if options.seccomp == "unconfined":
-        return None
-    if options.seccomp_file is None:
-        return str(seccomp.default_cached(held, directory))
-    try:
-        document = json.loads(Path(options.seccomp_file).read_bytes())
-        profile = seccomp.resolve_profile(document, held)
-        return str(seccomp.compile_cached(profile, directory))
-    except (OSError, ValueError) as error:
-        raise EngineError(f"seccomp profile {options.seccomp_file}: {error}", retryable=False) from error
-
-
 def _rotation(container: Container) -> logs.Rotation:
     options = container.definition.logging.options
     return logs.Rotation(
         max_size=bundle.size(options["max-size"]) if "max-size" in options else logs.DEFAULT_MAX_SIZE,
         max_files=int(options.get("max-file", logs.DEFAULT_MAX_FILES)),
-    )
-
-
-def _device_rules(container: Container) -> tuple[DeviceRule, ...]:
-    """Rules for the devices asked for, with their permissions."""
-    if container.definition.privileged:
-        return ()
-    permissions = {device.target: device.permissions for device in container.definition.devices}
-    return tuple(
-        DeviceRule(kind=device.kind, major=device.major, minor=device.minor, access=permissions[device.path])
-        for device in storage.devices(container)
     )
 
 

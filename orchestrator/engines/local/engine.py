@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +16,6 @@ from orchestrator.engines.local.table import Table
 from orchestrator.engines.local.wiring import Wiring
 from orchestrator.images.config import ImageConfig
 from orchestrator.images.store import Store
-from orchestrator.model import health
 from orchestrator.model.action import (
     Action,
     CreateContainer,
@@ -31,7 +29,7 @@ from orchestrator.model.action import (
     StartContainer,
 )
 from orchestrator.model.errors import EngineError
-from orchestrator.model.observation import Health, ImageState, Observation, PublishedPort
+from orchestrator.model.observation import ImageState, Observation, PublishedPort
 from orchestrator.model.stack import ImageRoot, Stack
 
 PORTS_FRESH_SECONDS = 0.5
@@ -98,17 +96,20 @@ class LocalEngine:
         return tuple(self._wiring.ranges_in_use())
 
     def _ports_taken(self) -> tuple[PublishedPort, ...]:
-        """Of other programs, and of containers of any stack. Looked up only while the stack may need some."""
+        """Of other programs, and of containers of any stack that hold theirs. Looked up only while the stack
+        may need some. A container that does not run holds none."""
         services = self._desired.services.values() if self._desired else ()
         if not any(service.ports for service in services):
             return ()
-        ours = tuple(port for live in self._table.containers.values() for port in live.container.ports)
+        ours = tuple(
+            port for live in self._table.containers.values() if live.reserved for port in live.container.ports
+        )
         at, others = self._ports
         if time.monotonic() - at > PORTS_FRESH_SECONDS:
-            held = {(port.protocol, port.host_port) for port in ours}
-            others = tuple(port for port in _listening() if (port.protocol, port.host_port) not in held)
+            others = tuple(_listening())
             self._ports = (time.monotonic(), others)
-        return (*ours, *others)
+        held = {(port.protocol, port.host_port) for port in ours}
+        return (*ours, *(port for port in others if (port.protocol, port.host_port) not in held))
 
     async def changed(self) -> None:
         await self._bell.wait()
@@ -149,7 +150,10 @@ class LocalEngine:
         state = self._table.volumes.get(name)
         if state is not None and state.users:
             raise EngineError(f"volume {name} is still in use")
-        await trio.to_thread.run_sync(storage.remove_volume, self._places, name)
+        try:
+            await trio.to_thread.run_sync(storage.remove_volume, self._places, name)
+        except OSError as error:
+            raise EngineError(f"volume {name}: {error.strerror}") from error
         self._table.volumes.pop(name, None)
         self._table.ring()
 
@@ -161,14 +165,7 @@ class LocalEngine:
         if live.container.image_id:
             image = self._store.config(live.container.image_id)
         result = await probes.probe(self._execs, live, image, action.healthcheck)
-        run = live.container.run
-        if run is None or run.finished is not None or run.started != action.run_started:
-            return
-        state = health.advance(run.health or Health(), result, run, action.healthcheck)
-        run = replace(run, health=state)
-        self._containers.write_run(live.container, run)
-        self._table.update(live, run)
-        self._table.version += 1
+        self._containers.probed(live, action.run_started, result, action.healthcheck)
 
 
 def _image_state(config: ImageConfig) -> ImageState:

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -19,7 +20,7 @@ from orchestrator.engines.local.keeper import Exited, Keeper
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.table import Live
 from orchestrator.kernel import syscalls
-from orchestrator.model.errors import EngineError, ExitCode
+from orchestrator.model.errors import EngineError
 
 PREFIX = "exec-"
 
@@ -46,13 +47,29 @@ class Execution:
                 syscalls.pidfd_send_signal(self.pidfd, number)
 
     def kill(self) -> None:
-        """SIGKILL to its whole session's process group: what it has started ends with it."""
+        """SIGKILL to its whole session: what it has started ends with it."""
         if self.pidfd is None or self.ended.is_set():
             return
+        # Stopped first, so that it can't fork while we look for those that it has started.
         self.signal(signal.SIGSTOP)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        for pid in _session(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.signal(signal.SIGKILL)
+
+
+def _session(leader: int) -> list[int]:
+    """The processes of a session but its leader (field 6 of proc_pid_stat(5)), wherever it has spread to."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != leader:
+            try:
+                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[3]) == leader:
+                found.append(int(name))
+    return found
 
 
 class Execs:
@@ -75,7 +92,7 @@ class Execs:
             started = await self.keeper.execute(
                 execution.id, self._places.bundle(live.container.id), process, stdio
             )
-        except EngineError:
+        except BaseException:
             self._running.pop(execution.id, None)
             raise
         execution.pid, execution.pidfd = started.pid, started.pidfd
@@ -83,6 +100,9 @@ class Execs:
         if execution.ended.is_set():
             self._close(execution)
         return execution
+
+    def running(self) -> list[Execution]:
+        return list(self._running.values())
 
     def exited(self, exited: Exited) -> None:
         execution = self._running.pop(exited.id, None)
@@ -96,8 +116,3 @@ class Execs:
         if execution.pidfd is not None:
             os.close(execution.pidfd)
             execution.pidfd = None
-
-    def lose(self) -> None:
-        """The keeper has died: what it has started can't be waited for any more."""
-        for execution in list(self._running.values()):
-            self.exited(Exited(id=execution.id, exit_code=int(ExitCode.FAILED), at=0.0))

@@ -7,6 +7,7 @@ own death (network namespaces, resolver sockets, terminals) is lent to its store
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import socket
@@ -22,6 +23,8 @@ from orchestrator.engines.local.places import Places
 from orchestrator.model.errors import EngineError, ExitCode
 
 PACKET = 256 * 1024
+REQUEST_LIMIT = 128 * 1024
+"""Bytes of one request (kernel/packets)."""
 MOST_FDS = 32
 START_SECONDS = 10.0
 
@@ -31,7 +34,8 @@ class Exited:
     """A process the keeper started has ended; `at` is boot time."""
 
     id: str
-    exit_code: int
+    exit_code: int | None
+    """None when it was lost: neither the keeper nor the kernel has it."""
     at: float
 
 
@@ -49,6 +53,7 @@ class _Answer:
     ready: trio.Event = field(default_factory=trio.Event)
     body: dict[str, Any] = field(default_factory=dict)
     fds: list[int] = field(default_factory=list)
+    begun: dict[str, list[Any]] = field(default_factory=dict)
 
 
 class KeeperLost(EngineError):
@@ -56,6 +61,16 @@ class KeeperLost(EngineError):
 
     def __init__(self) -> None:
         super().__init__("the keeper process has died")
+
+
+class AlreadyRunsError(EngineError):
+    """A process of this id is there, from a start whose answer was lost with a supervisor."""
+
+
+_PASSING = frozenset(
+    (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ESRCH, errno.EINTR)
+)
+"""What may be otherwise a moment later, without the user doing anything."""
 
 
 class Keeper:
@@ -110,6 +125,12 @@ class Keeper:
             for fd in fds:
                 os.close(fd)
             return
+        for name, rows in answer.begun.items():
+            message[name] = rows + message[name]
+        if message.get("more"):
+            # A reply too long for one packet: its lists go on in the next.
+            answer.begun = {name: rows for name, rows in message.items() if isinstance(rows, list)}
+            return
         answer.body, answer.fds = message, fds
         answer.ready.set()
 
@@ -119,9 +140,18 @@ class Keeper:
         """Send and wait for the answer. Raises KeeperLost, or EngineError with the keeper's reason."""
         tag, answer = self._next_tag, _Answer()
         self._next_tag += 1
+        packet = json.dumps({**body, "tag": tag}, separators=(",", ":")).encode()
+        if len(packet) > REQUEST_LIMIT:
+            raise EngineError(
+                f"command and environment take {len(packet)} bytes; at most {REQUEST_LIMIT} can be passed on",
+                retryable=False,
+                exit_code=ExitCode.NOT_EXECUTABLE,
+            )
+        if self.lost.is_set():
+            raise KeeperLost
         self._answers[tag] = answer
         try:
-            await self._send(json.dumps({**body, "tag": tag}).encode(), fds)
+            await self._send(packet, fds)
             with trio.CancelScope(shield=True):
                 await answer.ready.wait()
         finally:
@@ -204,8 +234,11 @@ def _refusal(error: Mapping[str, Any]) -> EngineError:
     """What went wrong in the child, as our own error. A command that can't be run can't be retried."""
     code = error.get("exit_code")
     message = str(error.get("message") or error.get("step") or "the keeper refused")
+    if error.get("errno") == errno.EBUSY and error.get("step") == "request":
+        return AlreadyRunsError(message)
+    passing = code is None and error.get("errno") in _PASSING
     return EngineError(
-        message, retryable=False, exit_code=ExitCode(code) if code in (126, 127) else ExitCode.FAILED
+        message, retryable=passing, exit_code=ExitCode(code) if code in (126, 127) else ExitCode.FAILED
     )
 
 

@@ -23,6 +23,9 @@ CHUNK = 64 * 1024
 DEFAULT_MAX_SIZE = 20 * 1024 * 1024
 DEFAULT_MAX_FILES = 5
 """Docker's defaults for its `local` driver. Its json-file grows without end, which fills disks."""
+STREAMS = (b"stdout", b"stderr")
+TAIL = 2 * CHUNK
+"""Bytes of a log file's end in which the last record of each stream is looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,16 @@ def records(chunk: bytes, stream: bytes, when: bytes) -> bytes:
     return text + (b"%b %b P %b\n" % (when, stream, rest) if rest else b"")
 
 
+def unfinished(tail: bytes) -> tuple[bytes, ...]:
+    """The streams whose last record in `tail` (the end of a log file) says that its line goes on."""
+    last: dict[bytes, bytes] = {}
+    for line in tail.split(b"\n")[:-1]:
+        fields = line.split(b" ", 3)
+        if len(fields) == 4 and fields[1] in STREAMS:
+            last[fields[1]] = fields[2]
+    return tuple(stream for stream, flag in sorted(last.items()) if flag == b"P")
+
+
 class LogFile:
     """The current log file of one container. Never follows a link that somebody put in its place."""
 
@@ -61,24 +74,61 @@ class LogFile:
         """Bytes that could not be written (a full disk). The container is not held up for them."""
 
     def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         self._fd = os.open(self._path, flags, 0o600)
         self._size = os.fstat(self._fd).st_size
 
-    def append(self, text: bytes) -> None:
+    def close_lines(self) -> None:
+        """End the lines that the run before has left open, so that the next run's do not join them."""
         try:
             if self._fd < 0:
                 self._open()
-            limit = self._rotation.max_size
-            if limit and self._size and self._size + len(text) > limit:
+            tail = os.pread(self._fd, TAIL, max(0, self._size - TAIL))
+        except OSError:
+            return
+        when = stamp(time.time_ns())
+        for stream in unfinished(tail):
+            self.append(b"%b %b F \n" % (when, stream))
+
+    def append(self, text: bytes) -> None:
+        """Add whole records. What can't be written is counted and lost, never half of a record."""
+        view = memoryview(text)
+        while view:
+            try:
+                taken = self._append_some(view, text)
+            except OSError:
+                self.lost += len(view)
+                return
+            view = view[taken:]
+
+    def _append_some(self, view: memoryview, text: bytes) -> int:
+        """As many whole records as the current file has room for, at least one."""
+        if self._fd < 0:
+            self._open()
+        limit = self._rotation.max_size
+        length = len(view)
+        if limit and self._size + length > limit:
+            begin = len(text) - length
+            cut = text.rfind(b"\n", begin, begin + max(0, limit - self._size)) + 1
+            if not cut and self._size:
                 self._rotate()
-            view = memoryview(text)
+                return 0
+            length = (cut or text.index(b"\n", begin) + 1) - begin
+        self._write(view[:length])
+        return length
+
+    def _write(self, view: memoryview) -> None:
+        before = self._size
+        try:
             while view:
                 written = os.write(self._fd, view)
                 self._size += written
                 view = view[written:]
         except OSError:
-            self.lost += len(text)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, before)
+                self._size = before
+            raise
 
     def _rotate(self) -> None:
         self.close()

@@ -12,17 +12,23 @@ from pathlib import Path
 import trio
 
 from orchestrator.engines.local import clock, recovery
-from orchestrator.engines.local.containers import THREADS, Containers, Shared
+from orchestrator.engines.local.containers import THREADS, Containers
 from orchestrator.engines.local.engine import LocalEngine
-from orchestrator.engines.local.execs import PREFIX, Execs
-from orchestrator.engines.local.keeper import Exited, Keeper, KeeperLost, connect
+from orchestrator.engines.local.execs import PREFIX, Execs, Execution
+from orchestrator.engines.local.keeper import Exited, Keeper, connect
 from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live, Table
+from orchestrator.engines.local.trouble import report
 from orchestrator.engines.local.wiring import Wiring
 from orchestrator.images.store import Store
 from orchestrator.kernel import cgroups, syscalls
+from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import State
 from orchestrator.model.stack import Stack
+
+KEEPER_SECONDS = 1.0
+"""Until the next try to get a keeper."""
 
 
 class Machine:
@@ -87,57 +93,80 @@ class Machine:
             await self.keeper.lost.wait()
             if self._leaving:
                 return
-            self.execs.lose()
-            keeper = await connect(self.places, self.on_exit)
-            self.shared.nursery.start_soon(keeper.serve)
-            await keeper.hello(self._respawn, respawn_environment())
-            self.adopt(keeper)
-            for live in self.table.containers.values():
-                if live.wires is not None:
-                    await keeper.store(
-                        f"wires:{live.container.id}", [live.wires.namespace, *live.wires.resolver]
-                    )
+            self._watch_executions()
+            try:
+                await self._replace_keeper()
+            except EngineError as error:
+                report(error)
+                await trio.sleep(KEEPER_SECONDS)
 
-    def adopt(self, keeper: Keeper) -> None:
-        """Use `keeper` from now on; containers that are not its children are watched by pidfd."""
+    async def _replace_keeper(self) -> None:
+        keeper = await connect(self.places, self.on_exit)
+        self.shared.nursery.start_soon(keeper.serve)
+        self._use(keeper)
+        await keeper.hello(self._respawn, respawn_environment())
+        self.adopt(keeper)
+        for live in list(self.table.containers.values()):
+            await self.shared.wiring.lend(live)
+            if live.terminal is not None:
+                await keeper.store(f"terminal:{live.container.id}", [live.terminal])
+
+    def _use(self, keeper: Keeper) -> None:
         self.shared.wiring.keeper = keeper
         self.execs.keeper = keeper
         self.containers.keeper = keeper
+
+    def adopt(self, keeper: Keeper) -> None:
+        """Use `keeper` from now on; containers that are not its children are watched by pidfd."""
+        self._use(keeper)
         for live in self.table.containers.values():
             if live.container.state is State.RUNNING and live.container.id not in keeper.runs:
                 self.shared.nursery.start_soon(self.watch, live)
 
+    def _watch_executions(self) -> None:
+        """Nobody tells us any more how what the dead keeper had started ends."""
+        for execution in self.execs.running():
+            self.shared.nursery.start_soon(self._watch_execution, execution)
+
+    async def _watch_execution(self, execution: Execution) -> None:
+        code: int | None = None
+        if execution.pidfd is not None:
+            code = await _end_of(execution.pidfd, execution.pid)
+        self.execs.exited(Exited(id=execution.id, exit_code=255 if code is None else code, at=clock.now()))
+
     async def watch(self, live: Live) -> None:
-        """Wait for the end of a process that is nobody's child of ours (pidfd_open(2): readable at exit)."""
+        """Wait for the end of a process that is nobody's child of ours."""
         run, pidfd = live.container.run, live.pidfd
         if run is None or pidfd is None:
             return
-        own = os.dup(pidfd)
-        try:
-            await trio.lowlevel.wait_readable(own)
-            status = await _exit_status(own, run.pid)
-        finally:
-            trio.lowlevel.notify_closing(own)
-            os.close(own)
-        if live.pidfd == pidfd:
-            code = os.waitstatus_to_exitcode(status) if status is not None else 255
-            code = 128 - code if code < 0 else code
+        code = await _end_of(pidfd, run.pid)
+        if live.container.run is not None and live.container.run.started == run.started:
             self.containers.exited(Exited(id=live.container.id, exit_code=code, at=clock.now()))
 
     # --- the end -----------------------------------------------------------------------------------
 
     async def clear(self) -> None:
-        """Nothing is left to look after: take away what stacks share, and dismiss the keeper."""
-        await self.shared.wiring.clear()
-        with contextlib.suppress(cgroups.CgroupError):
-            cgroups.remove_root(self.shared.hierarchies, self.places.tag)
+        """Nothing is left to look after: take away what stacks share, and dismiss the keeper. What can't be
+        taken away is said, and does not keep us here."""
         self._leaving = True
+        for take_away in (self._clear_network, self._clear_cgroups, self._dismiss_keeper):
+            try:
+                await take_away()
+            except (EngineError, cgroups.CgroupError) as error:
+                report(error)
+        self._sweep()
+
+    async def _clear_network(self) -> None:
+        await self.shared.wiring.clear()
+
+    async def _clear_cgroups(self) -> None:
+        cgroups.remove_root(self.shared.hierarchies, self.places.tag)
+
+    async def _dismiss_keeper(self) -> None:
         keeper = self.keeper
-        with contextlib.suppress(KeeperLost):
-            await keeper.goodbye()
+        await keeper.goodbye()
         with trio.move_on_after(2):
             await keeper.lost.wait()
-        self._sweep()
 
     def _sweep(self) -> None:
         """The run directory as it was before us; what somebody else has put there stays."""
@@ -148,6 +177,21 @@ class Machine:
         for directory in (self.places.run, self.places.stacks):
             with contextlib.suppress(OSError):
                 directory.rmdir()
+
+
+async def _end_of(pidfd: int, pid: int) -> int | None:
+    """The exit code of a process, when it has ended (pidfd_open(2): readable at exit); None when lost."""
+    own = os.dup(pidfd)
+    try:
+        await trio.lowlevel.wait_readable(own)
+        status = await _exit_status(own, pid)
+    finally:
+        trio.lowlevel.notify_closing(own)
+        os.close(own)
+    if status is None:
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
 
 
 async def _exit_status(pidfd: int, pid: int) -> int | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from orchestrator.engines.local.trouble import report
 from orchestrator.model import codec
 from orchestrator.model.desired import Desired
 from orchestrator.model.errors import EngineError
@@ -49,17 +50,12 @@ def write(path: Path, value: object, *, durable: bool = False) -> None:
 
 def write_bytes(path: Path, content: bytes, *, mode: int = 0o600, durable: bool = False) -> None:
     temporary = path.with_name(f".{path.name}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(temporary, flags, mode)
     try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(fd, view) :]
-        if durable:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-    temporary.replace(path)
+        _fill(temporary, content, mode, durable=durable)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # on a full disk, its half would take the room of others
+        raise
     if durable:
         _sync_directory(path.parent)
 
@@ -67,11 +63,17 @@ def write_bytes(path: Path, content: bytes, *, mode: int = 0o600, durable: bool 
 def write_plain(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Write a file that nobody reads before we say so, and that is written anew after a crash: no rename,
     which costs as much again as the writing."""
+    _fill(path, content, mode, durable=False)
+
+
+def _fill(path: Path, content: bytes, mode: int, *, durable: bool) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     try:
         view = memoryview(content)
         while view:
             view = view[os.write(fd, view) :]
+        if durable:
+            os.fsync(fd)
     finally:
         os.close(fd)
 
@@ -84,8 +86,16 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+class DamagedError(EngineError):
+    """A record that is no record."""
+
+    def __init__(self, path: Path, reason: object) -> None:
+        super().__init__(f"{path} is damaged: {reason}", retryable=False)
+
+
 def read(path: Path, kind: type[T]) -> T | None:
-    """The record at `path`; None when there is none. Raises EngineError when it can't be understood."""
+    """The record at `path`; None when there is none. Raises DamagedError, and EngineError for one that a
+    newer version has written."""
     try:
         document = json.loads(path.read_bytes())
         if document["format"] > FORMAT:
@@ -93,16 +103,28 @@ def read(path: Path, kind: type[T]) -> T | None:
         return codec.decode(kind, document["value"])
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"{path} is damaged: {error}", retryable=False) from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError(path, error) from error
 
 
 def read_or_none(path: Path, kind: type[T]) -> T | None:
-    """As `read`, but a damaged record counts as none: its truth is found in the kernel."""
+    """As `read`, but a damaged record counts as none, once it is said: the truth is in the kernel."""
     try:
         return read(path, kind)
-    except EngineError:
+    except EngineError as error:
+        report(error)
         return None
+
+
+def is_newer(path: Path) -> bool:
+    """Whether a newer version has written the record at `path`: then it is not ours to judge."""
+    try:
+        read(path, Built)
+    except DamagedError:
+        return False
+    except EngineError:
+        return True
+    return False
 
 
 def containers(stacks: Path) -> Iterator[Built]:

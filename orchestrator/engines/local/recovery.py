@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.engines.local import clock, records
-from orchestrator.engines.local.containers import Containers, Shared
+from orchestrator.engines.local import clock, records, storage
+from orchestrator.engines.local.containers import Containers
 from orchestrator.engines.local.keeper import Keeper
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.records import Built, RunRecord
+from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live, Wires
 from orchestrator.kernel import cgroups, syscalls
 from orchestrator.model.observation import Container, Run, State
@@ -36,31 +36,42 @@ async def recover(containers: Containers, shared: Shared, keeper: Keeper) -> Non
     for volume in records.volumes(places.volumes):
         table.volumes[volume.name] = volume
     for built in records.containers(places.stacks):
-        await _recover_container(containers, shared, keeper, built)
+        _find(shared, keeper, built)
+    for live in list(table.containers.values()):
+        await _take_up(containers, shared, keeper, live)
     _sweep(shared)
+    unknown = [key for key in keeper.stored if key.partition(":")[2] not in table.containers]
+    await keeper.discard(*unknown)
     await shared.wiring.sync()
 
 
-async def _recover_container(containers: Containers, shared: Shared, keeper: Keeper, built: Built) -> None:
-    places = shared.places
+def _find(shared: Shared, keeper: Keeper, built: Built) -> None:
+    """Into the table in the moment in which its run is judged: an exit told of later finds it there."""
     container = built.container
-    run, pidfd = _latest_run(places, container, keeper.runs.get(container.id))
-    live = Live(built=built, container=replace(container, run=run), pidfd=pidfd)
-    fds = await keeper.fetch(f"wires:{container.id}")
+    run, pidfd = _latest_run(shared.places, container, keeper.runs.get(container.id))
+    shared.table.add(Live(built=built, container=replace(container, run=run), pidfd=pidfd))
+
+
+async def _take_up(containers: Containers, shared: Shared, keeper: Keeper, live: Live) -> None:
+    """Its network, its ports and its output again."""
+    container_id = live.container.id
+    fds = await keeper.fetch(f"wires:{container_id}")
     if fds:
-        live.wires = Wires(namespace=fds[0], resolver=tuple(fds[1:]))
-    shared.table.add(live)
-    if live.wires is not None:
+        live.wires = Wires(namespace=fds[0], resolver=tuple(fds[1:]), kept=True)
         shared.wiring.serve_names(live)
+    terminal = await keeper.fetch(f"terminal:{container_id}")
+    live.terminal = terminal[0] if terminal else None
     if live.container.state is State.RUNNING:
-        terminal = await keeper.fetch(f"terminal:{container.id}")
-        live.terminal = terminal[0] if terminal else None
         shared.wiring.resume(live)
         containers.follow_output(live)
-    else:
-        if (places.bundle(container.id) / "stdout").exists():
-            await containers.drain(live)
-        live.finished.set()
+        return
+    if live.terminal is not None or (shared.places.bundle(container_id) / "stdout").exists():
+        await containers.drain(live)
+    if live.terminal is not None:
+        os.close(live.terminal)
+        live.terminal = None
+        await keeper.discard(f"terminal:{container_id}")
+    live.finished.set()
 
 
 def _latest_run(places: Places, container: Container, kept_pid: int | None) -> tuple[Run | None, int | None]:
@@ -119,10 +130,12 @@ def _sweep(shared: Shared) -> None:
     """What was begun and never written down: directories without a record, and processes of theirs."""
     places, known = shared.places, shared.table.containers
     for home in places.stacks.glob("*/containers/*"):
-        if home.name not in known:
+        if home.name not in known and not records.is_newer(home / "container.json"):
             with contextlib.suppress(cgroups.CgroupError):
                 cgroups.remove(shared.hierarchies, f"{places.cgroup}/{home.parts[-3]}/{home.name}")
-            shutil.rmtree(home, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                storage.remove_layers(home)
     for bundle in places.bundles.glob("*"):
         if bundle.name not in known:
-            shutil.rmtree(bundle, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                storage.remove_layers(bundle)

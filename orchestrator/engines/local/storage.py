@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import stat
 import time
 from collections.abc import Mapping
@@ -18,10 +17,12 @@ from pathlib import Path
 from orchestrator.engines.local import records
 from orchestrator.engines.local.bundle import HostDevice, RootLayer, Seeding
 from orchestrator.engines.local.places import Places
-from orchestrator.images import hostroot
+from orchestrator.engines.local.trouble import report
+from orchestrator.images import hostroot, trees
 from orchestrator.images.config import ImageConfig
 from orchestrator.images.store import Store
 from orchestrator.kernel import syscalls
+from orchestrator.model import fingerprint
 from orchestrator.model.action import CreateVolume
 from orchestrator.model.errors import EngineError, ExitCode, PystackError
 from orchestrator.model.observation import Container, VolumeState
@@ -54,7 +55,11 @@ class Root:
 def create_volume(places: Places, action: CreateVolume) -> VolumeState:
     """Make the directory and its record. Repeatable: what is there stays."""
     home = places.volume(action.volume.name)
-    existing = records.read(home / "volume.json", VolumeState) if home.exists() else None
+    try:
+        existing = records.read(home / "volume.json", VolumeState)
+    except records.DamagedError as error:
+        report(error)  # the data is what counts, and it stays; what we know of it is written anew
+        existing = None
     if existing is not None:
         return existing
     data = _device(action.volume) or home / DATA
@@ -73,6 +78,13 @@ def create_volume(places: Places, action: CreateVolume) -> VolumeState:
     )
     records.write(home / "volume.json", state, durable=True)
     return state
+
+
+def create_anonymous(places: Places, name: str, stack: str) -> VolumeState:
+    """A volume that only one seat of a service knows. Repeatable: its next occupant finds it again."""
+    volume = Volume(key="", name=name)
+    action = CreateVolume(volume=volume, stack=stack, fingerprint=fingerprint.of_volume(volume))
+    return create_volume(places, action)
 
 
 def _mark_pending(home: Path) -> None:
@@ -100,8 +112,8 @@ def remove_volume(places: Places, name: str) -> None:
 
 
 def _remove_tree(path: Path) -> None:
-    if path.exists():
-        shutil.rmtree(path)
+    """Whatever a container has put there: links are not followed, and no depth is too deep."""
+    trees.discard(str(path))
 
 
 # --- root filesystems ------------------------------------------------------------------------------
@@ -167,7 +179,10 @@ def check_binds(container: Container) -> None:
 def volume_directories(
     container: Container, mounted: Mapping[str, str], volumes: Mapping[str, VolumeState]
 ) -> dict[str, str]:
-    """Target -> directory of the host. `mounted`: target -> name of the volume on the machine."""
+    """Target -> the volume's directory. `mounted`: target -> name of the volume on the machine.
+
+    Raises EngineError for a subpath that is not there; the launcher looks for it again when it mounts it.
+    """
     found = {}
     subpaths = {
         mount.target: mount.subpath
@@ -178,14 +193,15 @@ def volume_directories(
         state = volumes.get(name)
         if state is None:
             raise EngineError(f"volume {name} is not there")
-        found[target] = _below(state.path, subpaths.get(target, ""), name)
+        _check_below(state.path, subpaths.get(target, ""), name)
+        found[target] = state.path
     return found
 
 
-def _below(directory: str, subpath: str, name: str) -> str:
+def _check_below(directory: str, subpath: str, name: str) -> None:
     """A folder inside a volume. Its content is a container's: no link in it may lead us elsewhere."""
     if not subpath:
-        return directory
+        return
     home = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
@@ -194,7 +210,6 @@ def _below(directory: str, subpath: str, name: str) -> str:
         raise EngineError(f"volume {name}: subpath {subpath}: {error.strerror}", retryable=False) from error
     finally:
         os.close(home)
-    return os.path.join(directory, subpath)
 
 
 def seeds(places: Places, container: Container, mounted: Mapping[str, str]) -> tuple[Seeding, ...]:

@@ -6,12 +6,14 @@ and pidfds (see recovery), so losing it costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import trio
 
 from orchestrator.engines.local.dns import Zone
+from orchestrator.engines.local.keeper import Exited
 from orchestrator.engines.local.logs import Pump
 from orchestrator.engines.local.records import Built
 from orchestrator.model.observation import Container, NetworkState, Run, VolumeState
@@ -34,6 +36,8 @@ class Wires:
     namespace: int
     resolver: tuple[int, ...] = ()
     """UDP and TCP socket of the name service inside, where there is one."""
+    kept: bool = False
+    """Lent to the keeper, and its names are served."""
     serving: trio.CancelScope | None = None
     zone: tuple[int, Zone] | None = None
     """The names it sees, with the version of the table they were computed from."""
@@ -49,32 +53,71 @@ class Live:
     wires: Wires | None = None
     pump: Pump | None = None
     terminal: int | None = None
-    stdin: int | None = None
+    early: Exited | None = None
+    """The end of a run of which the start was not yet known to have succeeded."""
     reserved: list[int] = field(default_factory=list)
     """Sockets bound to its published host ports, so that nobody else takes them."""
     finished: trio.Event = field(default_factory=trio.Event)
     """Set when the current run has ended and its output is in the log."""
 
 
+class Follower:
+    """What one client has still to hear. Growth of a log is said once, however much it grows meanwhile."""
+
+    def __init__(self, leave: Callable[[Follower], None]) -> None:
+        self._leave = leave
+        self._send, self._receive = trio.open_memory_channel[Changed](FEED_LIMIT)
+        self._grown: set[str] = set()
+
+    def tell(self, change: Changed) -> None:
+        """Raises trio.WouldBlock when it is too far behind."""
+        container_id = change.container.id
+        if change.kind == "grown":
+            if container_id in self._grown:
+                return
+            self._grown.add(container_id)
+        self._send.send_nowait(change)
+
+    def cut_off(self) -> None:
+        self._send.close()
+
+    def close(self) -> None:
+        self._leave(self)
+        self._send.close()
+        self._receive.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Changed:
+        try:
+            change = await self._receive.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        if change.kind == "grown":
+            self._grown.discard(change.container.id)
+        return change
+
+
 class Feed:
     """Tells any number of followers what happens; one that does not keep up is cut off."""
 
     def __init__(self) -> None:
-        self._followers: set[trio.MemorySendChannel[Changed]] = set()
+        self._followers: set[Follower] = set()
 
     def publish(self, change: Changed) -> None:
         for follower in list(self._followers):
             try:
-                follower.send_nowait(change)
-            except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+                follower.tell(change)
+            except trio.WouldBlock:
                 self._followers.discard(follower)
-                follower.close()
+                follower.cut_off()
 
-    def follow(self) -> trio.MemoryReceiveChannel[Changed]:
-        """Everything from now on. Close the channel when done."""
-        send, receive = trio.open_memory_channel[Changed](FEED_LIMIT)
-        self._followers.add(send)
-        return receive
+    def follow(self) -> Follower:
+        """Everything from now on. Close it when done."""
+        follower = Follower(self._followers.discard)
+        self._followers.add(follower)
+        return follower
 
 
 class Table:

@@ -65,7 +65,10 @@ class Wiring:
             raise EngineError(
                 f"network {network.name}: driver {network.driver} is not honoured", retryable=False
             )
-        await trio.to_thread.run_sync(self._make_bridge, state)
+        try:
+            await trio.to_thread.run_sync(self._make_bridge, state)
+        except OSError as error:
+            raise EngineError(f"network {network.name}: {error.strerror or error}") from error
         self._table.networks[network.name] = state
         self._table.settle()
         await self.sync()
@@ -87,8 +90,7 @@ class Wiring:
         """Every veth that is left of it and its bridge, in one request: one by one they cost 20 ms each."""
         if name in self._table.networks and self._table.networks[name].users:
             raise EngineError(f"network {name} is still in use")
-        self._table.networks.pop(name, None)
-        await self.sync()
+        state = self._table.networks.pop(name, None)
 
         def erase() -> None:
             with self._route_lock:
@@ -96,7 +98,13 @@ class Wiring:
                 links.delete_link(self._route, interfaces.bridge(self.tag, name))
             self._places.network(name).unlink(missing_ok=True)
 
-        await trio.to_thread.run_sync(erase)
+        try:
+            await self.sync()
+            await trio.to_thread.run_sync(erase)
+        except (OSError, EngineError) as error:
+            if state is not None:
+                self._table.networks[name] = state  # what may be left of it has to go at the next try
+            raise EngineError(f"network {name}: {error}") from error
         self._table.ring()
 
     # --- one container -----------------------------------------------------------------------------
@@ -115,6 +123,9 @@ class Wiring:
             self._plug_in(live.container, namespace)
             resolver = open_sockets(namespace) if shares_names(service) else ()
             live.wires = Wires(namespace=namespace, resolver=tuple(sock.detach() for sock in resolver))
+        except EngineError:
+            os.close(namespace)
+            raise
         except OSError as error:
             os.close(namespace)
             raise EngineError(f"container {live.container.name}: {error.strerror or error}") from error
@@ -165,11 +176,19 @@ class Wiring:
         return best[1] if best else None
 
     async def keep(self, live: Live) -> None:
-        """Lend copies to the keeper, so that namespace and sockets outlive us, and serve names."""
-        if live.wires is None:
+        """Lend copies to the keeper, so that they outlive us, and serve names. Repeatable."""
+        wires = live.wires
+        if wires is None or wires.kept:
             return
-        await self.keeper.store(f"wires:{live.container.id}", [live.wires.namespace, *live.wires.resolver])
+        await self.lend(live)
+        wires.kept = True
         self.serve_names(live)
+
+    async def lend(self, live: Live) -> None:
+        """Copies of what the container's network hangs on, for whoever supervises after us."""
+        if live.wires is not None:
+            key = f"wires:{live.container.id}"
+            await self.keeper.store(key, [live.wires.namespace, *live.wires.resolver])
 
     def serve_names(self, live: Live) -> None:
         wires = live.wires
@@ -192,7 +211,7 @@ class Wiring:
 
     async def disconnect(self, live: Live) -> None:
         """Give up everything that `connect` and `publish` made. The veths go with the namespace."""
-        self._release(live)
+        self.release(live)
         wires, live.wires = live.wires, None
         if wires is None:
             return
@@ -212,16 +231,17 @@ class Wiring:
             for port in live.container.ports:
                 live.reserved.append(_reserve(port, live.container.name))
         except EngineError:
-            self._release(live)
+            self.release(live)
             raise
         await self.sync()
 
     async def withdraw(self, live: Live) -> None:
         if live.reserved:
-            self._release(live)
+            self.release(live)
             await self.sync()
 
-    def _release(self, live: Live) -> None:
+    def release(self, live: Live) -> None:
+        """Give the host ports back; the firewall follows with the next `sync`."""
         for fd in live.reserved:
             os.close(fd)
         live.reserved.clear()

@@ -38,17 +38,21 @@ def test_a_call_carries_our_version_and_returns_the_result(paths: Paths) -> None
 
 
 def test_an_error_at_the_end_is_raised_with_its_exit_code(paths: Paths) -> None:
-    with Scripted(paths, lambda talk: talk.end(exit_code=7, error="port 80 is taken")):
-        with pytest.raises(PystackError, match="port 80 is taken") as caught:
-            client.call(paths, {"verb": "up"})
+    with (
+        Scripted(paths, lambda talk: talk.end(exit_code=7, error="port 80 is taken")),
+        pytest.raises(PystackError, match="port 80 is taken") as caught,
+    ):
+        client.call(paths, {"verb": "up"})
 
     assert caught.value.exit_code is ExitCode.CONFLICT
 
 
 def test_a_supervisor_that_goes_in_the_middle_is_an_error(paths: Paths) -> None:
-    with Scripted(paths, lambda talk: talk.send({"event": "action"})):
-        with pytest.raises(PystackError, match="has gone") as caught:
-            client.call(paths, {"verb": "up"})
+    with (
+        Scripted(paths, lambda talk: talk.send({"event": "action"})),
+        pytest.raises(PystackError, match="has gone") as caught,
+    ):
+        client.call(paths, {"verb": "up"})
 
     assert caught.value.exit_code is ExitCode.SUPERVISOR
 
@@ -167,7 +171,7 @@ def test_it_is_ready_when_it_says_so_and_has_a_session_and_no_terminal_of_its_ow
         f"env | sort >>{report}; echo said; printf 1 >&3",
     )
     leaked = os.open("/dev/null", os.O_RDONLY)
-    os.set_inheritable(leaked, True)
+    os.set_inheritable(leaked, True)  # noqa: FBT003 - the system's own words
     os.environ["SECRET_OF_THE_USER"] = "1"
     try:
         client.ensure_supervisor(paths)

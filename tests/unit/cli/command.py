@@ -17,7 +17,9 @@ MAIN = [sys.executable, "-m", "orchestrator"]
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "PYSTACK_"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "PYSTACK_"))
+    }
     return {**kept, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm", **(more or {})}
 
 
@@ -91,5 +93,3 @@ class OnTerminal:
             self.process.wait()
         os.close(self.master)
         os.close(self.slave)
-
-

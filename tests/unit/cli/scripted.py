@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from orchestrator.api import wire
 from orchestrator.api.paths import Paths
@@ -70,7 +70,7 @@ class Scripted:
         self._threads = [threading.Thread(target=self._serve, daemon=True)]
         self.failures: list[BaseException] = []
 
-    def __enter__(self) -> Scripted:
+    def __enter__(self) -> Self:
         self._threads[0].start()
         return self
 

@@ -13,7 +13,7 @@ from orchestrator.cli import clock
 SECOND = 1_000_000_000
 
 
-@given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(9000, 1, 1)))
+@given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(9000, 1, 1)))  # noqa: DTZ001
 def test_times_agree_with_the_standard_library(moment: datetime) -> None:
     aware = moment.replace(tzinfo=UTC)
     nanoseconds = (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000

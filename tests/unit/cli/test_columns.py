@@ -25,7 +25,14 @@ def test_long_text_is_shortened_with_a_sign() -> None:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0B"), (999, "999B"), (1500, "1.5kB"), (4_260_000, "4.26MB"), (999_600_000, "1GB"), (10**13, "10TB")],
+    [
+        (0, "0B"),
+        (999, "999B"),
+        (1500, "1.5kB"),
+        (4_260_000, "4.26MB"),
+        (999_600_000, "1GB"),
+        (10**13, "10TB"),
+    ],
 )
 def test_sizes_are_told_as_docker_does(count: int, text: str) -> None:
     assert columns.size(count) == text

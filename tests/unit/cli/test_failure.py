@@ -17,9 +17,7 @@ from orchestrator.model.errors import ExitCode, UserError
         (KeyError("x"), "internal error: KeyError: 'x'", 1),
     ],
 )
-def test_every_kind_of_failure_has_a_sentence_and_a_code(
-    error: Exception, message: str, code: int
-) -> None:
+def test_every_kind_of_failure_has_a_sentence_and_a_code(error: Exception, message: str, code: int) -> None:
     said, _, got = failure.describe(error)
 
     assert (said, got) == (message, code)

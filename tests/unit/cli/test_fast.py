@@ -136,7 +136,9 @@ def _random_line(chance: random.Random) -> list[str]:
     for option in chance.sample([o for o in SCOPE if o.name != "version"], chance.randrange(3)):
         argv += _given(option, chance)
     argv.append(name)
-    rest: list[list[str]] = [_given(option, chance) for option in COMMANDS[name].options if chance.random() < 0.2]
+    rest: list[list[str]] = [
+        _given(option, chance) for option in COMMANDS[name].options if chance.random() < 0.2
+    ]
     rest += [[chance.choice(["web", "80", "-", "a=b", "x"])] for _ in range(chance.randrange(4))]
     if chance.random() < 0.1:
         rest.append(["--"])
@@ -148,7 +150,9 @@ def _given(option: Any, chance: random.Random) -> list[str]:
     flag = chance.choice(option.flags)
     if option.kind == "flag":
         return [flag]
-    value = chance.choice(option.choices or {"int": ["3"], "float": ["2", "0.5"]}.get(option.kind, ["v", "-v", ""]))
+    value = chance.choice(
+        option.choices or {"int": ["3"], "float": ["2", "0.5"]}.get(option.kind, ["v", "-v", ""])
+    )
     if flag.startswith("--"):
         return chance.choice([[flag, value], [f"{flag}={value}"]])
     return chance.choice([[flag, value], [f"{flag}{value}"] if value else [flag, value]])

@@ -197,9 +197,7 @@ def test_the_tail_counts_an_open_line_at_the_end(writer: Writer, log: LogFile) -
     assert _texts(LogFile(str(writer.path)).tail(2)) == [b"3", b"prompt> "]
 
 
-def test_the_tail_is_right_at_every_size_of_block(
-    writer: Writer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tail_is_right_at_every_size_of_block(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
     chance = random.Random(seed)

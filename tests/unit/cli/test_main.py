@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.api.paths import Paths
 from tests.unit.cli.command import MAIN, environment, run
 from tests.unit.cli.scripted import Scripted, Talk
-from orchestrator.api.paths import Paths
 
 STACK = "services:\n  web:\n    x-rootfs: host\n"
 HEAVY = {"trio", "networkx", "jsonschema", "pyroute2", "typer", "rich", "yaml", "click"}
@@ -30,7 +30,12 @@ def _imported(root: Path, *words: str) -> set[str]:
         "main()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {environment()['PYTHONPATH']!r})\n{code}"],
+        [
+            sys.executable,
+            "-I",
+            "-c",
+            f"import sys; sys.path.insert(0, {environment()['PYTHONPATH']!r})\n{code}",
+        ],
         capture_output=True,
         cwd=root,
         timeout=20,
@@ -54,7 +59,9 @@ def test_ps_imports_nothing_heavy(root: Path) -> None:
             assert not names & LIGHT_LIMIT, words
 
 
-@pytest.mark.parametrize("words", [("logs",), ("exec", "-d", "web", "true"), ("down",), ("stop",), ("restart",)])
+@pytest.mark.parametrize(
+    "words", [("logs",), ("exec", "-d", "web", "true"), ("down",), ("stop",), ("restart",)]
+)
 def test_other_quick_commands_import_no_parser_of_anything(root: Path, words: tuple[str, ...]) -> None:
     with Scripted(Paths.find(str(root), {}), lambda talk: talk.end()):
         names = _imported(root, *words)
@@ -141,7 +148,7 @@ def test_a_reader_that_goes_away_ends_the_command_as_sigpipe_does(root: Path) ->
         )
         assert process.stdout is not None
         assert process.stderr is not None
-        assert json.loads(process.stdout.readline())["Project"] == root.name.replace("_", "_").lower()
+        assert json.loads(process.stdout.readline())["Project"] == root.name.lower()
         process.stdout.close()
         err = process.stderr.read()
         assert process.wait(20) == 141

@@ -7,10 +7,15 @@ from typing import Any
 from orchestrator.cli import columns, progress
 
 
-def action(
-    verb: str, outcome: str, name: str = "shop-web-1", at: float = 0.0, **more: Any
-) -> dict[str, Any]:
-    return {"event": "action", "at": at, "target": f"container:{name}", "verb": verb, "outcome": outcome, **more}
+def action(verb: str, outcome: str, name: str = "shop-web-1", at: float = 0.0, **more: Any) -> dict[str, Any]:
+    return {
+        "event": "action",
+        "at": at,
+        "target": f"container:{name}",
+        "verb": verb,
+        "outcome": outcome,
+        **more,
+    }
 
 
 def _lines(*events: dict[str, Any]) -> list[str]:

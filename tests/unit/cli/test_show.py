@@ -47,11 +47,15 @@ def port(host: int, target: int, ip: str = "0.0.0.0", protocol: str = "tcp") -> 
 def test_the_table_is_that_of_docker_compose() -> None:
     text = show.render([row(ports=[port(8080, 80)])], NOW)
 
-    assert text.splitlines() == [
-        "NAME         IMAGE     COMMAND                  SERVICE   CREATED          STATUS                   PORTS",
-        'shop-web-1   nginx:1   "nginx -g \'daemon of…"   web       10 seconds ago   Up 9 seconds (healthy)   '
-        "0.0.0.0:8080->80/tcp",
-    ]
+    head, line = text.splitlines()
+    assert head == (
+        "NAME         IMAGE     COMMAND                  SERVICE   "
+        "CREATED          STATUS                   PORTS"
+    )
+    assert line == (
+        'shop-web-1   nginx:1   "nginx -g \'daemon of…"   web       '
+        "10 seconds ago   Up 9 seconds (healthy)   0.0.0.0:8080->80/tcp"
+    )
 
 
 def test_neighbouring_ports_are_joined() -> None:
@@ -64,7 +68,7 @@ def test_neighbouring_ports_are_joined() -> None:
 
 
 def test_a_command_cannot_write_on_the_terminal() -> None:
-    assert show.command_text("sh\n\x1b[2J\"", 100) == '"sh\\n\N{REPLACEMENT CHARACTER}[2J\\""'
+    assert show.command_text('sh\n\x1b[2J"', 100) == '"sh\\n\N{REPLACEMENT CHARACTER}[2J\\""'
 
 
 def test_only_what_runs_is_shown_and_one_offs_with_all_only() -> None:
@@ -124,7 +128,12 @@ def test_json_is_one_object_a_line(scope: Scope, capfd: pytest.CaptureFixture[st
         assert _ps(scope, format="json") == 0
 
     db, web = (json.loads(line) for line in capfd.readouterr().out.splitlines())
-    assert (web["Service"], web["State"], web["Health"], web["Project"]) == ("web", "running", "healthy", "shop")
+    assert (web["Service"], web["State"], web["Health"], web["Project"]) == (
+        "web",
+        "running",
+        "healthy",
+        "shop",
+    )
     assert db["Publishers"] == [{"URL": "0.0.0.0", "TargetPort": 2, "PublishedPort": 1, "Protocol": "tcp"}]
     assert db["ExitCode"] == 0
 

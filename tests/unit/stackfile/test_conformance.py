@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.stackfile.problem import StackfileError
-from tests.unit.stackfile.given import loaded, web
+from tests.unit.stackfile.given import loaded, refused, web
 
 TOP = Path(__file__).parents[3]
 Row = dict[str, Any]
@@ -37,18 +36,11 @@ def test_compose_semantics(row: Row) -> None:
     text = row["text"] if "text" in row else web(row["body"], row.get("rest", ""))
     then = row.get("then", [])
     texts = [text, *([then] if isinstance(then, str) else then)]
-    try:
-        found = loaded(
-            *texts,
-            env=row.get("env"),
-            files=row.get("files"),
-            dotenv=row.get("dotenv"),
-            profiles=row.get("profiles", ()),
-        )
-    except StackfileError as error:
-        assert row.get("refused") == error.problems[0].code, str(error)
+    given = {key: row[key] for key in ("env", "files", "dotenv", "profiles") if key in row}
+    if "refused" in row:
+        assert refused(*texts, **given)[0].code == row["refused"]
         return
-    assert "refused" not in row, f"should be refused, gives {found.canonical}"
+    found = loaded(*texts, **given)
     assert brief(found.canonical, single="body" in row) == row["gives"]
 
 

@@ -1,0 +1,128 @@
+"""Looks up and prepares on the machine what the bundle of one container needs. Plain, synchronous."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+from orchestrator.engines.local import bundle, storage
+from orchestrator.engines.local.bundle import Ground
+from orchestrator.engines.local.etc import etc_files
+from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.shared import Shared
+from orchestrator.engines.local.table import Live
+from orchestrator.kernel import capabilities as caps
+from orchestrator.kernel import cgroups, seccomp, security
+from orchestrator.kernel.devices import DeviceRule
+from orchestrator.model.errors import EngineError
+from orchestrator.model.observation import Container
+from orchestrator.model.stack import Service
+
+
+def look_up(shared: Shared, live: Live, group: str, peer: Container | None) -> Ground:
+    """Everything for one container; its control group is made. `peer`: whose network it shares.
+
+    Raises EngineError, OSError.
+    """
+    container, places = live.container, shared.places
+    service = container.definition
+    root = storage.root_of(shared.store, places, container)
+    options = _security(service)
+    every = _held_capabilities()
+    mounted = {mounted.target: mounted.volume for mounted in live.built.volumes}
+    held = bundle.capabilities(service, every)
+    home = places.container(container.stack, container.id)
+    return Ground(
+        places=places,
+        image=root.image,
+        root=root.layers,
+        volumes=storage.volume_directories(container, mounted, shared.table.volumes),
+        written_files=storage.write_files(home, container),
+        etc=etc_files(places, container, peer, shared.table.networks),
+        seeds=storage.seeds(places, container, mounted),
+        devices=storage.devices(container),
+        cgroups=_limit(shared.hierarchies, container, group),
+        seccomp=None if service.privileged else _seccomp(options, held, places.seccomp),
+        no_new_privileges=options.no_new_privileges,
+        unmasked=options.system_paths == "unconfined",
+        init=_init(places) if service.init else None,
+        stdin=service.stdin_open and not service.tty,
+        all_capabilities=every,
+    )
+
+
+def _limit(hierarchies: cgroups.Hierarchies, container: Container, group: str) -> tuple[str, ...]:
+    service = container.definition
+    limits = cgroups.Limits(
+        memory=service.resources.memory,
+        memory_reservation=service.resources.memory_reservation,
+        memory_swap=service.resources.memory_swap,
+        cpus=service.resources.cpus,
+        cpu_shares=service.resources.cpu_shares,
+        cpuset=service.resources.cpuset,
+        pids=service.resources.pids,
+        devices=_device_rules(container),
+        all_devices=service.privileged,
+    )
+    try:
+        return cgroups.create(
+            self._shared.hierarchies,
+            self.cgroup(container),
+            limits,
+            warn=lambda text: print(f"{container.name}: {text}", file=sys.stderr, flush=True),
+        )
+    except cgroups.CgroupError as error:
+        raise EngineError(f"service {container.service}: {error}", retryable=False) from error
+
+
+def _device_rules(container: Container) -> tuple[DeviceRule, ...]:
+    """Rules for the devices asked for, with their permissions."""
+    if container.definition.privileged:
+        return ()
+    permissions = {device.target: device.permissions for device in container.definition.devices}
+    return tuple(
+        DeviceRule(kind=device.kind, major=device.major, minor=device.minor, access=permissions[device.path])
+        for device in storage.devices(container)
+    )
+
+
+def _init(places: Places) -> str:
+    """Our own pid 1, for `init: true`."""
+    from orchestrator.kernel import init
+
+    places.programs.mkdir(parents=True, exist_ok=True, mode=0o711)
+    return str(init.ensure(places.programs))
+
+
+@functools.cache
+def _held_capabilities() -> tuple[str, ...]:
+    """What this machine can give at all: a virtual machine's root may lack some."""
+    held = caps.held()
+    return tuple(name for number, name in enumerate(caps.NAMES) if held >> number & 1)
+
+
+def _security(service: Service) -> security.SecurityOptions:
+    try:
+        options = security.parse_security_opt(service.security_opt, security.machine_lsms())
+    except security.SecurityOptionError as error:
+        raise EngineError(f"service {service.name}: {error}", retryable=False) from error
+    if options.apparmor or [label for label in options.labels if label != "disable"]:
+        raise EngineError(
+            f"service {service.name}: security_opt apparmor and label are not honoured yet", retryable=False
+        )
+    return options
+
+
+def _seccomp(options: security.SecurityOptions, held: list[str], directory: Path) -> str | None:
+    """The compiled program for these capabilities; None when the service asks for none."""
+    if options.seccomp == "unconfined":
+        return None
+    if options.seccomp_file is None:
+        return str(seccomp.default_cached(held, directory))
+    try:
+        document = json.loads(Path(options.seccomp_file).read_bytes())
+        profile = seccomp.resolve_profile(document, held)
+        return str(seccomp.compile_cached(profile, directory))
+    except (OSError, ValueError) as error:
+        raise EngineError(f"seccomp profile {options.seccomp_file}: {error}", retryable=False) from error

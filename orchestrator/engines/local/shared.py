@@ -1,0 +1,24 @@
+"""What all containers of a state root have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import trio
+
+from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.table import Table
+from orchestrator.engines.local.wiring import Wiring
+from orchestrator.images.store import Store
+from orchestrator.kernel import cgroups
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    places: Places
+    table: Table
+    store: Store
+    hierarchies: cgroups.Hierarchies
+    wiring: Wiring
+    nursery: trio.Nursery
+    threads: trio.CapacityLimiter
