@@ -44,7 +44,13 @@ def timed(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> f
     """Seconds that the command takes from fork to exit. Raises RuntimeError when it fails."""
     begun = time.perf_counter()
     done = subprocess.run(
-        command, env=environ, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, check=False
+        command,
+        env=environ,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
     )
     seconds = time.perf_counter() - begun
     if done.returncode != 0:

@@ -4,9 +4,9 @@
     python benchmarks/run.py --quick      less than a minute, judged by budgets.json; for CI
     python benchmarks/run.py --json FILE  write the figures down as well
 
-Both sides do the same in turn, so that what else the machine does falls on both. dockerd is private to the run
-(see docker.py) and already runs when it is measured; pystack starts its supervisor within what is measured,
-except where a line says "warm". After every `up` the containers are counted.
+Both sides do the same in turn, so that what else the machine does falls on both. dockerd is private to the
+run (see docker.py) and already runs when it is measured; pystack starts its supervisor within what is
+measured, except where a line says "warm". After every `up` the containers are counted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Size:
     compare_most: bool
 
 
-FULL = Size(repeats=((1, 5), (10, 3), (50, 2), (100, 2)), most=100, idle=20.0, exec_repeats=5, compare_most=True)
+FULL = Size(
+    repeats=((1, 5), (10, 3), (50, 2), (100, 2)), most=100, idle=20.0, exec_repeats=5, compare_most=True
+)
 QUICK = Size(repeats=((1, 3), (20, 2)), most=100, idle=5.0, exec_repeats=3, compare_most=False)
 
 
@@ -58,7 +60,9 @@ class Bench:
     theirs: docker.Docker | None
     series: dict[str, Series] = field(default_factory=dict)
 
-    def add(self, key: str, title: str, *, ours: float | None = None, theirs: float | None = None, unit: str = "s") -> None:
+    def add(
+        self, key: str, title: str, *, ours: float | None = None, theirs: float | None = None, unit: str = "s"
+    ) -> None:
         row = self.series.setdefault(key, Series(title=title, unit=unit))
         row.ours += [] if ours is None else [ours]
         row.theirs += [] if theirs is None else [theirs]
@@ -76,7 +80,8 @@ class Bench:
         name = name or f"bench{services}"
         path = self.folder / f"{name}.yml"
         rows = "".join(
-            f"  s{number}:\n    image: {_IMAGE}\n    command: [sleep, infinity]\n" for number in range(services)
+            f"  s{number}:\n    image: {_IMAGE}\n    command: [sleep, infinity]\n"
+            for number in range(services)
         )
         path.write_text(f"name: {name}\nservices:\n{rows}")
         return path
@@ -96,7 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         series, versions = both.series, _versions(both)
     print(table(series))
     print(f"\n{', '.join(f'{name} {text}' for name, text in {**measure.machine(), **versions}.items())}")
-    print(f"Measured in {time.monotonic() - begun:.0f} s" + (f"; pystack alone: {why_alone}" if why_alone else ""))
+    print(
+        f"Measured in {time.monotonic() - begun:.0f} s"
+        + (f"; pystack alone: {why_alone}" if why_alone else "")
+    )
     if options.json:
         options.json.write_text(json.dumps(figures(series, versions), indent=2) + "\n")
     failures = over_budget(series, "quick" if options.quick else "full")
@@ -110,7 +118,9 @@ def bench(*, alone: bool) -> Iterator[Bench]:
     """Both sides ready, with the image; all gone afterwards."""
     rootfs = images.rootfs("busybox")
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pystack-bench-", dir="/var/tmp")))
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="pystack-bench-", dir="/var/tmp"))
+        )
         ours = Pystack(root=folder / "pystack", directory=folder)
         stack.callback(ours.abandon)
         images.install("busybox", root=ours.root)
@@ -129,7 +139,9 @@ def measure_all(both: Bench, size: Size) -> None:
         for repeat in range(repeats):
             _note(f"{services} services, {repeat + 1} of {repeats}")
             # Who goes first changes, so that neither profits from the other's warm caches.
-            sides = [_round_of_ours, _round_of_theirs] if repeat % 2 == 0 else [_round_of_theirs, _round_of_ours]
+            sides = (
+                [_round_of_ours, _round_of_theirs] if repeat % 2 == 0 else [_round_of_theirs, _round_of_ours]
+            )
             for side in sides:
                 if side is _round_of_ours or both.theirs is not None:
                     side(both, services, size)
@@ -145,7 +157,9 @@ def _round_of_ours(both: Bench, services: int, size: Size) -> None:
     stack = both.stack(services)
     both.add(f"up_{services}", f"`up -d` of {services}", ours=both.pystack(stack, "up", "-d"))
     _expect(len(_our_pids(both, stack)), services, "pystack")
-    both.add(f"noop_{services}", f"`up -d` of {services}, nothing to do", ours=both.pystack(stack, "up", "-d"))
+    both.add(
+        f"noop_{services}", f"`up -d` of {services}, nothing to do", ours=both.pystack(stack, "up", "-d")
+    )
     both.add(f"ps_{services}", f"`ps` of {services}", ours=both.pystack(stack, "ps"))
     for _ in range(size.exec_repeats if services == 1 else 1):
         both.add("exec", "`exec SERVICE true`", ours=both.pystack(stack, "exec", "-T", "s0", "true"))
@@ -157,12 +171,19 @@ def _round_of_theirs(both: Bench, services: int, size: Size) -> None:
     stack = both.stack(services)
     both.add(f"up_{services}", f"`up -d` of {services}", theirs=both.compose(stack, "up", "-d"))
     _expect(docker.running_containers(both.theirs), services, "docker")
-    both.add(f"noop_{services}", f"`up -d` of {services}, nothing to do", theirs=both.compose(stack, "up", "-d"))
+    both.add(
+        f"noop_{services}", f"`up -d` of {services}, nothing to do", theirs=both.compose(stack, "up", "-d")
+    )
     both.add(f"ps_{services}", f"`ps` of {services}", theirs=both.compose(stack, "ps"))
     for _ in range(size.exec_repeats if services == 1 else 1):
         both.add("exec", "`exec SERVICE true`", theirs=both.compose(stack, "exec", "-T", "s0", "true"))
     if services == 100:
-        both.add("memory", "memory of its own for 100 containers", theirs=measure.memory(both.theirs.processes()), unit="MiB")
+        both.add(
+            "memory",
+            "memory of its own for 100 containers",
+            theirs=measure.memory(both.theirs.processes()),
+            unit="MiB",
+        )
     both.add(f"down_{services}", f"`down -t 0` of {services}", theirs=both.compose(stack, "down", "-t", "0"))
     _expect(docker.running_containers(both.theirs), 0, "docker")
 
@@ -188,7 +209,10 @@ def _at_rest_ours(both: Bench, size: Size) -> None:
     whole = measure.memory(servers)
     both.add("memory", f"memory of its own for {size.most} containers", ours=whole, unit="MiB")
     both.add(
-        "idle", f"CPU of {size.most} idle containers, of one core", ours=measure.cpu_percent(servers, size.idle), unit="%"
+        "idle",
+        f"CPU of {size.most} idle containers, of one core",
+        ours=measure.cpu_percent(servers, size.idle),
+        unit="%",
     )
     further = [both.stack(1, f"further{number}") for number in range(5)]
     for path in further:
@@ -241,21 +265,32 @@ def table(series: dict[str, Series]) -> str:
     lines = ["| | pystack | docker compose | times less |", "|---|---:|---:|---:|"]
     for row in sorted(series.values(), key=lambda row: ("s", "MiB", "%").index(row.unit)):
         ratio = f"**{row.ratio:.1f}**" if row.ratio else ""
-        lines.append(
-            f"| {row.title} | {_shown(row.our_median, row.unit)} | {_shown(row.their_median, row.unit)} | {ratio} |"
-        )
+        ours, theirs = _shown(row.our_median, row.unit), _shown(row.their_median, row.unit)
+        lines.append(f"| {row.title} | {ours} | {theirs} | {ratio} |")
     return "\n".join(lines)
 
 
 def _shown(value: float | None, unit: str) -> str:
     if value is None:
         return ""
-    return f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
+    return (
+        f"{value:.2f} {unit}"
+        if value < 10
+        else f"{value:.1f} {unit}"
+        if value < 100
+        else f"{value:.0f} {unit}"
+    )
 
 
 def figures(series: dict[str, Series], versions: dict[str, str]) -> dict[str, object]:
     rows = {
-        key: {"title": row.title, "unit": row.unit, "pystack": row.ours, "docker": row.theirs, "ratio": row.ratio}
+        key: {
+            "title": row.title,
+            "unit": row.unit,
+            "pystack": row.ours,
+            "docker": row.theirs,
+            "ratio": row.ratio,
+        }
         for key, row in series.items()
     }
     return {"format": 1, "machine": measure.machine(), "versions": versions, "measured": rows}
@@ -272,7 +307,9 @@ def over_budget(series: dict[str, Series], kind: str) -> list[str]:
         if most is not None and value is not None and value > most:
             failures.append(f"{row.title}: {_shown(value, row.unit)}, at most {_shown(most, row.unit)}")
         if least is not None and ratio is not None and ratio < least:
-            failures.append(f"{row.title}: {ratio:.1f} times less than docker compose, at least {least} times")
+            failures.append(
+                f"{row.title}: {ratio:.1f} times less than docker compose, at least {least} times"
+            )
     return failures
 
 

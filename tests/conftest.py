@@ -12,7 +12,7 @@ from tests.kit import leaks
 
 @pytest.fixture(autouse=True)
 def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test marked `kernel` that leaves a process, mount, interface, namespace, control group or table.
+    """Fails a test marked `kernel` that leaves a process, mount, interface, namespace, cgroup or table.
 
     What wider fixtures have made before the test may stay until they end. A test that has the fixture
     `state_root` is judged by that root alone, so it may run beside other work.
@@ -27,5 +27,5 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def state_root(tmp_path: Path) -> Path:
-    """A state root of the test's own, as `pystack --root` takes it. The path is short: sockets stand in it."""
+    """A state root of the test's own, as `pystack --root` takes it."""
     return tmp_path

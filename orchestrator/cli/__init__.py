@@ -6,7 +6,9 @@
     scope      what the options before the command select: state root, stack name, the loaded stack
     peek       the stack's name without parsing YAML; pure
 
-    up attach change one   up and create; its logs; down stop restart ...; run
+    up wish arrange attach up and create: the line, the stack as it changes it, the session that follows
+    one oneoff             run: the line, the container and its life in front of the user
+    change                 down, start, stop, restart, kill, rm
     execute terminal copy  exec; raw mode and sizes; bytes between descriptors
     show events logs       ps ls port version; events; logs
     check images           config and plan; images load import rmi
@@ -17,5 +19,6 @@
     say failure wakeup     output and errors of a command; signals as a descriptor
 
 Doing and rendering are apart: whatever returns text is pure. Does not belong here: deciding (planner),
-the meaning of a stack file (stackfile). Nothing may import at module level what `ps` does not need.
+the meaning of a stack file (stackfile). The quick commands (ps, logs, exec, down ...) import no model, no
+YAML and no typer, nor what would be as slow: dataclasses, typing, pathlib, re; tests hold them to it.
 """

@@ -26,43 +26,11 @@ if TYPE_CHECKING:
     from orchestrator.api.wire import Message
     from orchestrator.cli.record import Record
     from orchestrator.cli.scope import Scope
+    from orchestrator.cli.wish import Wish
     from orchestrator.model.stack import Stack
 
 SETTLE = 2.0
 """Seconds in which the last lines and exit codes may arrive after everything has stopped."""
-
-
-class Wish:
-    """What the line asks of the session, beyond the request itself."""
-
-    def __init__(
-        self,
-        *,
-        services: tuple[str, ...] = (),
-        detach: bool = False,
-        attach: tuple[str, ...] = (),
-        no_attach: tuple[str, ...] = (),
-        attach_dependencies: bool = False,
-        no_deps: bool = False,
-        prefix: bool = True,
-        colour: bool = True,
-        timestamps: bool = False,
-        abort_on_exit: bool = False,
-        abort_on_failure: bool = False,
-        exit_code_from: str | None = None,
-    ) -> None:
-        self.services = services
-        self.detach = detach
-        self.attach = attach
-        self.no_attach = no_attach
-        self.attach_dependencies = attach_dependencies
-        self.no_deps = no_deps
-        self.prefix = prefix
-        self.colour = colour
-        self.timestamps = timestamps
-        self.abort_on_exit = abort_on_exit
-        self.abort_on_failure = abort_on_failure
-        self.exit_code_from = exit_code_from
 
 
 def involved(stack: Stack, wish: Wish) -> set[str]:

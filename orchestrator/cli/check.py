@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from orchestrator.api import client
 from orchestrator.cli import change, columns, say
+from orchestrator.cli.arrange import arrange, demand
 from orchestrator.cli.scope import Scope
-from orchestrator.cli.up import arrange, conflict, demand, scales
+from orchestrator.cli.up import conflict, scales
 from orchestrator.model import codec, fingerprint
 from orchestrator.model.errors import UserError
 from orchestrator.model.stack import ImageRoot, Stack
@@ -38,9 +39,9 @@ def config(
 ) -> int:
     """Check the stack file; print it resolved, or one aspect of it."""
     if environment:
-        from orchestrator.cli.loading import UserFiles, found
+        from orchestrator.cli.loading import UserFiles
 
-        located = found(scope, UserFiles())
+        located = scope.located(UserFiles())
         return _put(_lines(f"{k}={v}" for k, v in sorted({**located.dotenv, **os.environ}.items())), output)
     loaded = scope.load(services)
     stack = loaded.stack
@@ -86,7 +87,8 @@ def narrowed(loaded: Loaded, services: tuple[str, ...]) -> dict[str, Any]:
     tree: dict[str, Any] = dict(loaded.canonical)
     if not services:
         return tree
-    from orchestrator.cli.attach import Wish, involved
+    from orchestrator.cli.attach import involved
+    from orchestrator.cli.wish import Wish
 
     wanted = involved(loaded.stack, Wish(services=services))
     tree["services"] = {name: body for name, body in tree.get("services", {}).items() if name in wanted}

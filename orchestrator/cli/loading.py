@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 
 from orchestrator.cli import say
-from orchestrator.cli.scope import Scope
 from orchestrator.stackfile.discover import Located, locate
 from orchestrator.stackfile.load import Loaded
 from orchestrator.stackfile.load import load as load_located
@@ -41,37 +40,43 @@ class UserFiles:
         return os.path.exists(path)
 
 
-def load(scope: Scope, services: tuple[str, ...] = (), *, strict: bool = True) -> Loaded:
-    """The stack of a scope; warnings are printed. `strict` as for the loader. Raises UserError."""
-    files = UserFiles()
-    located = found(scope, files)
-    loaded = load_located(
-        located.sources,
-        files=files,
-        environment=os.environ,
-        working_dir=located.working_dir,
-        name=located.name,
-        profiles=located.profiles,
-        services=services,
-        dotenv=located.dotenv,
-        strict=strict,
-    )
-    for warned in (*located.warnings, *loaded.warnings):
-        say.err(say.printable(str(warned)) + "\n")
-    # `ls` shows them to somebody who stands elsewhere.
-    paths = tuple(path if path == "-" else os.path.abspath(path) for path in loaded.stack.files)
-    return replace(loaded, stack=replace(loaded.stack, files=paths))
-
-
-def found(scope: Scope, files: UserFiles) -> Located:
+def located(
+    files: UserFiles,
+    *,
+    paths: tuple[str, ...],
+    project_directory: str | None,
+    env_files: tuple[str, ...],
+    name: str | None,
+    profiles: tuple[str, ...],
+) -> Located:
     """Which files make up the stack, and what the environment says about it. Raises UserError."""
     return locate(
         files,
         cwd=os.getcwd(),
         environment=os.environ,
-        paths=scope.file,
-        project_directory=scope.project_directory,
-        env_files=scope.env_file,
-        name=scope.said_name(),
-        profiles=scope.profile,
+        paths=paths,
+        project_directory=project_directory,
+        env_files=env_files,
+        name=name,
+        profiles=profiles,
     )
+
+
+def load(files: UserFiles, found: Located, services: tuple[str, ...], *, strict: bool) -> Loaded:
+    """The stack; warnings are printed. `services` and `strict` as for the loader. Raises UserError."""
+    loaded = load_located(
+        found.sources,
+        files=files,
+        environment=os.environ,
+        working_dir=found.working_dir,
+        name=found.name,
+        profiles=found.profiles,
+        services=services,
+        dotenv=found.dotenv,
+        strict=strict,
+    )
+    for warned in (*found.warnings, *loaded.warnings):
+        say.err(say.printable(str(warned)) + "\n")
+    # `ls` shows them to somebody who stands elsewhere.
+    paths = tuple(path if path == "-" else os.path.abspath(path) for path in loaded.stack.files)
+    return replace(loaded, stack=replace(loaded.stack, files=paths))

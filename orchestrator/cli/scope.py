@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from orchestrator.cli.loading import UserFiles
+    from orchestrator.stackfile.discover import Located
     from orchestrator.stackfile.load import Loaded
 
 
@@ -89,7 +91,21 @@ class Scope:
         """The stack, resolved in the user's own environment; warnings are printed. Raises UserError."""
         from orchestrator.cli import loading
 
-        return loading.load(self, tuple(services), strict=strict)
+        files = loading.UserFiles()
+        return loading.load(files, self.located(files), tuple(services), strict=strict)
+
+    def located(self, files: UserFiles) -> Located:
+        """Which files make up the stack, and what the environment says about it. Raises UserError."""
+        from orchestrator.cli import loading
+
+        return loading.located(
+            files,
+            paths=self.file,
+            project_directory=self.project_directory,
+            env_files=self.env_file,
+            name=self.said_name(),
+            profiles=self.profile,
+        )
 
 
 def discovered(directory: str, *, alone: bool = True) -> tuple[str, ...]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from orchestrator.api import client
 from orchestrator.cli import change
-from orchestrator.cli.attach import Session, Wish
-from orchestrator.cli.scope import Scope
-from orchestrator.model import codec
-from orchestrator.model.stack import Stack
+from orchestrator.cli.wish import Wish
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from orchestrator.api.wire import Message
+    from orchestrator.cli.scope import Scope
 
 
 def up(
@@ -115,6 +111,11 @@ def send(scope: Scope, request: Message, wish: Wish, scale: tuple[str, ...]) -> 
     """The supervisor starts while the stack file is loaded; then the session takes over."""
     counts = scales(scale)
     started = client.begin_supervisor(scope.paths)
+    # What follows imports for 100 ms, in which the supervisor gets ready.
+    from orchestrator.cli.arrange import arrange, demand
+    from orchestrator.cli.attach import Session
+    from orchestrator.model import codec
+
     stack = arrange(scope.load(wish.services).stack, counts)
     demand(stack, (*wish.services, *wish.attach, *wish.no_attach))
     if wish.exit_code_from:
@@ -163,27 +164,3 @@ def scales(texts: Iterable[str]) -> dict[str, int]:
             raise change.usage(f"--scale: {text!r} is not SERVICE=N")
         counts[service] = int(number)
     return counts
-
-
-def arrange(stack: Stack, counts: dict[str, int]) -> Stack:
-    """The stack with other numbers of replicas. Raises UserError."""
-    if not counts:
-        return stack
-    demand(stack, counts)
-    for name, count in counts.items():
-        if count > 1 and stack.services[name].container_name:
-            raise change.usage(
-                f"--scale: {name} has a container_name, so there can be only one", "remove container_name"
-            )
-    services = {
-        name: replace(service, replicas=counts.get(name, service.replicas))
-        for name, service in stack.services.items()
-    }
-    return replace(stack, services=services)
-
-
-def demand(stack: Stack, services: Iterable[str]) -> None:
-    """Raises UserError for a name that is no service of the stack."""
-    for name in services:
-        if name not in stack.services:
-            raise change.no_such_service(name)

@@ -23,9 +23,10 @@ import resource
 import signal
 import stat
 
-from orchestrator.kernel import capabilities, launch, syscalls
+from orchestrator.kernel import capabilities, syscalls
 from orchestrator.kernel.guard import Guard
 from orchestrator.kernel.loop import Loop
+from orchestrator.kernel.program import Host
 
 _LOG_LIMIT = 1 << 20
 _BACKLOG = 64
@@ -106,7 +107,7 @@ def _listen(path: str) -> _socket.socket:
     return listener
 
 
-def _open_host() -> launch.Host:
+def _open_host() -> Host:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     found = os.fstat(null)
     if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(1, 3):
@@ -114,7 +115,7 @@ def _open_host() -> launch.Host:
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         boot_id = file.read().strip()
-    return launch.Host(proc=proc, null=null, boot_id=boot_id, held=capabilities.held())
+    return Host(proc=proc, null=null, boot_id=boot_id, held=capabilities.held())
 
 
 def _wake_on_children() -> int:

@@ -20,7 +20,9 @@ from typing import NamedTuple
 
 from orchestrator.kernel import launch, packets, runs, steps, store, syscalls
 from orchestrator.kernel.guard import Guard
+from orchestrator.kernel.program import Host
 from orchestrator.kernel.reading import Document, RefusedError
+from orchestrator.kernel.report import Report
 
 _CONNECTIONS = 64
 _BACKLOG = 10_000  # packets waiting for one reader; then the connection is dropped, exit.json tells
@@ -67,7 +69,7 @@ class Loop:
     """The keeper's state. All of it but the runs' exit records may be lost with it."""
 
     def __init__(
-        self, listener: _socket.socket, wakeup: int, host: launch.Host, own_pids: int, guard: Guard
+        self, listener: _socket.socket, wakeup: int, host: Host, own_pids: int, guard: Guard
     ) -> None:
         self._host = host
         self._own_pids = own_pids
@@ -287,7 +289,7 @@ class Loop:
             pids = pids._replace(new=False)
         runs.forget(bundle)
 
-        def child(report: launch.Report) -> None:
+        def child(report: Report) -> None:
             launch.start(report, self._host, what, joined, stdin)
 
         self._fork(connection, tag, name, bundle, child, pids)
@@ -305,7 +307,7 @@ class Loop:
         init = run.pidfd if run else runs.adopt(bundle, self._host)
         pids = runs.Pids(own=self._own_pids, joined=init)
 
-        def child(report: launch.Report) -> None:
+        def child(report: Report) -> None:
             launch.join(report, self._host, what, init, process, fds)
 
         try:

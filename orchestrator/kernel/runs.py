@@ -17,9 +17,11 @@ from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 from orchestrator.kernel import launch, packets, syscalls
+from orchestrator.kernel.program import Host
 from orchestrator.kernel.reading import load
+from orchestrator.kernel.report import Report
 
-Child = Callable[[launch.Report], NoReturn]
+Child = Callable[[Report], NoReturn]
 
 
 class StartError(Exception):
@@ -138,7 +140,7 @@ def fork(child: Child, pids: Pids) -> tuple[int, _socket.socket]:
 def _live(child: Child, sock: _socket.socket) -> NoReturn:
     """Never returns into the keeper's loop, whatever happens."""
     try:
-        child(launch.Report(sock))
+        child(Report(sock))
     finally:
         os._exit(125)
 
@@ -186,7 +188,7 @@ def forget(bundle: str) -> None:
             os.unlink(f"{bundle}/{name}")
 
 
-def adopt(bundle: str, host: launch.Host) -> int:
+def adopt(bundle: str, host: Host) -> int:
     """A pidfd of the first process of a container that another keeper started, by its pid.json.
 
     Boot id and start time must agree, and are compared while the pidfd holds the process, so its number

@@ -4,7 +4,7 @@ Pure: (config, launch) -> Steps. `config` is the OCI runtime-spec document of a 
 doesn't describe. `kernel.rootfs` performs the steps; `describe()` names each in errors and golden tests.
  What we don't do is refused here by name, never dropped.
 
-Named tuples instead of dataclasses: the keeper imports this, and dataclasses would bring `inspect` along.
+Named tuples, not dataclasses: the keeper imports this, and those would bring `inspect` along.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Link(NamedTuple):
 
 
 class Sysctl(NamedTuple):
-    """A kernel setting of one of the container's own namespaces; `path` below /proc/sys."""
+    """A kernel setting of a namespace of the container's own; `path` below /proc/sys."""
 
     path: str
     value: str
@@ -266,10 +266,8 @@ PROPAGATIONS = {
     "runbindable": sys.MS_UNBINDABLE | sys.MS_REC,
 }
 # The only files of /proc that may be covered: what lxcfs replaces.
-_PROC_ALLOWED = {
-    f"/proc/{name}"
-    for name in ("cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime")
-}
+_LXCFS = ("cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime")
+_PROC_ALLOWED = {f"/proc/{name}" for name in _LXCFS}
 _FILESYSTEMS = ("proc", "sysfs", "tmpfs", "devpts", "mqueue")
 _IPC_SYSCTLS = ("kernel/sem", "kernel/shm", "kernel/msg", "fs/mqueue/")
 

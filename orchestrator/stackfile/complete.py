@@ -228,7 +228,7 @@ def _security(options: Seq, setting: Setting) -> Seq:
     for index, option in enumerate(options):
         if isinstance(option, str):
             key, separator, value = option.partition("=")
-            if key == "seccomp" and separator and value != "unconfined":
+            if key == "seccomp" and separator and value not in ("unconfined", "builtin"):
                 option = f"seccomp={_absolute(value, setting)}"  # noqa: PLW2901
         fresh.add(option, options.mark(index))
     return fresh

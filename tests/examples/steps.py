@@ -1,4 +1,4 @@
-"""One performer a step of expect.yml (schemas/expect.json). Each raises AssertionError with the whole story."""
+"""One performer for each step of expect.yml (schemas/expect.json); each raises AssertionError with a story."""
 
 from __future__ import annotations
 
@@ -147,7 +147,8 @@ def _request(scene: Scene, details: Details, form: bytes | None) -> None:
         with refusal:
             status, text = refusal.code, refusal.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        assert details.get("broken"), f"{url}: {error!r}"
+        if not details.get("broken"):
+            raise AssertionError(f"{url}: {error!r}") from None
         return
     assert not details.get("broken"), f"{url} answers {status}: {text}"
     assert status == details.get("status", 200), f"{url} answers {status}: {text[:1000]}"
@@ -164,7 +165,9 @@ def udp(scene: Scene, details: Details) -> None:
 
 def exec_(scene: Scene, details: Details) -> None:
     ran = scene.pystack.run("exec", details["service"], *details["command"], exit_code=None)
-    assert ran.exit_code == details.get("exit_code", 0), f"unexpected exit code\n{ran}\n{scene.pystack.story()}"
+    assert ran.exit_code == details.get("exit_code", 0), (
+        f"unexpected exit code\n{ran}\n{scene.pystack.story()}"
+    )
     _find(details.get("contains", ()), ran.stdout + ran.stderr)
     if "matches" in details:
         assert re.fullmatch(details["matches"], ran.stdout.strip()), f"not {details['matches']}\n{ran}"

@@ -1,4 +1,4 @@
-"""Real images for the suite, made on this machine from Debian packages: no registry, nothing downloaded twice.
+"""Real images for the suite, made on this machine from Debian packages: no registry, no second download.
 
     busybox:1                                          the applets of busybox-static, passwd, group
     nginx:debian redis:debian postgres:debian python:debian    what examples/10-shop runs
@@ -39,8 +39,8 @@ _MERGED = ("bin", "sbin", "lib", "lib64")
 _LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian")
 _BASE = ("libc-bin", "dash", "coreutils", "sed", "grep", "base-files", "base-passwd")
 _MAINTENANCE = frozenset(
-    "adduser debconf dpkg init-system-helpers iproute2 libsemanage-common libsemanage2 libsepol2 locales lsb-base "
-    "openssl perl perl-base sensible-utils ssl-cert sysvinit-utils tar ucf usrmerge".split()
+    "adduser debconf dpkg init-system-helpers iproute2 libsemanage-common libsemanage2 libsepol2 locales "
+    "lsb-base openssl perl perl-base sensible-utils ssl-cert sysvinit-utils tar ucf usrmerge".split()
 )
 """What only maintainer scripts use, which never run here; and perl, which only they are written in."""
 _PERL = re.compile(r"lib.*-perl|libperl.*|perl-modules.*")
@@ -165,7 +165,7 @@ RECIPES: Mapping[str, Recipe] = {
                 "ENV PGDATA=/var/lib/postgresql/data",
                 "VOLUME /var/lib/postgresql/data",
                 "EXPOSE 5432",
-                # Fast shutdown: TERM would wait for clients to leave (PostgreSQL manual, "Shutting Down the Server").
+                # Fast shutdown; TERM would wait for clients (PostgreSQL manual, "Shutting Down the Server").
                 "STOPSIGNAL SIGINT",
                 'ENTRYPOINT ["entrypoint"]',
                 'CMD ["postgres", "-c", "listen_addresses=*"]',
@@ -323,7 +323,9 @@ def _extract(archive: Path, root: Path) -> None:
     unpacked = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=subprocess.PIPE)
     assert unpacked.stdout is not None
     # Packages still name /bin and /lib, which are links since /usr was merged.
-    _run(["tar", "-x", "-C", str(root), "--keep-directory-symlink", *excludes], stdin=unpacked.stdout.fileno())
+    _run(
+        ["tar", "-x", "-C", str(root), "--keep-directory-symlink", *excludes], stdin=unpacked.stdout.fileno()
+    )
     unpacked.stdout.close()
     assert unpacked.wait() == 0, f"{archive} can't be unpacked"
 
@@ -345,7 +347,9 @@ def _write_accounts(recipe: Recipe, root: Path) -> None:
             text = (masters / f"{name}.master").read_text().replace(":*:", ":x:")
             for user, number in recipe.users.items():
                 text += (
-                    f"{user}:x:{number}:{number}::/:/bin/sh\n" if name == "passwd" else f"{user}:x:{number}:\n"
+                    f"{user}:x:{number}:{number}::/:/bin/sh\n"
+                    if name == "passwd"
+                    else f"{user}:x:{number}:\n"
                 )
             (root / "etc" / name).write_text(text)
 
@@ -385,7 +389,9 @@ def _locked(path: Path) -> Iterator[None]:
 def _run(command: Sequence[str], *, cwd: Path | None = None, stdin: int = subprocess.DEVNULL) -> str:
     done = subprocess.run(command, cwd=cwd, stdin=stdin, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)[:200]} failed ({done.returncode}): {done.stderr.strip()[-2000:]}")
+        raise RuntimeError(
+            f"{' '.join(command)[:200]} failed ({done.returncode}): {done.stderr.strip()[-2000:]}"
+        )
     return done.stdout
 
 

@@ -11,6 +11,7 @@ tables, files in the run directory.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -39,7 +40,7 @@ class Root:
 
     @property
     def tag(self) -> str:
-        return hashlib.sha256(os.fsencode(self.run)).hexdigest()[:6]
+        return base64.b32encode(hashlib.sha256(os.fsencode(self.run)).digest()).decode().lower()[:4]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,10 @@ def _processes(root: Root | None) -> Iterator[tuple[str, str]]:
                 ours = foreign or name.startswith("pystack") or "pystack" in groups or _is_server(command)
             if ours and not _within_own_family(pid):
                 state, parent = fields[0], fields[1]
-                yield f"{pid}@{fields[19]}", f"{pid} {name!r} (state {state}, parent {parent}) {command[:160]}"
+                yield (
+                    f"{pid}@{fields[19]}",
+                    f"{pid} {name!r} (state {state}, parent {parent}) {command[:160]}",
+                )
 
 
 def _is_server(command: str) -> bool:

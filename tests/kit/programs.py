@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+_NOT_KEPT = ("PYSTACK_", "COMPOSE_", "NO_COLOR", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 LIMIT = 90.0
 """Seconds after which a command counts as hanging."""
 
@@ -49,14 +50,17 @@ class Pystack:
     directory: Path = REPOSITORY
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def run(
-        self, *arguments: str, exit_code: int | None = 0, stdin: str = "", limit: float = LIMIT
-    ) -> Ran:
+    def run(self, *arguments: str, exit_code: int | None = 0, stdin: str = "", limit: float = LIMIT) -> Ran:
         """Raises Failed when it ends with another exit code (None: any will do) or not at all."""
         return self.shell([*program(), *arguments], exit_code=exit_code, stdin=stdin, limit=limit)
 
     def shell(
-        self, command: str | Sequence[str], *, exit_code: int | None = 0, stdin: str = "", limit: float = LIMIT
+        self,
+        command: str | Sequence[str],
+        *,
+        exit_code: int | None = 0,
+        stdin: str = "",
+        limit: float = LIMIT,
     ) -> Ran:
         """The same for any command; text goes to a shell, in which `pystack` is the one under test."""
         shown = command if isinstance(command, str) else " ".join(["pystack", *command[len(program()) :]])
@@ -92,11 +96,7 @@ class Pystack:
     @property
     def environ(self) -> dict[str, str]:
         """Without what the caller's own shell may have set for pystack or Compose."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("PYSTACK_", "COMPOSE_", "NO_COLOR")) or name == "PYSTACK_TEST_CACHE"
-        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_KEPT)}
         bin_directory = str(Path(program()[0]).parent)
         return {
             **kept,
@@ -162,7 +162,9 @@ def _servers(run: Path) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                text = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                text = (
+                    Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
             except OSError:
                 continue
             if re.search(rf"{re.escape(str(run))}( |$)", text) and int(name) != os.getpid():

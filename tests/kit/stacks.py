@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.model import effects, names
-from orchestrator.model.action import Action, SignalContainer
+from orchestrator.model.action import Action, ProbeContainer, SignalContainer
 from orchestrator.model.desired import Desired, Intent, Wanted
 from orchestrator.model.observation import ImageState, Observation
 from orchestrator.model.stack import (
@@ -182,10 +182,14 @@ def apply_all(world: Observation, actions: Iterable[Action], now: float) -> Obse
 
 
 def converge(desired: Desired, world: Observation, now: float = 100.0) -> Observation:
-    """The world when the planner is content: everything succeeds at once, time passes only to wait."""
+    """The world when the planner is content, or waits for programs only: everything succeeds at once, time
+    passes only to wait."""
+    idle = 0
     for _ in range(1000):
         decided = plan(desired, world, now)
-        if decided.settled or not (decided.actions or decided.wake_at):
+        probing = all(isinstance(action, ProbeContainer) for action in decided.actions)
+        idle = idle + 1 if probing else 0
+        if decided.settled or idle > 20 or not (decided.actions or decided.wake_at):
             return world
         if not decided.actions and decided.wake_at is not None:
             now = decided.wake_at

@@ -26,7 +26,7 @@ from orchestrator.planner.progress import progress
 from orchestrator.planner.rehearse import rehearse
 from tests.kit.stacks import check, converge, down, nothing, service, stack, up
 
-LAWS = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LAWS = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 CONDITIONS = ["started", "started!", "healthy", "completed", "started?", "healthy?", "completed?"]
 
 

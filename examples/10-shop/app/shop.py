@@ -37,7 +37,8 @@ def cart_page(cart):
         return "<p>Your cart is empty."
     total = sum(cents * count for _, _, cents, count in rows)
     items = "".join(f"<li>{count} x {html.escape(name)}, {euros(cents)}" for _, name, cents, count in rows)
-    return f"<ul>{items}</ul><p>Total {euros(total)} <form method=post action=/order><button>order</button></form>"
+    button = "<form method=post action=/order><button>order</button></form>"
+    return f"<ul>{items}</ul><p>Total {euros(total)} {button}"
 
 
 def order_page(number):
@@ -89,7 +90,8 @@ class Shop(BaseHTTPRequestHandler):
         cart = self.cart() or secrets.token_hex(16)
         if self.path == "/cart" and re.fullmatch(r"\d{1,9}", form.get("product", [""])[0]):
             store.put(cart, form["product"][0])
-            self.answer(303, "", ("Location", "/cart"), ("Set-Cookie", f"cart={cart}; HttpOnly; SameSite=Strict"))
+            cookie = f"cart={cart}; HttpOnly; SameSite=Strict"
+            self.answer(303, "", ("Location", "/cart"), ("Set-Cookie", cookie))
         elif self.path == "/order":
             number = store.order(cart)
             self.answer(303, "", ("Location", f"/order/{number}" if number else "/cart"))

@@ -4,7 +4,9 @@ from store import database
 
 with database() as cursor:
     cursor.execute("create table if not exists product (id int primary key, name text, cents int)")
-    cursor.execute("create table if not exists purchase (id serial primary key, at timestamptz default now())")
+    cursor.execute(
+        "create table if not exists purchase (id serial primary key, at timestamptz default now())"
+    )
     cursor.execute(
         "create table if not exists line (purchase int references purchase, product int references product,"
         " count int, cents int, primary key (purchase, product))"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ from orchestrator.engines.local.etc import etc_files
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live
+from orchestrator.engines.local.trouble import note
 from orchestrator.kernel import capabilities as caps
 from orchestrator.kernel import cgroups, seccomp, security
 from orchestrator.kernel.devices import DeviceRule
@@ -66,14 +68,14 @@ def _limit(hierarchies: cgroups.Hierarchies, container: Container, group: str) -
         all_devices=service.privileged,
     )
     try:
-        return cgroups.create(
-            self._shared.hierarchies,
-            self.cgroup(container),
-            limits,
-            warn=lambda text: print(f"{container.name}: {text}", file=sys.stderr, flush=True),
-        )
+        return cgroups.create(hierarchies, group, limits, warn=lambda text: note(f"{container.name}: {text}"))
     except cgroups.CgroupError as error:
-        raise EngineError(f"service {container.service}: {error}", retryable=False) from error
+        cause = error.__cause__
+        passing = isinstance(cause, OSError) and cause.errno in _PASSING
+        raise EngineError(f"service {container.service}: {error}", retryable=passing) from error
+
+
+_PASSING = frozenset((errno.EBUSY, errno.ENODEV, errno.ENOMEM, errno.ENOSPC, errno.EAGAIN))
 
 
 def _device_rules(container: Container) -> tuple[DeviceRule, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 
@@ -18,3 +19,10 @@ def report(error: BaseException) -> None:
         sys.stderr.flush()
     except OSError:
         return
+
+
+def note(sentence: str) -> None:
+    """Something worth knowing that is no error."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{sentence}\n")
+        sys.stderr.flush()

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from orchestrator.api.paths import Paths
-from orchestrator.cli.attach import Wish, attached, expected_names, involved
+from orchestrator.cli.attach import attached, expected_names, involved
 from orchestrator.cli.clock import show
+from orchestrator.cli.wish import Wish
 from orchestrator.model.stack import Dependency, HostRoot, Service, Stack
 from tests.unit.cli import command
 from tests.unit.cli.scripted import Scripted, Talk

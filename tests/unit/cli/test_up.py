@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli.up import arrange, check, scales
+from orchestrator.cli.arrange import arrange
+from orchestrator.cli.up import check, scales
 from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.stack import HostRoot, Service, Stack
 

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.api.paths import Paths
 from orchestrator.cli.clock import show
-from orchestrator.cli.one import mount, oneoff, published
+from orchestrator.cli.oneoff import mount, published, recipe
 from orchestrator.model import codec
 from orchestrator.model.errors import UserError
 from orchestrator.model.stack import (
@@ -64,7 +64,7 @@ def _oneoff(**more: Any) -> Service:
         "remove": False,
         "base": "/here",
     }
-    return oneoff(STACK, "web", "0123456789ab", **{**options, **more})
+    return recipe(STACK, "web", "0123456789ab", **{**options, **more})
 
 
 def test_it_is_one_container_that_is_not_restarted_nor_found_by_its_services_name() -> None:
