@@ -1,7 +1,7 @@
 """A private dockerd for the comparison, in namespaces that take all it made with them.
 
-It runs in its own network, mount and process namespaces, so bridges, firewall rules, mounts and shims end with
-it, and the machine's own Docker, if there is one, is never touched. Its containers are ordinary ones.
+It runs in its own network, mount and process namespaces, so bridges, firewall rules, mounts and shims end
+with it, and the machine's own Docker, if there is one, is never touched. Its containers are ordinary ones.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("kernel") is None:
         yield
         return
+    leaks.BASE = request.getfixturevalue("tmp_path_factory").getbasetemp()
     root = request.getfixturevalue("state_root") if "state_root" in request.fixturenames else None
     with leaks.nothing_left(leaks.Root(path=root) if root else None):
         yield

@@ -154,7 +154,7 @@ async def events(session: Session, stacks: Stacks, request: dict[str, Any]) -> N
     name = request.get("stack")
     async with stacks.history.follow() as channel:
         for event in list(stacks.history):
-            if name in (None, event.stack):
+            if name in (None, event.stack) and event.outcome != "begun":
                 await session.send(_event_line(event))
         if request.get("follow"):
             async with trio.open_nursery() as nursery:
@@ -168,7 +168,7 @@ async def events(session: Session, stacks: Stacks, request: dict[str, Any]) -> N
 
                 nursery.start_soon(watch)
                 async for event in channel:
-                    if name in (None, event.stack):
+                    if name in (None, event.stack) and event.outcome != "begun":
                         await session.send(_event_line(event))
                 nursery.cancel_scope.cancel()
     await session.end()

@@ -15,7 +15,7 @@ from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Change, Stacks, Supervised
 from orchestrator.engines.local import clock
 from orchestrator.model import codec
-from orchestrator.model.action import SignalContainer
+from orchestrator.model.action import ProbeContainer, SignalContainer
 from orchestrator.model.desired import Desired, Wanted
 from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.observation import State
@@ -27,6 +27,7 @@ from orchestrator.reconciler.loop import View
 
 Goal = Literal["started", "ready", "stopped", "gone", "forgotten"]
 
+SETTLE_SECONDS = 2.0
 WORTH_TELLING = 0.3
 """Seconds that something has to wait before the client hears of it."""
 _FIGURES = re.compile(r"[\d.]+")
@@ -214,10 +215,12 @@ async def converge(
     verdict: Verdict | None = None
     async with stacks.history.follow() as events:
         supervised, revision = await stacks.want(name, change)
+        await session.send({"event": "accepted"})
         async with trio.open_nursery() as nursery:
             nursery.start_soon(telling.events, events)
             nursery.start_soon(_watch_client, session, nursery.cancel_scope)
             verdict = await _verdict(supervised, revision, tuple(services), goal, timeout, telling)
+            await _settled(supervised)
             nursery.cancel_scope.cancel()
         if verdict is None:
             raise Gone
@@ -225,6 +228,17 @@ async def converge(
     if end:
         await session.end(exit_code=verdict.exit_code, error="\n".join(verdict.failures))
     return verdict
+
+
+async def _settled(supervised: Supervised) -> None:
+    """The last actions may still be on their way back when their effect is seen: their lines come first."""
+
+    def idle(_view: View) -> bool:
+        return all(isinstance(action, ProbeContainer) for action in supervised.loop.in_flight.values())
+
+    with trio.move_on_after(SETTLE_SECONDS):
+        if not supervised.gone.is_set():
+            await supervised.loop.until(idle)
 
 
 async def _watch_client(session: Session, scope: trio.CancelScope) -> None:

@@ -26,6 +26,8 @@ from orchestrator.model.errors import UserError
 from orchestrator.model.observation import State
 from orchestrator.model.stack import Stack
 
+READ_SECONDS = 10.0
+
 
 async def execute(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
     """One more process in a running container, on the client's own descriptors or on a new terminal."""
@@ -143,9 +145,20 @@ async def run(session: Session, stacks: Stacks, request: dict[str, Any]) -> None
         if request.get("remove"):
             if over:
                 with trio.CancelScope(shield=True):
+                    await _until_closed(session)
                     await _discard(stacks, stack.name, service)
             else:
                 stacks.later(discard_ended, stacks, stack.name, service)
+
+
+async def _until_closed(session: Session) -> None:
+    """The client reads the log to its end before it goes; only then may the log be taken away."""
+    with trio.move_on_after(READ_SECONDS):
+        try:
+            while True:
+                await session.receive()
+        except Gone:
+            return
 
 
 def _made(stacks: Stacks, stack: str, service: str) -> Live | None:

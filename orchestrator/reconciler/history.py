@@ -20,7 +20,7 @@ FOLLOWER_BACKLOG = 512
 class Event:
     """One thing that was done, refused or noticed. `at` is boot time in seconds.
 
-    `outcome` is "ok" or "failed" for what was done, "refused" for what can't be done as things are,
+    `outcome` is "begun" when an action is taken up, "ok" or "failed" for what was done, "refused" for what can't be done as things are,
     "seen" for what happened by itself.
     """
 

@@ -32,6 +32,9 @@ from orchestrator.reconciler.history import Event, History, differences
 CALM = 0.02
 """Seconds between two looks while actions are under way."""
 CONCURRENCY = 16
+MOST_CALM = 0.05
+SHARE = 6
+"""While actions are under way, at most one part in so many of the time goes into looking and judging."""
 PROBE_CONCURRENCY = 64
 """Probes wait for programs, not for the machine, and must not hold up each other's deadlines."""
 RESCAN = 30.0
@@ -83,6 +86,7 @@ class Loop:
         self._now = now
         self._on_bug = on_bug or (lambda _: None)
         self._calm = calm
+        self._pause = calm
         self._concurrency = concurrency
         self._patience = patience
         self._revision = 1
@@ -183,6 +187,7 @@ class Loop:
         self._looking.set()
         self._looking = trio.Event()
         self._touched = {target: work.action for target, work in self._busy.items()}
+        began = self._now()
         try:
             observation = await self._engine.observe()
             observation = replace(observation, failures=dict(self._failures))
@@ -191,6 +196,7 @@ class Loop:
             self._bug("stack", "observe", error)
             return self._now() + AFTER_A_BUG
         self._dispatch()
+        self._pause = min(max(self._calm, SHARE * (self._now() - began)), MOST_CALM)
         return math.inf if view.plan.wake_at is None else view.plan.wake_at
 
     def _judge(self, observation: Observation, busy: Mapping[str, Action]) -> View:
@@ -212,9 +218,9 @@ class Loop:
         sleep = min(max(wake_at - self._now(), LEAST_SLEEP), RESCAN)
         with trio.move_on_after(sleep):
             await self._bell.wait()
-        while not self._urgent and trio.current_time() < looked + self._calm:
+        while not self._urgent and trio.current_time() < looked + self._pause:
             self._bell = trio.Event()
-            with trio.move_on_at(looked + self._calm):
+            with trio.move_on_at(looked + self._pause):
                 await self._bell.wait()
 
     # --- the actions --------------------------------------------------------------------------------
@@ -236,6 +242,8 @@ class Loop:
             room[kind] -= 1
             work = _Work(action=action, scope=trio.CancelScope(shield=not kind))
             self._busy[action.target] = work
+            if not kind:
+                self._record(action.target, verb(action), action.because, "begun")
             self._touched[action.target] = action
             self._workers.start_soon(self._perform, work, name=action.target)
         self._backlog = left

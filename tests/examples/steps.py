@@ -1,4 +1,4 @@
-"""One performer for each step of expect.yml (schemas/expect.json); each raises AssertionError with a story."""
+"""One performer for each step of expect.yml (schemas/expect.json); each raises AssertionError."""
 
 from __future__ import annotations
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -16,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.kit import leaks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _NOT_KEPT = ("PYSTACK_", "COMPOSE_", "NO_COLOR", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
@@ -124,9 +124,7 @@ class Pystack:
         for _ in range(3):
             for row in json.loads(self.run("ls", "--all", "--format", "json", exit_code=None).stdout or "[]"):
                 self.run("-p", row["Name"], "down", "-v", "-t", "0", exit_code=None, limit=30)
-        for process in _servers(self.root / "run"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        leaks.sweep(leaks.Root(path=self.root))
 
 
 def program() -> list[str]:
@@ -154,19 +152,3 @@ def free_port(kind: int = socket.SOCK_STREAM) -> int:
 
 
 _given: set[int] = set()
-
-
-def _servers(run: Path) -> list[int]:
-    """Supervisor and keeper of a state root, by their command lines."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                text = (
-                    Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                )
-            except OSError:
-                continue
-            if re.search(rf"{re.escape(str(run))}( |$)", text) and int(name) != os.getpid():
-                found.append(int(name))
-    return found

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import textwrap
@@ -263,10 +264,20 @@ class Site:
     # --- rough hands --------------------------------------------------------------------------------
 
     def kill(self, *pids: int) -> None:
+        """SIGKILL, and wait until nothing of them is left: a thread may still hold their sockets for a moment
+        after the process looks dead, but its pidfd is readable only when all have gone (pidfd_open(2))."""
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        until(lambda: not any(alive(pid) for pid in pids), f"the end of {pids}")
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                assert select.select([pidfd], [], [], PATIENCE)[0], f"{pid} does not die"
+            except ProcessLookupError:
+                continue
+            finally:
+                os.close(pidfd)
 
     def clear(self) -> None:
         """Take every stack down; what a broken test has left is killed by its marks."""

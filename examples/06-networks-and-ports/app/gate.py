@@ -1,4 +1,4 @@
-"""Stands in both networks: hands out the vault's treasure at port 80, names its port at 81, echoes UDP at 82."""
+"""Stands in both networks: the vault's treasure at port 80, its own name at 81, an echo over UDP at 82."""
 
 import socketserver
 import sys

@@ -21,6 +21,7 @@ from orchestrator.model.stack import (
     Isolated,
     OfHost,
     OfService,
+    Private,
     Service,
     TmpfsMount,
     VolumeMount,
@@ -108,8 +109,7 @@ def config(container: Container, ground: Ground) -> Json:
     return {
         "ociVersion": "1.0.2",
         "root": {"path": "rootfs", "readonly": service.read_only},
-        "hostname": hostname(container),
-        **({"domainname": service.domainname} if service.domainname else {}),
+        **_host_names(container),
         "process": process(container, ground),
         "mounts": mounts(container, ground),
         "annotations": {
@@ -119,6 +119,17 @@ def config(container: Container, ground: Ground) -> Json:
             **service.annotations,
         },
         "linux": _linux(container, ground),
+    }
+
+
+def _host_names(container: Container) -> Json:
+    """Left out without a uts namespace of the container's own: they would rename the host, or a peer."""
+    service = container.definition
+    if not isinstance(service.uts, Private):
+        return {}
+    return {
+        "hostname": hostname(container),
+        **({"domainname": service.domainname} if service.domainname else {}),
     }
 
 

@@ -121,6 +121,9 @@ class Containers:
         try:
             await self._prepare(live, run, action.peers)
             await self._shared.wiring.publish(live)
+            if not live.container.definition.tty:
+                # Before the process: what it writes is gone with it unless somebody holds the FIFOs.
+                self.follow_output(live, fresh=True)
             started = await self._begin(live, run, action.peers)
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -129,8 +132,8 @@ class Containers:
         live.pidfd, live.terminal = started.pidfd, started.terminal
         # The record is not written again for the pid: the keeper has put it into pid.json.
         self._table.update(live, replace(run, pid=started.pid))
-        self.follow_output(live, fresh=True)
         if live.terminal is not None:
+            self.follow_output(live, fresh=True)
             with contextlib.suppress(KeeperLost):  # the next keeper is lent it with the rest
                 await self.keeper.store(f"terminal:{action.id}", [live.terminal])
         self._table.ring()
@@ -172,6 +175,9 @@ class Containers:
 
     async def _undo(self, live: Live, before: Run | None) -> None:
         """A start that came to nothing: its run never was, unless it was written down as failed."""
+        if live.pump is not None:
+            pump, live.pump = live.pump, None
+            await pump.finish()
         if live.container.run is not before:
             return
         self._shared.wiring.release(live)
