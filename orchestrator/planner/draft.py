@@ -49,8 +49,9 @@ class Draft:
         if due <= self.now:
             return False
         self.wake(due)
-        because = f"{failure.because}; trying again in {due - self.now:.1f} s (failed {failure.count}x)"
         hopeless = failure.count >= WORTH_SAYING
+        again = "still trying" if hopeless else f"trying again in {due - self.now:.1f} s"
+        because = f"{failure.because}; {again} (failed {failure.count}x)"
         self._waits[failure.target] = Wait(
             target=failure.target, because=because, failed=hopeless, exit_code=failure.exit_code
         )

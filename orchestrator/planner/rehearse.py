@@ -15,7 +15,7 @@ from orchestrator.model.action import (
     verb,
 )
 from orchestrator.model.desired import Desired
-from orchestrator.model.observation import Observation
+from orchestrator.model.observation import HealthStatus, Observation
 from orchestrator.model.plan import Plan
 from orchestrator.planner.plan import plan
 
@@ -27,6 +27,8 @@ ONE_SHOT = 1.0
 """Assumed seconds that a program runs when others wait for its completion."""
 LONGEST = 3600.0
 MOST_STEPS = 20_000
+PATIENCE = 50
+"""Looks in a row that bring nothing but probes: who still waits then waits for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,7 @@ class _Rehearsal:
         self._agenda: list[_Moment] = []
         self._count = 0
         self._refused: set[tuple[str, str]] = set()
+        self._quiet = 0
         self._one_shots = {
             dependency.service
             for service in desired.stack.services.values()
@@ -93,7 +96,7 @@ class _Rehearsal:
             decided = plan(self._desired, self._world, self._now, self._in_flight)
             found.extend(self._begin(decided))
             at = self._next_moment(decided)
-            if at is None or at > self._until:
+            if at is None or at > self._until or self._quiet > PATIENCE + len(self._world.containers):
                 break
             self._now = max(self._now, at)
             self._end_due()
@@ -107,15 +110,24 @@ class _Rehearsal:
             if wait.failed and (wait.target, wait.because) not in self._refused:
                 self._refused.add((wait.target, wait.because))
                 yield self._line(wait.target, "refuse", wait.because)
+        self._quiet += 1
         for action in decided.actions:
             self._in_flight[action.target] = action
             word = verb(action)
             self._push(DURATIONS.get(word, NO_TIME), action)
-            if not isinstance(action, ProbeContainer) or self._somebody_waits(decided):
+            if not isinstance(action, ProbeContainer):
+                self._quiet = 0
+                yield self._line(action.target, word, action.because)
+            elif self._somebody_waits(decided) and not self._healthy(action.id):
                 yield self._line(action.target, word, action.because)
 
     def _somebody_waits(self, decided: Plan) -> bool:
         return any(not wait.failed for wait in decided.waits)
+
+    def _healthy(self, container_id: str) -> bool:
+        container = effects.find(self._world, container_id)
+        health = container.run.health if container is not None and container.run is not None else None
+        return health is not None and health.status is HealthStatus.HEALTHY
 
     def _next_moment(self, decided: Plan) -> float | None:
         """When something ends, or when the plan wants to look again because somebody waits for that."""
@@ -141,7 +153,8 @@ class _Rehearsal:
             self._in_flight.pop(action.target, None)
             self._world = effects.expect(self._world, action, self._now)
             match action:
-                case StartContainer() if self._service(action.id) in self._one_shots:
+                case StartContainer() if action.attempt == 1 and self._service(action.id) in self._one_shots:
+                    # A restart by policy after success is taken to run on; else this would never end.
                     self._push(ONE_SHOT, None, action.id)
                 case SignalContainer():
                     self._push(EXIT_AFTER_SIGNAL, None, action.id, 128 + action.signal)

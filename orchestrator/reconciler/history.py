@@ -20,8 +20,8 @@ FOLLOWER_BACKLOG = 512
 class Event:
     """One thing that was done, refused or noticed. `at` is boot time in seconds.
 
-    `outcome` is "begun" when an action is taken up, "ok" or "failed" for what was done, "refused" for what can't be done as things are,
-    "seen" for what happened by itself.
+    `outcome` is "begun" when an action is taken up, "ok" or "failed" when it has ended, "refused" for what
+    can't be done as things are, "seen" for what happened by itself.
     """
 
     at: float

@@ -37,7 +37,7 @@ def test_a_mount_is_named_by_its_place(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path], check=True)
     remains = left(before, settle=0)
     subprocess.run(["umount", tmp_path], check=True)
-    assert remains == [f"mount: {tmp_path} (tmpfs)"]
+    assert f"mount: {tmp_path} (tmpfs)" in remains
 
 
 def test_an_interface_and_a_mounted_namespace_are_seen(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_control_group_of_any_hierarchy_is_seen() -> None:
     remains = left(before, settle=0)
     for place in hierarchies:
         os.rmdir(f"{place}/{TAG}")
-    assert sorted(remains) == sorted(f"control group: {place}/{TAG}" for place in hierarchies)
+    assert {f"control group: {place}/{TAG}" for place in hierarchies} <= set(remains)
 
 
 def test_an_nftables_table_is_seen() -> None:
@@ -87,7 +87,7 @@ def test_an_nftables_table_is_seen() -> None:
     subprocess.run(["nft", "add", "table", "ip", TAG], check=True)
     remains = left(before, settle=0)
     subprocess.run(["nft", "delete", "table", "ip", TAG], check=True)
-    assert remains == [f"nftables table: ip {TAG}"]
+    assert f"nftables table: ip {TAG}" in remains
 
 
 def test_of_one_state_root_only_what_bears_its_marks_counts(tmp_path: Path) -> None:

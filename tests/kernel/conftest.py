@@ -11,7 +11,16 @@ from tests.kit.site import Site, anchored
 
 
 @pytest.fixture(scope="module")
-def site(state_root: Path) -> Iterator[Site]:
+def anchored_site(state_root: Path) -> Iterator[Site]:
     """A supervisor for all tests of a module, which has to have a `state_root` as wide."""
     with anchored(state_root) as made:
         yield made
+
+
+@pytest.fixture
+def site(anchored_site: Site) -> Iterator[Site]:
+    """The same for one test; stacks that the test leaves (because it failed) go with it."""
+    yield anchored_site
+    for row in anchored_site.ask("ls").result:
+        if row["name"] != "anchor":
+            anchored_site.down(row["name"], remove_volumes=True, remove_orphans=True)

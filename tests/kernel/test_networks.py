@@ -21,7 +21,7 @@ def state_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fetch(site: Site, stack: str, service: str, host: str) -> str:
     """The page at `host`, as a container sees it; "" when it does not answer."""
     return site.execute(
-        stack, service, "wget", "-q", "-T", "2", "-O-", f"http://{host}/", exit_code=None
+        stack, service, "timeout", "2", "wget", "-q", "-O-", f"http://{host}/", exit_code=None
     ).strip()
 
 

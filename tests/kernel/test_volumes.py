@@ -20,8 +20,9 @@ def state_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def image(site: Site) -> str:
+def image(anchored_site: Site) -> str:
     """An image with content at /seeded, which it declares as a volume."""
+    site = anchored_site
     seeded = site.box / "seeded"
     (seeded / "deep").mkdir(parents=True)
     (seeded / "deep/file").write_text("from the image\n")

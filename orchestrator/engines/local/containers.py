@@ -278,13 +278,15 @@ class Containers:
         code = int(error.exit_code) if error.exit_code in (126, 127) else 125
         ended = replace(run, finished=clock.now(), exit_code=code, error=error.message)
         self._note_run(live.container, ended)
-        self._table.update(live, ended)
         with contextlib.suppress(cgroups.CgroupError):
             cgroups.remove(self._shared.hierarchies, self.cgroup(live.container))
         try:
             await self._shared.wiring.withdraw(live)
-        finally:
-            live.finished.set()
+        except EngineError as problem:
+            report(problem)
+        # Last, and without a pause before the action itself has failed: nobody may see one without the other.
+        self._table.update(live, ended)
+        live.finished.set()
         self._table.feed.publish(Changed(kind="exited", container=live.container))
 
     def write_run(self, container: Container, run: Run) -> None:

@@ -106,10 +106,10 @@ class LocalEngine:
         )
         at, others = self._ports
         if time.monotonic() - at > PORTS_FRESH_SECONDS:
-            others = tuple(_listening())
+            held = {(port.protocol, port.host_port) for port in ours}
+            others = tuple(port for port in _listening() if (port.protocol, port.host_port) not in held)
             self._ports = (time.monotonic(), others)
-        held = {(port.protocol, port.host_port) for port in ours}
-        return (*ours, *(port for port in others if (port.protocol, port.host_port) not in held))
+        return (*ours, *others)
 
     async def changed(self) -> None:
         await self._bell.wait()

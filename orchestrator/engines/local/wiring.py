@@ -334,8 +334,9 @@ class Wiring:
         return interfaces.bridge(self.tag, network)
 
     async def clear(self) -> None:
-        """Nothing of ours is needed any more."""
-        self._table.networks.clear()
+        """Nothing of ours is needed any more; neither are networks that outlived the stack that made them."""
+        for name in list(self._table.networks):
+            await self.remove_network(name)
         await self.sync()
 
 

@@ -103,3 +103,12 @@ def test_an_end_before_the_machine_started_is_not_waited_for() -> None:
 def test_out_of_memory_is_said() -> None:
     ended = Run(turn=1, started=STARTED, finished=ENDED, exit_code=137, oom_killed=True)
     assert after(ended, "no") == ("rest", "exit 137, out of memory")
+
+
+def test_a_turn_is_carried_out_for_what_ran_when_it_was_ordered() -> None:
+    """`up` beside a running one-shot: when that ends, it has ended."""
+    ended = run(0)
+    then = sequel(ended, policy("no"), Intent(turn=2, under_way=(ended.started,)), NOW)
+    assert (then.kind, then.because) == ("rest", "exit 0")
+    restart = Intent(turn=2, restart_turn=2, under_way=(ended.started,))
+    assert sequel(ended, policy("no"), restart, NOW).kind == "start"
