@@ -20,7 +20,7 @@ from orchestrator.model.desired import Desired, Wanted
 from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.observation import State
 from orchestrator.model.plan import Wait
-from orchestrator.model.stack import Stack
+from orchestrator.model.stack import ImageRoot, Stack
 from orchestrator.planner.progress import Verdict, progress
 from orchestrator.reconciler.history import Event
 from orchestrator.reconciler.loop import View
@@ -51,6 +51,7 @@ async def up(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
     )
     named = options.services or [name for name, service in stack.services.items() if not service.oneoff]
     targets = named if options.no_deps else orders.with_dependencies(stack, named)
+    demand_images(stacks, stack, targets)
     await converge(
         session,
         stacks,
@@ -60,6 +61,29 @@ async def up(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
         goal="ready" if request.get("wait") else "started",
         timeout=request.get("wait_timeout"),
     )
+
+
+def demand_images(stacks: Stacks, stack: Stack, services: Iterable[str]) -> None:
+    """Before anything is done: every image must be here. Raises UserError that names each that is not.
+
+    A service that has its containers already can go on without.
+    """
+    made = {live.container.service for live in stacks.machine.table.of_stack(stack.name)}
+    missing: dict[str, str] = {}
+    for name in services:
+        service = stack.services.get(name)
+        if service is None or name in made or not isinstance(service.root, ImageRoot) or not service.replicas:
+            continue
+        reference = service.root.reference
+        if stacks.machine.store.resolve(reference) is None:
+            place = f"{service.place}: " if service.place else ""
+            missing[reference] = f"{place}service {name}: image not here: {reference}"
+    if missing:
+        raise UserError(
+            "\n".join(missing.values()),
+            exit_code=ExitCode.IMAGE,
+            hint="`pystack load -i FILE` or `pystack import DIRECTORY NAME` brings it",
+        )
 
 
 async def down(session: Session, stacks: Stacks, request: dict[str, Any]) -> Verdict:

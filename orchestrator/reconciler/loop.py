@@ -32,7 +32,7 @@ from orchestrator.reconciler.history import Event, History, differences
 CALM = 0.02
 """Seconds between two looks while actions are under way."""
 CONCURRENCY = 16
-MOST_CALM = 0.05
+MOST_CALM = 0.04
 SHARE = 6
 """While actions are under way, at most one part in so many of the time goes into looking and judging."""
 PROBE_CONCURRENCY = 64
