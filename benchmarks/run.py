@@ -3,6 +3,7 @@
     python benchmarks/run.py              everything (some minutes)
     python benchmarks/run.py --quick      less than a minute, judged by budgets.json; for CI
     python benchmarks/run.py --json FILE  write the figures down as well
+    python benchmarks/run.py --write docs/benchmarks.md    and the table into a page
 
 Both sides do the same in turn, so that what else the machine does falls on both. dockerd is private to the
 run (see docker.py) and already runs when it is measured; pystack starts its supervisor within what is
@@ -91,6 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="pystack beside docker compose")
     parser.add_argument("--quick", action="store_true", help="less than a minute, judged by budgets.json")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures down as well")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="put the table between the marks <!-- benchmark --> and <!-- /benchmark --> of a file",
+    )
     parser.add_argument("--alone", action="store_true", help="only pystack")
     options = parser.parse_args(arguments)
     size = QUICK if options.quick else FULL
@@ -99,12 +108,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with bench(alone=bool(why_alone)) as both:
         measure_all(both, size)
         series, versions = both.series, _versions(both)
-    print(table(series))
-    print(f"\n{', '.join(f'{name} {text}' for name, text in {**measure.machine(), **versions}.items())}")
-    print(
-        f"Measured in {time.monotonic() - begun:.0f} s"
-        + (f"; pystack alone: {why_alone}" if why_alone else "")
-    )
+    text = f"{table(series)}\n\n{_where({**measure.machine(), **versions})}"
+    print(text)
+    print(f"\nMeasured in {time.monotonic() - begun:.0f} s" + (f"; alone: {why_alone}" if why_alone else ""))
+    for path in options.write:
+        path.write_text(between_marks(path.read_text(), text))
     if options.json:
         options.json.write_text(json.dumps(figures(series, versions), indent=2) + "\n")
     failures = over_budget(series, "quick" if options.quick else "full")
@@ -268,6 +276,19 @@ def table(series: dict[str, Series]) -> str:
         ours, theirs = _shown(row.our_median, row.unit), _shown(row.their_median, row.unit)
         lines.append(f"| {row.title} | {ours} | {theirs} | {ratio} |")
     return "\n".join(lines)
+
+
+def between_marks(text: str, table: str) -> str:
+    """The text with the table in place of what stands between the two marks. Raises ValueError without them."""
+    head, mark, rest = text.partition("<!-- benchmark -->\n")
+    _, end, tail = rest.partition("<!-- /benchmark -->")
+    if not mark or not end:
+        raise ValueError("there are no marks for the table")
+    return f"{head}{mark}{table}\n{end}{tail}"
+
+
+def _where(facts: dict[str, str]) -> str:
+    return "Measured on: " + ", ".join(f"{name} {text}" for name, text in facts.items()) + "."
 
 
 def _shown(value: float | None, unit: str) -> str:

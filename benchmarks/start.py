@@ -1,6 +1,6 @@
 """Where the time of one `up` goes: interpreter, imports, supervisor, each action.
 
-    python benchmarks/start.py [--services N] [--repeats N]
+python benchmarks/start.py [--services N] [--repeats N]
 """
 
 from __future__ import annotations
@@ -69,19 +69,14 @@ def _ups(phases: Phases, kind: str, pystack: Pystack, stack: Path) -> None:
     begun = time.perf_counter()
     ran = pystack.run("-f", str(stack), "--progress", "json", "up", "-d")
     phases.setdefault(f"up, {kind}", []).append(time.perf_counter() - begun)
-    started: dict[tuple[str, str], float] = {}
-    for line in ran.stderr.splitlines():
-        event = json.loads(line)
-        if event.get("event") != "action":
-            continue
-        what = (event["verb"], event["target"])
-        if event["outcome"] == "begun":
-            started[what] = event["at"]
-        elif what in started:
-            kindred = event["target"].partition(":")[0]
-            name = f"  up, {kind}: {event['verb']} {kindred}, each"
-            phases.setdefault(name, []).append(event["at"] - started[what])
-            phases[f"  up, {kind}: last event after"] = [event["at"]]
+    begun_at: dict[str, float] = {}
+    for event in map(json.loads, ran.stderr.splitlines()):
+        if event.get("status") in {"created", "started"} and event["name"] in begun_at:
+            phase = f"  {event['kind']} {event['status']}, each, {kind}"
+            phases.setdefault(phase, []).append(event["at"] - begun_at[event["name"]])
+            phases[f"  last of it, after the supervisor has been asked, {kind}"] = [event["at"]]
+        if "name" in event:
+            begun_at[event["name"]] = event["at"]
     _add(phases, f"up, {kind}, nothing to do", lambda: pystack.run("-f", str(stack), "up", "-d"))
     _add(phases, f"exec true, {kind}", lambda: pystack.run("-f", str(stack), "exec", "-T", "s0", "true"))
     _add(phases, f"ps, {kind}", lambda: pystack.run("-f", str(stack), "ps"))

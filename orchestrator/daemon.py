@@ -127,9 +127,9 @@ async def supervise(places: Places, ready_fd: int) -> None:
         async def down(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
             """With the last stack everything of ours goes, before the client is told that it is done."""
             verdict = await converging.down(session, stacks, request)
-            alone = server.connections == 1 and not stacks.busy()
+            alone = not stacks.busy() and not server.busy(but=session)
             if alone:
-                await _clear(machine, places)
+                await _clear(server, machine, places)
             with contextlib.suppress(Gone):
                 await session.end(exit_code=verdict.exit_code, error="\n".join(verdict.failures))
             if alone:
@@ -143,7 +143,7 @@ async def supervise(places: Places, ready_fd: int) -> None:
             os.write(ready_fd, b"1")
             os.close(ready_fd)
         await _until_idle(stacks, server)
-        await _clear(machine, places)
+        await _clear(server, machine, places)
         _go()
 
 
@@ -151,11 +151,11 @@ async def _until_idle(stacks: Stacks, server: Server) -> None:
     """Nothing to supervise and nobody to serve. A moment's grace lets the first command in."""
     grace = FIRST_SECONDS
     while True:
-        changed = stacks.changed
+        stacks_changed, server_changed = stacks.changed, server.changed
         if stacks.busy():
-            await changed.wait()
-        elif server.connections:
-            await server.idle.wait()
+            await stacks_changed.wait()
+        elif server.busy():
+            await server_changed.wait()
         elif grace:
             await trio.sleep(grace)
             grace = 0.0
@@ -165,10 +165,11 @@ async def _until_idle(stacks: Stacks, server: Server) -> None:
         grace = LINGER_SECONDS
 
 
-async def _clear(machine: Machine, places: Places) -> None:
+async def _clear(server: Server, machine: Machine, places: Places) -> None:
     """Take away what stacks share, and dismiss the keeper. From now on nobody reaches us."""
     with trio.CancelScope(shield=True):
         places.supervisor_socket.unlink(missing_ok=True)
+        await server.close()
         await machine.clear()
 
 

@@ -124,6 +124,7 @@ async def logs(session: Session, stacks: Stacks, request: dict[str, Any]) -> Non
             if wanted(live.container):
                 await session.send(described(machine, live.container))
         if request.get("follow"):
+            session.watch()
             await _until_gone(session, stacks, name, wanted, channel)
     finally:
         channel.close()
@@ -157,6 +158,7 @@ async def events(session: Session, stacks: Stacks, request: dict[str, Any]) -> N
             if name in (None, event.stack) and event.outcome != "begun":
                 await session.send(_event_line(event))
         if request.get("follow"):
+            session.watch()
             async with trio.open_nursery() as nursery:
 
                 async def watch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import signal as signals
@@ -27,6 +28,7 @@ from orchestrator.reconciler.loop import View
 
 Goal = Literal["started", "ready", "stopped", "gone", "forgotten"]
 
+GATHER_SECONDS = 0.015
 SETTLE_SECONDS = 2.0
 WORTH_TELLING = 0.3
 """Seconds that something has to wait before the client hears of it."""
@@ -288,32 +290,38 @@ class Telling:
         self._warned: set[str] = set()
 
     async def events(self, events: trio.MemoryReceiveChannel[Event]) -> None:
+        """What happens in one moment goes into one message: a hundred starts are four hundred events."""
         async for event in events:
-            await self.event(event)
+            await self._tell([event])
+            await trio.sleep(GATHER_SECONDS)
+            await self.rest(events)
 
     async def rest(self, events: trio.MemoryReceiveChannel[Event]) -> None:
         """What has happened already and is not told yet."""
-        while True:
-            try:
-                await self.event(events.receive_nowait())
-            except (trio.WouldBlock, trio.EndOfChannel):
-                return
+        found: list[Event] = []
+        with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                found.append(events.receive_nowait())
+        await self._tell(found)
 
-    async def event(self, event: Event) -> None:
-        if event.stack != self._stack or event.outcome not in OUTCOMES or event.at < self._began:
-            return
-        failed = event.outcome == "failed"
-        await self._session.send(
-            {
-                "event": "action",
-                "at": round(event.at - self._began, 4),
-                "target": event.target,
-                "verb": event.verb,
-                "because": event.because,
-                "outcome": OUTCOMES[event.outcome],
-                "error": event.because if failed else None,
-            }
-        )
+    async def _tell(self, events: list[Event]) -> None:
+        lines = [self._line(event) for event in events if self._matters(event)]
+        if lines:
+            await self._session.send(*lines)
+
+    def _matters(self, event: Event) -> bool:
+        return event.stack == self._stack and event.outcome in OUTCOMES and event.at >= self._began
+
+    def _line(self, event: Event) -> dict[str, Any]:
+        return {
+            "event": "action",
+            "at": round(event.at - self._began, 4),
+            "target": event.target,
+            "verb": event.verb,
+            "because": event.because,
+            "outcome": OUTCOMES[event.outcome],
+            "error": event.because if event.outcome == "failed" else None,
+        }
 
     async def view(self, view: View) -> None:
         waiting = {wait.target for wait in view.plan.waits}

@@ -58,7 +58,7 @@ async def execute(session: Session, stacks: Stacks, request: dict[str, Any]) -> 
             os.close(fd)
     if execution.terminal is not None:
         try:
-            await session.send({"event": "terminal"}, [execution.terminal])
+            await session.send({"event": "terminal"}, fds=[execution.terminal])
         except Gone:
             execution.kill()
             raise
@@ -172,7 +172,7 @@ async def _follow_to_end(session: Session, stacks: Stacks, live: Live, channel: 
     machine, stack, service = stacks.machine, live.container.stack, live.container.service
     await session.send(described(machine, live.container))
     if live.terminal is not None:
-        await session.send({"event": "terminal"}, [live.terminal])
+        await session.send({"event": "terminal"}, fds=[live.terminal])
 
     def pass_on(number: int) -> None:
         if live.pidfd is not None:

@@ -6,6 +6,7 @@ Who may speak: whoever can open the socket (0600 in a 0700 directory) and has ou
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -24,6 +25,7 @@ from orchestrator.model.errors import ExitCode, PystackError
 BACKLOG = 128
 REQUEST_SECONDS = 10.0
 AFTER_A_REFUSAL = 0.1
+DISMISS_SECONDS = 0.2
 
 Verb = Callable[[Session, Stacks, dict[str, Any]], Awaitable[None]]
 
@@ -48,20 +50,32 @@ def listen(path: str) -> trio.socket.SocketType:
 
 
 class Server:
-    """Counts connections, so that the supervisor does not leave while somebody is being served."""
+    """Knows who is being served, so that the supervisor does not leave in the middle of something."""
 
     def __init__(self, stacks: Stacks, verbs: Mapping[str, Verb]) -> None:
         self._stacks = stacks
         self._verbs = verbs
-        self.connections = 0
-        self.idle = trio.Event()
-        self.idle.set()
+        self._sessions: set[Session] = set()
+        self._listener: trio.socket.SocketType | None = None
+        self.changed = trio.Event()
+        """Set when somebody has come, has gone, or is content to watch."""
+
+    def busy(self, but: Session | None = None) -> bool:
+        """Whether somebody is being served. Those who only watch what happens hold nobody up."""
+        return any(not session.watches for session in self._sessions if session is not but)
+
+    def _ring(self) -> None:
+        event, self.changed = self.changed, trio.Event()
+        event.set()
 
     async def serve(self, listener: trio.socket.SocketType) -> None:
+        self._listener = listener
         async with trio.open_nursery() as nursery:
             while True:
                 try:
                     connection, _ = await listener.accept()
+                except trio.ClosedResourceError:
+                    return
                 except OSError as error:
                     report(error)  # no descriptor is free, say: those who are being served give theirs back
                     await trio.sleep(AFTER_A_REFUSAL)
@@ -69,9 +83,18 @@ class Server:
                 if not _is_ours(connection):
                     connection.close()
                     continue
-                self.connections += 1
-                self.idle = trio.Event()
-                nursery.start_soon(self._converse, Session(connection))
+                session = Session(connection, self._ring)
+                self._sessions.add(session)
+                nursery.start_soon(self._converse, session)
+
+    async def close(self) -> None:
+        """Serve nobody new. Those who only watch are told that nothing more will come."""
+        if self._listener is not None:
+            self._listener.close()
+        async with trio.open_nursery() as nursery:
+            for session in self._sessions:
+                if session.watches:
+                    nursery.start_soon(_dismiss, session)
 
     async def _converse(self, session: Session) -> None:
         try:
@@ -82,9 +105,8 @@ class Server:
             pass
         finally:
             session.close()
-            self.connections -= 1
-            if not self.connections:
-                self.idle.set()
+            self._sessions.discard(session)
+            self._ring()
 
     async def _answer(self, session: Session, request: dict[str, Any]) -> None:
         verb = self._verbs.get(str(request.get("verb")))
@@ -94,6 +116,11 @@ class Server:
             await verb(session, self._stacks, request)
         except Exception as error:
             await _confess(session, _cause(error))
+
+
+async def _dismiss(session: Session) -> None:
+    with trio.move_on_after(DISMISS_SECONDS), contextlib.suppress(Gone):
+        await session.end()
 
 
 def _cause(error: Exception) -> Exception:

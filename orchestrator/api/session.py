@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import trio
@@ -24,12 +24,21 @@ class Gone(Exception):
 class Session:
     """Owned by one task; `receive` may be called from a second one."""
 
-    def __init__(self, connection: trio.socket.SocketType) -> None:
+    def __init__(
+        self, connection: trio.socket.SocketType, changed: Callable[[], None] = lambda: None
+    ) -> None:
         self._connection = connection
+        self._changed = changed
+        self.watches = False
         self._lines = wire.Lines()
         self._ready: list[bytes] = []
         self._sending = trio.Lock()
         self.fds: list[int] = []
+
+    def watch(self) -> None:
+        """From now on it only wants to hear what happens: nobody needs to stay for its sake."""
+        self.watches = True
+        self._changed()
 
     async def receive(self) -> dict[str, Any]:
         """The next message. Raises Gone, or wire.WireError."""
@@ -53,9 +62,9 @@ class Session:
                 self.fds.extend(fds)
         return data
 
-    async def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    async def send(self, *messages: dict[str, Any], fds: Sequence[int] = ()) -> None:
         """Raises Gone when the client is no longer there or does not read."""
-        data = memoryview(wire.encode(message))
+        data = memoryview(b"".join([wire.encode(message) for message in messages]))
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         async with self._sending:
             try:

@@ -33,7 +33,7 @@ CALM = 0.02
 """Seconds between two looks while actions are under way."""
 CONCURRENCY = 16
 MOST_CALM = 0.04
-SHARE = 6
+SHARE = 10
 """While actions are under way, at most one part in so many of the time goes into looking and judging."""
 PROBE_CONCURRENCY = 64
 """Probes wait for programs, not for the machine, and must not hold up each other's deadlines."""

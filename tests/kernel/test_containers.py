@@ -13,7 +13,7 @@ from tests.kit.site import Site, until
 pytestmark = pytest.mark.kernel
 
 SLEEP = "{x-rootfs: {path: $BOX}, command: sleep 100}"
-OBEDIENT = "trap \"echo got TERM; exit 7\" TERM; while :; do sleep 0.1; done"
+OBEDIENT = 'trap "echo got TERM; exit 7" TERM; while :; do sleep 0.1; done'
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,9 @@ def test_exit_codes_are_the_program_s_own_or_128_and_its_signal(site: Site) -> N
     site.down("c1")
 
 
-@pytest.mark.parametrize(("command", "code", "words"), [("nothing-here", 127, "not found"), ("/etc/passwd", 126, "denied")])
+@pytest.mark.parametrize(
+    ("command", "code", "words"), [("nothing-here", 127, "not found"), ("/etc/passwd", 126, "denied")]
+)
 def test_a_command_that_can_t_be_run_says_so_and_is_not_tried_for_ever(
     site: Site, command: str, code: int, words: str
 ) -> None:
@@ -112,7 +114,11 @@ def test_the_stop_signal_comes_first_and_sigkill_after_the_grace(site: Site) -> 
     began = time.monotonic()
     site.ask("stop", stack="c5")
     assert 0.6 <= time.monotonic() - began < 1.6
-    assert {row["service"]: row["exit_code"] for row in site.ps("c5")} == {"polite": 7, "deaf": 137, "other": 9}
+    assert {row["service"]: row["exit_code"] for row in site.ps("c5")} == {
+        "polite": 7,
+        "deaf": 137,
+        "other": 9,
+    }
     assert site.output("c5", "polite") == b"got TERM\n"
     site.down("c5")
 
@@ -301,13 +307,13 @@ def test_limits_of_processes_and_cpu_are_set(site: Site) -> None:
             ulimits: {nofile: {soft: 123, hard: 456}}
         """
     )
-    said = site.execute("c15", "few", "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 9 & done", exit_code=None)
+    said = site.execute(
+        "c15", "few", "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 9 & done", exit_code=None
+    )
     assert "can't fork" in said
     pid = site.row("c15", "few")["pid"]
     assert "123                  456" in Path(f"/proc/{pid}/limits").read_text()
-    groups = dict(
-        line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    )
+    groups = dict(line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines())
     if "cpu" in groups:
         cpu = Path(f"/sys/fs/cgroup/cpu{groups['cpu']}")
         quota, period = (int((cpu / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))

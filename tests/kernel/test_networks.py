@@ -145,11 +145,15 @@ def test_network_modes_none_host_and_service(site: Site) -> None:
     )
     for service in ("beside", "third"):
         assert reaches(site, "n6", service, "127.0.0.1") == site.row("n6", "web")["id"][:12]
-        assert site.execute("n6", service, "cat", "/etc/hosts") == site.execute("n6", "web", "cat", "/etc/hosts")
+        assert site.execute("n6", service, "cat", "/etc/hosts") == site.execute(
+            "n6", "web", "cat", "/etc/hosts"
+        )
         assert reaches(site, "n6", service, "web")
     assert site.execute("n6", "alone", "ls", "/sys/class/net") == "lo\n"
     links = Path("/sys/class/net")
-    assert set(site.execute("n6", "host", "ls", "/sys/class/net").split()) == {p.name for p in links.iterdir()}
+    assert set(site.execute("n6", "host", "ls", "/sys/class/net").split()) == {
+        p.name for p in links.iterdir()
+    }
     assert site.execute("n6", "hosts", "readlink", "/proc/self/ns/net").strip() == str(
         Path("/proc/self/ns/net").readlink()
     )
@@ -226,7 +230,9 @@ def test_an_address_in_hosts_and_dns_of_one_s_own(site: Site) -> None:
     assert "10.1.2.3\tfar" in hosts
     address = site.row("n11", "ask")["addresses"]["n11_default"]
     assert f"{address}\tme.example.org me" in hosts
-    gateway = site.execute("n11", "ask", "sh", "-c", "ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p'").strip()
+    gateway = site.execute(
+        "n11", "ask", "sh", "-c", "ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p'"
+    ).strip()
     assert f"{gateway}\thost" in hosts
     assert site.execute("n11", "ask", "cat", "/etc/resolv.conf") == (
         "nameserver 127.0.0.11\nsearch corp.example\noptions ndots:2\n"

@@ -193,7 +193,10 @@ def test_a_range_gives_each_replica_a_port_and_none_means_any(site: Site) -> Non
     given = {row["slot"]: row["ports"][0]["host_port"] for row in site.ps("p8") if row["service"] == "web"}
     assert sorted(given.values()) == [first, first + 1, first + 2]
     for slot, port in given.items():
-        assert until(lambda port=port: page("127.0.0.1", port), "an answer") == site.row("p8", "web", slot)["id"][:12]
+        assert (
+            until(lambda port=port: page("127.0.0.1", port), "an answer")
+            == site.row("p8", "web", slot)["id"][:12]
+        )
     chosen = site.row("p8", "any")["ports"][0]["host_port"]
     assert until(lambda: page("127.0.0.1", chosen), "an answer")
     site.down("p8")

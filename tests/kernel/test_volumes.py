@@ -201,7 +201,9 @@ SUBPATH = """
 
 def test_a_subpath_shows_only_that_folder_of_a_volume(site: Site) -> None:
     site.up(SUBPATH, "w")
-    site.execute("v9", "w", "sh", "-c", "mkdir -p /data/in/side; echo x > /data/in/side/f; echo y > /data/out")
+    site.execute(
+        "v9", "w", "sh", "-c", "mkdir -p /data/in/side; echo x > /data/in/side/f; echo y > /data/out"
+    )
     site.up(SUBPATH)
     assert site.execute("v9", "r", "ls", "/sub") == "f\n"
     site.down("v9", remove_volumes=True)
@@ -240,7 +242,15 @@ def test_configs_and_secrets_come_as_content_and_as_files(site: Site) -> None:
         "a=1\na=1\nfrom a file\n"
     )
     assert site.execute("v10", "c", "stat", "-c", "%u %a", "/etc/own.conf") == "1000 400\n"
-    assert "Read-only" in site.execute("v10", "c", "sh", "-c", "echo > /inline 2>&1 || cat /proc/mounts | grep inline | sed 's/ro,/Read-only /'", user="root", exit_code=None)
+    assert "Read-only" in site.execute(
+        "v10",
+        "c",
+        "sh",
+        "-c",
+        "echo > /inline 2>&1 || cat /proc/mounts | grep inline | sed 's/ro,/Read-only /'",
+        user="root",
+        exit_code=None,
+    )
     site.down("v10")
 
 

@@ -18,6 +18,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import textwrap
 import threading
@@ -122,10 +123,10 @@ class Talk:
 
     def leave(self) -> None:
         """As a client that is killed."""
-        import _socket
-
-        with contextlib.suppress(OSError):
-            _socket.socket(fileno=os.dup(self.connection.fileno())).shutdown(_socket.SHUT_RDWR)
+        with socket.socket(fileno=os.dup(self.connection.fileno())) as own, contextlib.suppress(OSError):
+            own.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self.connection.close()
 
 
 class Site:
@@ -164,7 +165,9 @@ class Site:
         """Raises AssertionError when it ends otherwise (None: any end will do)."""
         answer = self.begin(verb, fds, **request).wait(60)
         if exit_code is not None:
-            assert answer.exit_code == exit_code, f"{verb}: {answer.exit_code} {answer.error}\n{self.story(answer)}"
+            assert answer.exit_code == exit_code, (
+                f"{verb}: {answer.exit_code} {answer.error}\n{self.story(answer)}"
+            )
         return answer
 
     def up(self, text: str, *services: str, exit_code: int | None = 0, **options: Any) -> Answer:
@@ -172,16 +175,20 @@ class Site:
         return self.ask("up", exit_code=exit_code, stack=stack, services=list(services), **options)
 
     def begin_up(self, text: str, *services: str, **options: Any) -> Talk:
-        return self.begin(
-            "up", stack=codec.encode(self.stack(text)), services=list(services), **options
-        )
+        return self.begin("up", stack=codec.encode(self.stack(text)), services=list(services), **options)
 
     def down(self, name: str, **options: Any) -> Answer:
         options.setdefault("timeout", 0)
         return self.ask("down", stack=name, **options)
 
     def execute(
-        self, name: str, service: str, *command: str, stdin: bytes = b"", exit_code: int | None = 0, **more: Any
+        self,
+        name: str,
+        service: str,
+        *command: str,
+        stdin: bytes = b"",
+        exit_code: int | None = 0,
+        **more: Any,
     ) -> str:
         """What a command in a container prints, both streams together."""
         with contextlib.ExitStack() as stack:
@@ -191,8 +198,12 @@ class Site:
             stack.callback(os.close, reading)
             output = stack.enter_context(open(self.root / f"out-{threading.get_ident()}", "w+b"))
             talk = self.begin(
-                "exec", [reading, output.fileno(), output.fileno()],
-                stack=name, service=service, command=list(command), **more,
+                "exec",
+                [reading, output.fileno(), output.fileno()],
+                stack=name,
+                service=service,
+                command=list(command),
+                **more,
             )
             os.write(writing, stdin)
             os.close(writing)
@@ -226,7 +237,10 @@ class Site:
     def records(self, container_id: str) -> list[Record]:
         """Every record of a container's log, the rotated files first."""
         home = next(self.places.stacks.glob(f"*/containers/{container_id}"))
-        files = sorted(home.glob("container.log*"), key=lambda path: -int(path.suffix[1:] if path.suffix != ".log" else 0))
+        files = sorted(
+            home.glob("container.log*"),
+            key=lambda path: -int(path.suffix[1:] if path.suffix != ".log" else 0),
+        )
         found = []
         for path in files:
             for line in path.read_bytes().split(b"\n")[:-1]:
@@ -284,7 +298,9 @@ class Site:
         with contextlib.suppress(Exception):
             if not client.idle(self.paths):
                 for row in self.ask("ls").result:
-                    self.begin("down", stack=row["name"], timeout=0, remove_volumes=True, remove_orphans=True).wait(20)
+                    self.begin(
+                        "down", stack=row["name"], timeout=0, remove_volumes=True, remove_orphans=True
+                    ).wait(20)
         with contextlib.suppress(AssertionError):
             until(lambda: not self.processes(), "the end of all", seconds=5)
         left = self.processes()
@@ -299,7 +315,9 @@ class Site:
             if not name.isdigit() or int(name) == os.getpid():
                 continue
             with contextlib.suppress(OSError):
-                command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                command = (
+                    Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
                 groups = Path(f"/proc/{name}/cgroup").read_text()
                 server = "orchestrator" in command and self.paths.run_dir in command
                 if server or f"/{self.places.cgroup}/" in groups:
@@ -326,7 +344,10 @@ def alive(pid: int) -> bool:
 
 
 def until(
-    condition: Callable[[], T | None], what: str, seen: Callable[[], str] = lambda: "", seconds: float = PATIENCE
+    condition: Callable[[], T | None],
+    what: str,
+    seen: Callable[[], str] = lambda: "",
+    seconds: float = PATIENCE,
 ) -> T:
     """The first true answer. Raises AssertionError when there is none in time."""
     deadline = time.monotonic() + seconds
@@ -343,7 +364,7 @@ def anchored(root: Path) -> Iterator[Site]:
     """A site whose supervisor stays between tests: a stack with one idle container holds it."""
     with Site(root) as site:
         site.up(ANCHOR)
-        site.up(WARM)  # directories that the first network and the first filter make
+        site.up(WARM)  # what the first network, filter and limits leave for the next
         site.down("warm")
         yield site
 
@@ -356,5 +377,5 @@ ANCHOR = """
 WARM = """
     name: warm
     services:
-      any: {x-rootfs: {path: $BOX}, command: sleep 1}
+      any: {x-rootfs: {path: $BOX}, command: sleep 1, mem_limit: 64m, cpus: 1, pids_limit: 99}
 """

@@ -175,11 +175,9 @@ class Containers:
 
     async def _undo(self, live: Live, before: Run | None) -> None:
         """A start that came to nothing: its run never was, unless it was written down as failed."""
-        if live.pump is not None:
-            pump, live.pump = live.pump, None
-            await pump.finish()
         if live.container.run is not before:
             return
+        await self._end_output(live)
         self._shared.wiring.release(live)
         try:
             if before is not None:
@@ -265,9 +263,13 @@ class Containers:
     async def drain(self, live: Live) -> None:
         """Take the output that a run has left in its FIFOs while nobody was reading."""
         self.follow_output(live)
-        if live.pump is not None:
-            await live.pump.finish()
-            live.pump = None
+        await self._end_output(live)
+
+    async def _end_output(self, live: Live) -> None:
+        """What is left goes to the log; nobody writes any more."""
+        pump, live.pump = live.pump, None
+        if pump is not None:
+            await pump.finish()
 
     def log_path(self, container: Container) -> Path:
         return self._places.container(container.stack, container.id) / "container.log"
@@ -277,6 +279,7 @@ class Containers:
         # 125 says that the program was never reached, as with `docker run`.
         code = int(error.exit_code) if error.exit_code in (126, 127) else 125
         ended = replace(run, finished=clock.now(), exit_code=code, error=error.message)
+        await self._end_output(live)
         self._note_run(live.container, ended)
         with contextlib.suppress(cgroups.CgroupError):
             cgroups.remove(self._shared.hierarchies, self.cgroup(live.container))
@@ -372,9 +375,7 @@ class Containers:
         """Processes left in its cgroup (first: they could print for ever), the output, the ports."""
         with contextlib.suppress(cgroups.CgroupError):
             cgroups.kill(self._shared.hierarchies, self.cgroup(live.container))
-        if live.pump is not None:
-            await live.pump.finish()
-            live.pump = None
+        await self._end_output(live)
         self._table.feed.publish(Changed(kind="exited", container=live.container))
         if live.terminal is not None:
             os.close(live.terminal)

@@ -105,6 +105,8 @@ def _held_capabilities() -> tuple[str, ...]:
 
 
 def _security(service: Service) -> security.SecurityOptions:
+    if not service.security_opt:
+        return security.SecurityOptions()
     try:
         options = security.parse_security_opt(service.security_opt, security.machine_lsms())
     except security.SecurityOptionError as error:

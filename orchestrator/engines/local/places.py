@@ -6,10 +6,17 @@ and a volume's name is checked before it comes here, so no part of a path is fre
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.kernel import interfaces
+
+
+@functools.lru_cache(maxsize=4096)
+def _below(base: Path, *names: str) -> Path:
+    """Remembered: a start asks for the same two directories some forty times."""
+    return base.joinpath(*names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +50,7 @@ class Places:
         return self.run / "containers"
 
     def bundle(self, container_id: str) -> Path:
-        return self.run / "containers" / container_id
+        return _below(self.run, "containers", container_id)
 
     @property
     def networks(self) -> Path:
@@ -67,7 +74,7 @@ class Places:
         return self.stack(stack) / "desired.json"
 
     def container(self, stack: str, container_id: str) -> Path:
-        return self.stack(stack) / "containers" / container_id
+        return _below(self.data, "stacks", stack, "containers", container_id)
 
     @property
     def volumes(self) -> Path:
