@@ -279,7 +279,7 @@ def table(series: dict[str, Series]) -> str:
 
 
 def between_marks(text: str, table: str) -> str:
-    """The text with the table in place of what stands between the two marks. Raises ValueError without them."""
+    """The text with the table in place of what stands between the marks. Raises ValueError without marks."""
     head, mark, rest = text.partition("<!-- benchmark -->\n")
     _, end, tail = rest.partition("<!-- /benchmark -->")
     if not mark or not end:

@@ -34,7 +34,7 @@ WORTH_TELLING = 0.3
 """Seconds that something has to wait before the client hears of it."""
 _FIGURES = re.compile(r"[\d.]+")
 
-OUTCOMES = {"ok": "done", "failed": "failed", "begun": "begin"}
+OUTCOMES = {"ok": "done", "failed": "failed", "begun": "begun"}
 
 
 # --- the verbs ---------------------------------------------------------------------------------------
@@ -257,14 +257,13 @@ async def converge(
 
 
 async def _settled(supervised: Supervised) -> None:
-    """The last actions may still be on their way back when their effect is seen: their lines come first."""
+    """The last actions may still be on their way back when their effect is seen: their lines come first.
 
-    def idle(_view: View) -> bool:
-        return all(isinstance(action, ProbeContainer) for action in supervised.loop.in_flight.values())
-
+    The loop of a stack that has gone shows nothing any more, so it is asked a few times.
+    """
     with trio.move_on_after(SETTLE_SECONDS):
-        if not supervised.gone.is_set():
-            await supervised.loop.until(idle)
+        while any(not isinstance(one, ProbeContainer) for one in supervised.loop.in_flight.values()):  # noqa: ASYNC110
+            await trio.sleep(0.002)
 
 
 async def _watch_client(session: Session, scope: trio.CancelScope) -> None:

@@ -18,6 +18,7 @@ from orchestrator.engines.local.trouble import report
 from orchestrator.model.desired import Desired
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container
+from orchestrator.planner.layout import layout
 from orchestrator.planner.leaving import finished
 from orchestrator.reconciler.history import History
 from orchestrator.reconciler.loop import Loop, View

@@ -1,7 +1,8 @@
-"""The life of containers under a supervisor: starts, ends, restarts, replacement, limits, shared namespaces."""
+"""The life of containers: starts, ends, restarts, replacement, limits, shared namespaces."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from pathlib import Path
@@ -73,7 +74,7 @@ def test_restarts_by_policy_come_with_growing_pauses_and_stop_at_their_limit(sit
     row = site.becomes("c3", "thrice", restarts=3, state="exited")
     assert row["exit_code"] == 1
     times = [float(line.split()[0]) for line in site.output("c3", "thrice").splitlines()]
-    pauses = [later - former for former, later in zip(times, times[1:], strict=False)]
+    pauses = [later - former for former, later in itertools.pairwise(times)]
     assert len(pauses) == 3
     for pause, least in zip(pauses, (0.1, 0.2, 0.4), strict=True):
         assert least - 0.01 <= pause < least + 0.4
@@ -258,7 +259,10 @@ def test_a_dependency_that_fails_is_told_by_name(site: Site) -> None:
         """
         name: c13
         services:
-          sick: {x-rootfs: {path: $BOX}, command: sleep 100, healthcheck: {test: "false", interval: 50ms, retries: 1}}
+          sick:
+            x-rootfs: {path: $BOX}
+            command: sleep 100
+            healthcheck: {test: "false", interval: 50ms, retries: 1}
           web: {x-rootfs: {path: $BOX}, command: sleep 100, depends_on: {sick: {condition: service_healthy}}}
         """,
         exit_code=1,
@@ -327,7 +331,10 @@ def test_processes_that_outlive_the_first_one_do_not_outlive_the_run(site: Site)
         """
         name: c16
         services:
-          parent: {x-rootfs: {path: $BOX}, pid: host, command: sh -c "setsid sleep 1234 & echo started; sleep 0.2"}
+          parent:
+            x-rootfs: {path: $BOX}
+            pid: host
+            command: sh -c "setsid sleep 1234 & echo started; sleep 0.2"
         """
     )
     site.becomes("c16", "parent", state="exited")
@@ -343,7 +350,12 @@ def test_init_reaps_and_passes_signals_on(site: Site) -> None:
           a:
             x-rootfs: {path: $BOX}
             init: true
-            command: ["sh", "-c", "(sleep 0.01 &) ; sleep 0.3; grep -l ') Z' /proc/[0-9]*/stat; cat /proc/1/comm; trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done"]
+            command:
+              - sh
+              - -c
+              - >
+                (sleep 0.01 &) ; sleep 0.3; grep -l ') Z' /proc/[0-9]*/stat; cat /proc/1/comm;
+                trap 'exit 5' TERM; echo ready; while :; do sleep 0.1; done
         """
     )
     site.prints("c17", "a", b"ready")

@@ -186,7 +186,11 @@ def test_a_range_gives_each_replica_a_port_and_none_means_any(site: Site) -> Non
         f"""
         name: p8
         services:
-          web: {{x-rootfs: {{path: $BOX}}, command: {WEB}, ports: ["{first}-{first + 2}:80"], scale: 3}}
+          web:
+            x-rootfs: {{path: $BOX}}
+            command: {WEB}
+            ports: ["{first}-{first + 2}:80"]
+            scale: 3
           any: {{x-rootfs: {{path: $BOX}}, command: {WEB}, ports: ["80"]}}
         """
     )

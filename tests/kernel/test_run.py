@@ -78,7 +78,7 @@ def printed(site: Site, talk: Talk) -> bytes:
 def test_a_run_returns_the_exit_code_and_is_removed_if_asked(site: Site) -> None:
     talk = begin_run(site, "r1", "sh", "-c", "echo out; exit 42", remove=True)
     assert talk.wait().exit_code == 42
-    assert site.ps("r1") == []
+    until(lambda: site.ps("r1") == [], "its removal")
     kept = begin_run(site, "r1", "sh", "-c", "echo out")
     assert kept.wait().exit_code == 0
     assert printed(site, kept) == b"out\n"
@@ -134,7 +134,7 @@ def test_a_run_whose_command_is_not_there_ends_with_127(site: Site) -> None:
     answer = begin_run(site, "r7", "no-such-thing", remove=True).wait()
     assert answer.exit_code == 127
     assert "no-such-thing" in answer.error
-    assert site.ps("r7") == []
+    until(lambda: site.ps("r7") == [], "its removal")
     site.down("r7")
 
 
