@@ -6,15 +6,19 @@ served. It may be killed at any moment: the keeper starts it again, and it finds
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import gc
+
+gc.disable()  # while three hundred modules are loaded, of which nothing is garbage; see main()
+
+import contextlib
 import os
 import resource
 import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +58,7 @@ VERBS: dict[str, Verb] = {
 
 
 def main() -> None:
-    options = _options()
+    options = _options(sys.argv[1:])
     places = Places(run=Path(options.run), data=Path(options.data))
     _make_directories(places)
     lock = _lock(places)
@@ -63,6 +67,7 @@ def main() -> None:
     _make_directories(places)  # one that was just leaving may have taken them along
     _raise_limits()
     gc.freeze()
+    gc.enable()
     # Worker threads lay out containers; the loop must not wait 5 ms for its turn each time it is woken.
     sys.setswitchinterval(0.0005)
     try:
@@ -84,12 +89,18 @@ def _raise_limits() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="pystack-supervisor")
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--ready-fd", type=int, default=-1)
-    return parser.parse_args()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The command line: `--run DIR --data DIR [--ready-fd N]`. Nobody but us writes it."""
+
+    run: str
+    data: str
+    ready_fd: int = -1
+
+
+def _options(words: Sequence[str]) -> Options:
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    return Options(run=given["--run"], data=given["--data"], ready_fd=int(given.get("--ready-fd", -1)))
 
 
 def _lock(places: Places) -> int | None:

@@ -19,7 +19,6 @@ from orchestrator.model.desired import Desired
 from orchestrator.model.observation import Container, Observation
 from orchestrator.model.stack import Stack
 from orchestrator.planner.plan import plan as decide
-from orchestrator.planner.rehearse import rehearse
 from orchestrator.reconciler.history import Event
 
 
@@ -88,6 +87,8 @@ async def plan(session: Session, stacks: Stacks, request: dict[str, Any]) -> Non
 
 
 def _rehearsed(desired: Desired, observation: Observation) -> dict[str, Any]:
+    from orchestrator.planner.rehearse import rehearse
+
     lines = rehearse(desired, observation, observation.at)
     first = decide(desired, observation, observation.at, {})
     return {

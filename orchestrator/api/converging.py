@@ -306,7 +306,9 @@ class Telling:
     async def _tell(self, events: list[Event]) -> None:
         lines = [self._line(event) for event in events if self._matters(event)]
         if lines:
-            await self._session.send(*lines)
+            # What was taken from the channel must arrive, even if the verdict comes in between.
+            with trio.CancelScope(shield=True):
+                await self._session.send(*lines)
 
     def _matters(self, event: Event) -> bool:
         return event.stack == self._stack and event.outcome in OUTCOMES and event.at >= self._began

@@ -190,15 +190,19 @@ def found(name: str, containers: Iterable[Container]) -> Desired:
 
 
 def acknowledge(
-    previous: Desired | None, desired: Desired, running: Mapping[str, tuple[float, ...]]
+    previous: Desired | None, desired: Desired, running: Mapping[str, tuple[float, ...]], now: float
 ) -> Desired:
-    """Mark the runs under way: for them a new turn is carried out. `running`: service -> their starts."""
+    """Mark the runs under way: for them a new turn is carried out. `running`: service -> their starts.
+
+    A stack that was not there, or was going down, begins a new life.
+    """
     before = previous.intents if previous is not None else {}
     intents = dict(desired.intents)
     for name, intent in intents.items():
         if intent.turn != before.get(name, Intent()).turn:
             intents[name] = replace(intent, under_way=running.get(name, ()))
-    return replace(desired, intents=intents)
+    goes_on = previous is not None and (not previous.down or desired.down)
+    return replace(desired, intents=intents, began=previous.began if previous and goes_on else now)
 
 
 def forget_service(previous: Desired, name: str) -> Desired:

@@ -91,7 +91,8 @@ class Stacks:
         async with self._ordering:
             supervised = self._stacks.get(name)
             previous = supervised.loop.desired if supervised else None
-            desired = orders.acknowledge(previous, change(previous), self._running(name))
+            desired = orders.acknowledge(previous, change(previous), self._running(name), clock.now())
+            layout(desired.stack)  # raises for a circle: it would keep the loop from ever looking
             await self._write(desired)
             if supervised is None:
                 supervised = self._begin(desired)

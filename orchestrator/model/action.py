@@ -18,6 +18,8 @@ from orchestrator.model.stack import Healthcheck, Network, Service, Volume
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateNetwork:
+    """Make a network; one that is there with the same range is taken as it is."""
+
     network: Network
     stack: str
     subnet: str
@@ -32,6 +34,8 @@ class CreateNetwork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveNetwork:
+    """Take a network away that nobody uses."""
+
     name: str
     because: str = field(default="", compare=False)
 
@@ -42,6 +46,8 @@ class RemoveNetwork:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateVolume:
+    """Make a volume; one of this name that is there is left as it is."""
+
     volume: Volume
     stack: str
     fingerprint: str
@@ -54,6 +60,8 @@ class CreateVolume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveVolume:
+    """Take a volume away that nobody uses, with its content."""
+
     name: str
     because: str = field(default="", compare=False)
 

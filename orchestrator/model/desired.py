@@ -60,6 +60,9 @@ class Desired:
 
     stack: Stack
     intents: Mapping[str, Intent] = field(default_factory=dict)
+    began: float = 0.0
+    """When the stack was first wanted after it was last taken down (boot time). Anonymous volumes belong to
+    one such life: they outlive their containers, but the next `up` after a `down` gets new ones."""
     remove_orphans: bool = False
     down: bool = False
     """Networks go as well, when the last container is gone, and then the stack is forgotten."""

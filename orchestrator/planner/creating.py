@@ -158,7 +158,9 @@ class _Maker:
             networks={a.network: stack.networks[a.network].name for a in attachments(service)},
             addresses=addresses,
             volumes={key: stack.volumes[key].name for key in survey.layout.volumes[service.name]},
-            anonymous_volumes=volumes.anonymous(stack.name, service, slot, image),
+            anonymous_volumes=volumes.anonymous(
+                f"{stack.name}\0{survey.desired.began}", service, slot, image
+            ),
             ports=published,
             healthcheck=in_force(service.healthcheck, image.healthcheck if image is not None else None),
             stop_signal=stop_signal(service, image),

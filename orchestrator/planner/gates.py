@@ -25,6 +25,8 @@ class Answer(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
+    """Whether a container may start now, and what is said of it."""
+
     answer: Answer
     because: str = ""
     exit_code: int = 1

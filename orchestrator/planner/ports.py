@@ -24,6 +24,8 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Holder:
+    """Who holds a host port."""
+
     port: PublishedPort
     who: str
     leaving: bool

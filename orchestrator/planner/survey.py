@@ -32,6 +32,8 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
+    """What is to become of a container, and why."""
+
     fate: Fate
     because: str = ""
     by: Literal["planner", "user"] = "planner"

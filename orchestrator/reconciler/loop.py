@@ -60,6 +60,8 @@ class View:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Work:
+    """An action under way."""
+
     action: Action
     scope: trio.CancelScope
 

@@ -37,6 +37,8 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
+    """A tree with its defaults."""
+
     tree: Map
     disabled: tuple[str, ...]
 

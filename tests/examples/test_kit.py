@@ -17,10 +17,10 @@ TAG = "pystack-leaktest"
 
 def test_a_process_that_stays_is_named() -> None:
     before = look()
-    with subprocess.Popen(["python3", "-c", "import time; time.sleep(60)", "kernel/keeper.py"]) as process:
-        remains = left(before, settle=0)
+    with subprocess.Popen(["sh", "-c", "sleep 60; exit", "kernel/keeper.py"]) as process:
+        named = f"process: {process.pid} 'sh'"
+        wait_for(lambda: any(named in row and "keeper.py" in row for row in left(before, settle=0)))
         process.kill()
-    assert [row for row in remains if f"process: {process.pid} " in row and "kernel/keeper.py" in row]
     assert left(before) == []
 
 

@@ -56,14 +56,14 @@ class Look:
 
     things: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def left_since(self, before: Look) -> list[str]:
-        """What is here now and was not before."""
-        return [
-            f"{kind}: {text}"
+    def left_since(self, before: Look) -> dict[tuple[str, str], str]:
+        """What is here now and was not before: (kind, what identifies it) -> a sentence."""
+        return {
+            (kind, key): f"{kind}: {text}"
             for kind, rows in self.things.items()
             for key, text in rows.items()
             if key not in before.things.get(kind, {})
-        ]
+        }
 
 
 def look(root: Root | None = None) -> Look:
@@ -83,13 +83,17 @@ def look(root: Root | None = None) -> Look:
 
 
 def left(before: Look, root: Root | None = None, settle: float = SETTLE) -> list[str]:
-    """What is still left once the kernel has had `settle` seconds; empty when all is gone."""
+    """What is still left once the kernel has had `settle` seconds; empty when all is gone.
+
+    Only what was there all the time counts: what comes and goes meanwhile is somebody else's.
+    """
     deadline = time.monotonic() + settle
-    while True:
-        remains = look(root).left_since(before)
-        if not remains or time.monotonic() > deadline:
-            return remains
+    remains = look(root).left_since(before)
+    while remains and time.monotonic() < deadline:
         time.sleep(0.05)
+        now = look(root).left_since(before)
+        remains = {key: now[key] for key in remains if key in now}
+    return list(remains.values())
 
 
 @contextlib.contextmanager
@@ -139,6 +143,8 @@ def _processes(root: Root | None, neighbours: _Neighbours) -> Iterator[tuple[str
                 ours = foreign or name.startswith("pystack") or "pystack" in groups or _is_server(command)
             if ours and not _within_own_family(pid):
                 state, parent = fields[0], fields[1]
+                if state == "Z" and parent == "1":
+                    continue  # its end is the machine's init's to collect, which may take its time
                 yield (
                     f"{pid}@{fields[19]}",
                     f"{pid} {name!r} (state {state}, parent {parent}) {command[:160]}",
@@ -256,7 +262,9 @@ def _neighbours() -> _Neighbours:
     served = {pid: found[1] for pid, text in commands.items() if (found := _SERVER.search(text))}
     runs = {run for run in served.values() if not _is_mine(run)}
     tags = [f"pystack-{_tag(run)}" for run in runs]
-    strangers = {pid for pid, text in commands.items() if _SESSION.search(text) and not _within_own_family(pid)}
+    strangers = {
+        pid for pid, text in commands.items() if _SESSION.search(text) and not _within_own_family(pid)
+    }
     strangers |= {pid for pid, run in served.items() if run in runs}
     strangers |= {pid for pid, text in groups.items() if any(tag in text for tag in tags)}
     own = {pid for pid, run in served.items() if run not in runs}

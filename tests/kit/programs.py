@@ -139,7 +139,9 @@ def program() -> list[str]:
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
     """A port nobody listens on at this moment, below the range from which the kernel picks."""
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for port in range(max(low - 1 - os.getpid() % 9000, 20000), low + 9000):
+    first = 20000
+    for step in range(low - first):
+        port = first + (os.getpid() * 17 + step) % (low - first)
         with socket.socket(socket.AF_INET, kind) as trial:
             try:
                 trial.bind(("0.0.0.0", port))

@@ -123,10 +123,11 @@ class Talk:
 
     def leave(self) -> None:
         """As a client that is killed."""
-        with socket.socket(fileno=os.dup(self.connection.fileno())) as own, contextlib.suppress(OSError):
-            own.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self.connection.close()
+        if self.connection.fileno() >= 0:
+            with socket.socket(fileno=os.dup(self.connection.fileno())) as own, contextlib.suppress(OSError):
+                own.shutdown(socket.SHUT_RDWR)
+            self._thread.join()
+            self.connection.close()
 
 
 class Site:
@@ -136,6 +137,7 @@ class Site:
         self.places = Places(run=Path(self.paths.run_dir), data=Path(self.paths.data_dir))
         self.dir = root / "dir"
         self.box = root / "box"
+        self._talks: list[Talk] = []
 
     def __enter__(self) -> Self:
         self.dir.mkdir(exist_ok=True)
@@ -159,7 +161,9 @@ class Site:
         ).stack
 
     def begin(self, verb: str, fds: Sequence[int] = (), **request: Any) -> Talk:
-        return Talk(self.paths, {"verb": verb, **request}, fds)
+        talk = Talk(self.paths, {"verb": verb, **request}, fds)
+        self._talks.append(talk)
+        return talk
 
     def ask(self, verb: str, fds: Sequence[int] = (), *, exit_code: int | None = 0, **request: Any) -> Answer:
         """Raises AssertionError when it ends otherwise (None: any end will do)."""
@@ -295,6 +299,8 @@ class Site:
 
     def clear(self) -> None:
         """Take every stack down; what a broken test has left is killed by its marks."""
+        for talk in self._talks:
+            talk.leave()
         with contextlib.suppress(Exception):
             if not client.idle(self.paths):
                 for row in self.ask("ls").result:

@@ -32,6 +32,7 @@ from orchestrator.model.observation import Container, Health, ProbeResult, Run, 
 from orchestrator.model.stack import Healthcheck, OfService, Sharing, VolumeMount
 
 THREADS = 4
+OUTPUTS = ("stdout", "stderr")
 ABANDON_SECONDS = 2.0
 """How long the end of processes that may or may not have been started is waited for."""
 
@@ -191,7 +192,25 @@ class Containers:
     async def _prepare(self, live: Live, run: Run, peers: Mapping[str, str]) -> None:
         peer = _network_owner(live.container, peers, self._table)
         await self._in_thread(functools.partial(self._lay_out, live, run, peer))
-        await self._shared.wiring.keep(live)
+        await self.keep(live)
+
+    async def keep(self, live: Live) -> None:
+        """Lend the keeper what must outlive us, and serve the container's names. Repeatable."""
+        if not live.kept:
+            await self.lend(live)
+            live.kept = True
+            self._shared.wiring.serve_names(live)
+
+    async def lend(self, live: Live) -> None:
+        """Copies of its FIFOs (what stands in one that nobody holds is gone), of its network and its names."""
+        bundle_home, wires = self._places.bundle(live.container.id), live.wires
+        fifos = [logs.open_fifo(bundle_home / name) for name in OUTPUTS]
+        try:
+            held = [*fifos, *((wires.namespace, *wires.resolver) if wires else ())]
+            await self.keeper.store(f"held:{live.container.id}", held)
+        finally:
+            for fd in fifos:
+                os.close(fd)
 
     def _lay_out(self, live: Live, run: Run, peer: Live | None) -> None:
         """Everything on disk and in the kernel that must be there before the process (in a thread)."""
@@ -202,8 +221,8 @@ class Containers:
             for name in ("exit.json", "pid.json"):
                 (home / name).unlink(missing_ok=True)
         self.write_run(container, run)
-        logs.make_fifo(home / "stdout")
-        logs.make_fifo(home / "stderr")
+        for name in OUTPUTS:
+            logs.make_fifo(home / name)
         if container.definition.stdin_open and not container.definition.tty:
             logs.make_fifo(home / "stdin")
         self._shared.wiring.connect(live)
@@ -395,6 +414,8 @@ class Containers:
             await live.finished.wait()
         await self._shared.wiring.disconnect(live)
         container = live.container
+        await self.keeper.discard(f"held:{container.id}", f"terminal:{container.id}")
+        live.kept = False
 
         def erase() -> None:
             with contextlib.suppress(cgroups.CgroupError):

@@ -50,6 +50,8 @@ class Started:
 
 @dataclass(slots=True)
 class _Answer:
+    """What comes back for one request."""
+
     ready: trio.Event = field(default_factory=trio.Event)
     body: dict[str, Any] = field(default_factory=dict)
     fds: list[int] = field(default_factory=list)

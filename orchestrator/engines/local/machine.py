@@ -107,7 +107,8 @@ class Machine:
         await keeper.hello(self._respawn, respawn_environment())
         self.adopt(keeper)
         for live in list(self.table.containers.values()):
-            await self.shared.wiring.lend(live)
+            if live.kept:
+                await self.containers.lend(live)
             if live.terminal is not None:
                 await keeper.store(f"terminal:{live.container.id}", [live.terminal])
 
@@ -154,6 +155,7 @@ class Machine:
                 await take_away()
             except (EngineError, cgroups.CgroupError) as error:
                 report(error)
+        self.shared.wiring.close()
         self._sweep()
 
     async def _clear_network(self) -> None:

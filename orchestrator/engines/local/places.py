@@ -21,6 +21,8 @@ def _below(base: Path, *names: str) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
+    """The paths of one state root."""
+
     run: Path
     data: Path
 

@@ -20,6 +20,8 @@ from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container, NetworkState, Run, VolumeState
 
 FORMAT = 1
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)
+"""What reading a record may raise when somebody has had his hands in it."""
 T = TypeVar("T")
 
 
@@ -103,7 +105,7 @@ def read(path: Path, kind: type[T]) -> T | None:
         return codec.decode(kind, document["value"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise DamagedError(path, error) from error
 
 
@@ -178,5 +180,5 @@ def exit_of(bundle: Path) -> tuple[int, float, str] | None:
     try:
         document = json.loads((bundle / "exit.json").read_bytes())
         return int(document["exit_code"]), float(document["at"]), str(document["boot_id"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return None

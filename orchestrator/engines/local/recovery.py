@@ -19,6 +19,7 @@ from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.records import Built, RunRecord
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live, Wires
+from orchestrator.engines.local.trouble import report
 from orchestrator.kernel import cgroups, syscalls
 from orchestrator.model.observation import Container, Run, State
 
@@ -39,8 +40,8 @@ async def recover(containers: Containers, shared: Shared, keeper: Keeper) -> Non
         _find(shared, keeper, built)
     for live in list(table.containers.values()):
         await _take_up(containers, shared, keeper, live)
-    _sweep(shared)
-    unknown = [key for key in keeper.stored if key.partition(":")[2] not in table.containers]
+    kept = _sweep(shared)
+    unknown = [key for key in keeper.stored if key.partition(":")[2] not in kept]
     await keeper.discard(*unknown)
     await shared.wiring.sync()
 
@@ -55,15 +56,25 @@ def _find(shared: Shared, keeper: Keeper, built: Built) -> None:
 async def _take_up(containers: Containers, shared: Shared, keeper: Keeper, live: Live) -> None:
     """Its network, its ports and its output again."""
     container_id = live.container.id
-    fds = await keeper.fetch(f"wires:{container_id}")
-    if fds:
-        live.wires = Wires(namespace=fds[0], resolver=tuple(fds[1:]), kept=True)
-        shared.wiring.serve_names(live)
+    fds = await keeper.fetch(f"held:{container_id}")
+    if fds[2:]:
+        live.wires = Wires(namespace=fds[2], resolver=tuple(fds[3:]))
+    live.kept = bool(fds)
     terminal = await keeper.fetch(f"terminal:{container_id}")
     live.terminal = terminal[0] if terminal else None
     if live.container.state is State.RUNNING:
         shared.wiring.resume(live)
         containers.follow_output(live)
+        try:
+            shared.wiring.connect_again(live)
+        except OSError as error:
+            report(error)  # it ends at this moment, or runs on without its names
+    for fd in fds[:2]:
+        os.close(fd)  # its FIFOs, which the pump has opened for itself, and if not, then somebody drains
+    if live.kept:
+        shared.wiring.serve_names(live)
+    if live.container.state is State.RUNNING:
+        await containers.keep(live)
         return
     if live.terminal is not None or (shared.places.bundle(container_id) / "stdout").exists():
         await containers.drain(live)
@@ -101,7 +112,7 @@ def _alive(bundle: Path, kept_pid: int | None) -> tuple[int, int | None]:
     try:
         document = json.loads((bundle / "pid.json").read_bytes())
         pid, start_time, boot = int(document["pid"]), int(document["start_time"]), str(document["boot_id"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except records.UNREADABLE:
         pid, start_time, boot = kept_pid or 0, -1, clock.boot_id()
     if pid == 0 or boot != clock.boot_id():
         return 0, None
@@ -126,16 +137,22 @@ def _start_time(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def _sweep(shared: Shared) -> None:
-    """What was begun and never written down: directories without a record, and processes of theirs."""
-    places, known = shared.places, shared.table.containers
-    for home in places.stacks.glob("*/containers/*"):
-        if home.name not in known and not records.is_newer(home / "container.json"):
+def _sweep(shared: Shared) -> set[str]:
+    """Take away what was begun and never written down: directories without a record, processes of theirs.
+
+    Returns the ids of what stays. What a newer version has written down is not ours to judge.
+    """
+    places, kept = shared.places, set(shared.table.containers)
+    homes = list(places.stacks.glob("*/containers/*"))
+    kept |= {home.name for home in homes if records.is_newer(home / "container.json")}
+    for home in homes:
+        if home.name not in kept:
+            group = f"{places.cgroup}/{home.parts[-3]}/{home.name}"
             with contextlib.suppress(cgroups.CgroupError):
-                cgroups.remove(shared.hierarchies, f"{places.cgroup}/{home.parts[-3]}/{home.name}")
+                cgroups.kill(shared.hierarchies, group)
+                cgroups.remove(shared.hierarchies, group)
+    for directory in (*homes, *places.bundles.glob("*")):
+        if directory.name not in kept:
             with contextlib.suppress(OSError):
-                storage.remove_layers(home)
-    for bundle in places.bundles.glob("*"):
-        if bundle.name not in known:
-            with contextlib.suppress(OSError):
-                storage.remove_layers(bundle)
+                storage.remove_layers(directory)
+    return kept

@@ -15,6 +15,8 @@ from orchestrator.kernel import cgroups
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
+    """What all containers of a state root have in common."""
+
     places: Places
     table: Table
     store: Store

@@ -36,8 +36,6 @@ class Wires:
     namespace: int
     resolver: tuple[int, ...] = ()
     """UDP and TCP socket of the name service inside, where there is one."""
-    kept: bool = False
-    """Lent to the keeper, and its names are served."""
     serving: trio.CancelScope | None = None
     zone: tuple[int, Zone] | None = None
     """The names it sees, with the version of the table they were computed from."""
@@ -52,6 +50,8 @@ class Live:
     pidfd: int | None = None
     wires: Wires | None = None
     pump: Pump | None = None
+    kept: bool = False
+    """The keeper holds copies of its wires and FIFOs, and its names are served."""
     terminal: int | None = None
     early: Exited | None = None
     """The end of a run of which the start was not yet known to have succeeded."""

@@ -175,20 +175,18 @@ class Wiring:
                 best = (priority, name)
         return best[1] if best else None
 
-    async def keep(self, live: Live) -> None:
-        """Lend copies to the keeper, so that they outlive us, and serve names. Repeatable."""
-        wires = live.wires
-        if wires is None or wires.kept:
+    def connect_again(self, live: Live) -> None:
+        """The wires of a running container that both we and the keeper have lost, by its process."""
+        run, service = live.container.run, live.container.definition
+        if live.wires is not None or run is None or isinstance(service.network_mode, OfHost | OfService):
             return
-        await self.lend(live)
-        wires.kept = True
-        self.serve_names(live)
-
-    async def lend(self, live: Live) -> None:
-        """Copies of what the container's network hangs on, for whoever supervises after us."""
-        if live.wires is not None:
-            key = f"wires:{live.container.id}"
-            await self.keeper.store(key, [live.wires.namespace, *live.wires.resolver])
+        namespace = os.open(f"/proc/{run.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            resolver = open_sockets(namespace) if shares_names(service) and live.container.addresses else ()
+        except OSError:
+            os.close(namespace)
+            raise
+        live.wires = Wires(namespace=namespace, resolver=tuple(sock.detach() for sock in resolver))
 
     def serve_names(self, live: Live) -> None:
         wires = live.wires
@@ -217,7 +215,6 @@ class Wiring:
             return
         if wires.serving is not None:
             wires.serving.cancel()
-        await self.keeper.discard(f"wires:{live.container.id}")
         for fd in (wires.namespace, *wires.resolver):
             os.close(fd)
 
@@ -338,6 +335,10 @@ class Wiring:
         for name in list(self._table.networks):
             await self.remove_network(name)
         await self.sync()
+
+    def close(self) -> None:
+        self._route.close()
+        self._filter.close()
 
 
 _RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
