@@ -97,6 +97,7 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+_SPLICE_F_NONBLOCK = 2
 CLOSE_RANGE_CLOEXEC = 4
 SECCOMP_SET_MODE_FILTER = 1
 _KEYCTL_JOIN_SESSION_KEYRING = 1
@@ -141,6 +142,9 @@ _umount2 = _libc.umount2
 _umount2.argtypes = [_text, ctypes.c_int]
 _prctl = _libc.prctl
 _prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+_tee = _libc.tee
+_tee.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint]
+_tee.restype = ctypes.c_ssize_t
 _sethostname = _libc.sethostname
 _sethostname.argtypes = [_text, ctypes.c_size_t]
 _setdomainname = _libc.setdomainname
@@ -356,6 +360,17 @@ def getcwd() -> str:
     buffer = _PathBuffer()
     _invoke("getcwd", buffer, _long(len(buffer)))
     return os.fsdecode(buffer.value)
+
+
+def tee(source: int, target: int, length: int) -> int:
+    """Copy up to `length` bytes from one pipe to another; the first still holds them (tee(2)).
+
+    Never waits: raises BlockingIOError when there is nothing to copy or no room for it.
+    """
+    copied = int(_tee(source, target, length, _SPLICE_F_NONBLOCK))
+    if copied < 0:
+        raise _fail("tee")
+    return copied
 
 
 def sethostname(name: str) -> None:

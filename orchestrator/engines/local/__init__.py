@@ -12,7 +12,8 @@
     wiring      networks: bridges, veths, addresses, published ports
     names       who answers to which name (pure); dns and resolver serve it
     storage     volumes and root filesystems
-    logs        FIFO -> log file, with rotation
+    pump        FIFO or terminal -> log file; loses nothing when we are killed
+    logs        the log file: its records, its rotation
     probes      one run of a health check
     execs       further processes in a container
 

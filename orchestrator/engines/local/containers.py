@@ -20,6 +20,7 @@ import trio
 from orchestrator.engines.local import bundle, clock, logs, records, storage
 from orchestrator.engines.local.ground import look_up
 from orchestrator.engines.local.keeper import AlreadyRunsError, Exited, KeeperLost, Started
+from orchestrator.engines.local.pump import Moving, Pump, make_fifo, open_fifo
 from orchestrator.engines.local.records import Built, Mounted, RunRecord
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Changed, Live, Table
@@ -31,7 +32,7 @@ from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container, Health, ProbeResult, Run, State, Stopping, VolumeState
 from orchestrator.model.stack import Healthcheck, OfService, Sharing, VolumeMount
 
-THREADS = 4
+THREADS = 2
 OUTPUTS = ("stdout", "stderr")
 ABANDON_SECONDS = 2.0
 """How long the end of processes that may or may not have been started is waited for."""
@@ -202,9 +203,9 @@ class Containers:
             self._shared.wiring.serve_names(live)
 
     async def lend(self, live: Live) -> None:
-        """Copies of its FIFOs (what stands in one that nobody holds is gone), of its network and its names."""
+        """Copies of its FIFOs (what stands in one that nobody holds is gone), its network and its names."""
         bundle_home, wires = self._places.bundle(live.container.id), live.wires
-        fifos = [logs.open_fifo(bundle_home / name) for name in OUTPUTS]
+        fifos = [open_fifo(bundle_home / name) for name in OUTPUTS]
         try:
             held = [*fifos, *((wires.namespace, *wires.resolver) if wires else ())]
             await self.keeper.store(f"held:{live.container.id}", held)
@@ -222,9 +223,9 @@ class Containers:
                 (home / name).unlink(missing_ok=True)
         self.write_run(container, run)
         for name in OUTPUTS:
-            logs.make_fifo(home / name)
+            make_fifo(home / name)
         if container.definition.stdin_open and not container.definition.tty:
-            logs.make_fifo(home / "stdin")
+            make_fifo(home / "stdin")
         self._shared.wiring.connect(live)
         group = self.cgroup(container)
         ground = look_up(self._shared, live, group, peer.container if peer else None)
@@ -267,16 +268,21 @@ class Containers:
             sources = {b"stdout": os.dup(live.terminal)}
         else:
             sources = {
-                b"stdout": logs.open_fifo(home / "stdout"),
-                b"stderr": logs.open_fifo(home / "stderr"),
+                b"stdout": open_fifo(home / "stdout"),
+                b"stderr": open_fifo(home / "stderr"),
             }
         log = logs.LogFile(self.log_path(live.container), _rotation(live.container))
+        feed = self._table.feed
+        live.pump = Pump(
+            sources,
+            log,
+            lambda: feed.publish(Changed(kind="grown", container=live.container)),
+            None if live.terminal is not None else Moving(home / "moving", len(OUTPUTS)),
+        )
         if fresh:
             log.close_lines()
-        feed = self._table.feed
-        live.pump = logs.Pump(
-            sources, log, lambda: feed.publish(Changed(kind="grown", container=live.container))
-        )
+        else:
+            live.pump.settle()
         self._shared.nursery.start_soon(live.pump.run)
 
     async def drain(self, live: Live) -> None:

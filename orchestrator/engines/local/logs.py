@@ -1,11 +1,8 @@
-"""What a container prints: FIFO -> log file, byte-exact, with time and stream, rotated.
+"""The log file of a container: what it printed, byte for byte, with time and stream, rotated.
 
 The format is the Kubernetes CRI's: `2026-11-22T14:00:00.123456789Z stdout F text`. P instead of F says that
 the line goes on in the next record of that stream. One time is taken per chunk read, which is what makes
 more than a million lines a second possible.
-
-The FIFOs are opened read-write on both sides, so the death of a reader is neither EPIPE nor EOF to the
-container; that its output has ended is told by its process, never by the FIFO.
 """
 
 from __future__ import annotations
@@ -13,11 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import trio
 
 CHUNK = 64 * 1024
 DEFAULT_MAX_SIZE = 20 * 1024 * 1024
@@ -52,6 +46,16 @@ def records(chunk: bytes, stream: bytes, when: bytes) -> bytes:
     return text + (b"%b %b P %b\n" % (when, stream, rest) if rest else b"")
 
 
+def texts(written: bytes, stream: bytes) -> bytes:
+    """What `stream` printed, from whole records: the reverse of `records`."""
+    parts: list[bytes] = []
+    for line in written.split(b"\n")[:-1]:
+        fields = line.split(b" ", 3)
+        if len(fields) == 4 and fields[1] == stream:
+            parts += (fields[3], b"\n" if fields[2] == b"F" else b"")
+    return b"".join(parts)
+
+
 def unfinished(tail: bytes) -> tuple[bytes, ...]:
     """The streams whose last record in `tail` (the end of a log file) says that its line goes on."""
     last: dict[bytes, bytes] = {}
@@ -77,13 +81,31 @@ class LogFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         self._fd = os.open(self._path, flags, 0o600)
         self._size = os.fstat(self._fd).st_size
+        if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
+            # Somebody was killed in the middle of a record.
+            tail = os.pread(self._fd, TAIL, max(0, self._size - TAIL))
+            self._cut(self._size - (len(tail) - tail.rfind(b"\n") - 1))
+
+    def size(self) -> int:
+        """Bytes of the current file. Raises OSError."""
+        if self._fd < 0:
+            self._open()
+        return self._size
+
+    def since(self, size: int) -> bytes:
+        """What was written after the file had this size. Raises OSError."""
+        length = self.size() - size
+        return os.pread(self._fd, length, size) if length > 0 else b""
+
+    def take_back(self, size: int) -> None:
+        """Cut the file down to the size it had. Raises OSError."""
+        if size < self.size():
+            self._cut(size)
 
     def close_lines(self) -> None:
         """End the lines that the run before has left open, so that the next run's do not join them."""
         try:
-            if self._fd < 0:
-                self._open()
-            tail = os.pread(self._fd, TAIL, max(0, self._size - TAIL))
+            tail = self.since(max(0, self.size() - TAIL))
         except OSError:
             return
         when = stamp(time.time_ns())
@@ -126,9 +148,12 @@ class LogFile:
                 view = view[written:]
         except OSError:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, before)
-                self._size = before
+                self._cut(before)
             raise
+
+    def _cut(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+        self._size = size
 
     def _rotate(self) -> None:
         self.close()
@@ -145,64 +170,3 @@ class LogFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-class Pump:
-    """Moves the output of one container into its log file; `grown` is called after each write."""
-
-    def __init__(self, sources: dict[bytes, int], log: LogFile, grown: Callable[[], None]) -> None:
-        self._sources = sources
-        self._log = log
-        self._grown = grown
-        self._scope = trio.CancelScope()
-        self._ended = trio.Event()
-
-    async def run(self) -> None:
-        try:
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    for stream, fd in self._sources.items():
-                        nursery.start_soon(self._follow, stream, fd)
-        finally:
-            for stream, fd in self._sources.items():
-                self._drain(stream, fd)
-                trio.lowlevel.notify_closing(fd)
-                os.close(fd)
-            self._log.close()
-            self._ended.set()
-
-    async def _follow(self, stream: bytes, fd: int) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(fd)
-            if not self._drain(stream, fd, limit=16):
-                return
-
-    def _drain(self, stream: bytes, fd: int, limit: int = 1024) -> bool:
-        """Move what is there, at most `limit` chunks; False when the source has ended (a closed terminal)."""
-        for _ in range(limit):
-            try:
-                chunk = os.read(fd, CHUNK)
-            except BlockingIOError:
-                return True
-            except OSError:
-                return False
-            if not chunk:
-                return False
-            self._log.append(records(chunk, stream, stamp(time.time_ns())))
-            self._grown()
-        return True
-
-    async def finish(self) -> None:
-        """Take what is left and stop. For use after the container's process has ended."""
-        self._scope.cancel()
-        await self._ended.wait()
-
-
-def make_fifo(path: Path) -> None:
-    """A FIFO of ours at `path`; one that is there already still holds output and stays."""
-    with contextlib.suppress(FileExistsError):
-        os.mkfifo(path, 0o600)
-
-
-def open_fifo(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -14,7 +14,7 @@ import trio
 
 from orchestrator.engines.local.dns import Zone
 from orchestrator.engines.local.keeper import Exited
-from orchestrator.engines.local.logs import Pump
+from orchestrator.engines.local.pump import Pump
 from orchestrator.engines.local.records import Built
 from orchestrator.model.observation import Container, NetworkState, Run, VolumeState
 
