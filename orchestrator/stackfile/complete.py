@@ -17,6 +17,8 @@ from orchestrator.stackfile.tree import Map, Node, Seq
 from orchestrator.stackfile.unsupported import refuse_build
 
 _LIMITS = ("cpus", "mem_limit", "mem_reservation", "memswap_limit", "shm_size", "cpu_shares", "pids_limit")
+_LEAST = {"networks": "{}", "volumes": "{}", "configs": "{file: PATH}", "secrets": "{file: PATH}"}
+"""What has to be written of each at least."""
 NOUNS = ("networks", "volumes", "configs", "secrets")
 
 
@@ -268,7 +270,7 @@ def _used(noun: str, section: Map, services: Map, setting: Setting, report: Repo
                     mark,
                     problem.UNDEFINED,
                     f"service {name!r} uses the {noun[:-1]} {key!r}, which is not defined under {noun}:",
-                    hint=nearest(key, section) or f"add it: `{noun}: {{{key}: }}`",
+                    hint=nearest(key, section) or f"add it: `{noun}: {{{key}: {_LEAST[noun]}}}`",
                     path=f"services.{name}.{noun}",
                 )
     result = Map()

@@ -133,7 +133,9 @@ def _value(error: ValidationError, where: str) -> tuple[str, str]:
             kinds = cast("list[str] | str", error.validator_value)
             named = [kinds] if isinstance(kinds, str) else kinds
             wanted = _either([_KINDS[kind] for kind in named])
-            return f"{where} must be {expected or wanted}, not {_shown(found)}", _type_hint(found, named)
+            return f"{where} must be {expected or wanted}, not {_shown(found)}", _type_hint(
+                found, named, expected
+            )
         case "enum":
             words = [str(word) for word in cast("list[str]", error.validator_value)]
             hint = nearest(found, words) if isinstance(found, str) else ""
@@ -145,14 +147,20 @@ def _value(error: ValidationError, where: str) -> tuple[str, str]:
         case "maximum":
             return f"{where} must be at most {error.validator_value}, not {_shown(found)}", ""
         case "maxLength":
-            return f"{where}: longer than {error.validator_value} characters", ""
+            return f"{where}: {found!r:.24} is longer than {error.validator_value} characters", ""
     return f"{where}: {error.message:.200}", ""
 
 
-def _type_hint(found: object, kinds: list[str]) -> str:
+def _type_hint(found: object, kinds: list[str], expected: str) -> str:
     if found is None:
         return "give it a value or leave the key out"
-    if isinstance(found, int | float) and "string" in kinds:
+    if isinstance(found, int | float) and not isinstance(found, bool) and "duration" in expected:
+        return f"did you mean {found}s?"
+    if (
+        isinstance(found, int | float)
+        and "string" in kinds
+        and not {"boolean", "integer", "number"} & {*kinds}
+    ):
         return f'put it in quotes: "{str(found).lower() if isinstance(found, bool) else found}"'
     if isinstance(found, str) and "array" in kinds:
         return f"a list of one: [{found!r:.60}]"

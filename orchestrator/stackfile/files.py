@@ -28,8 +28,16 @@ def read_text(files: Files, path: str) -> Source:
     """Raises StackfileError when the file can't be read: a stack file or an --env-file the user named."""
     try:
         return Source(path=path, text=files.read(path))
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
         raise reject(f"{path}: {why(error)}", exit_code=ExitCode.FILE_NOT_FOUND) from None
+    except UnicodeError as error:
+        raise reject(why(error), code=problem.SYNTAX, mark=_broken(path, error)) from None
+
+
+def _broken(path: str, error: UnicodeError) -> Mark:
+    """Where a text stops being UTF-8; columns count bytes there."""
+    before = error.object[: error.start] if isinstance(error, UnicodeDecodeError) else b""
+    return (path, before.count(b"\n") + 1, len(before) - before.rfind(b"\n"), 0)
 
 
 def try_text(files: Files, path: str, mark: Mark | None, report: Report) -> Source | None:

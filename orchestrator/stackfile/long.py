@@ -240,20 +240,22 @@ def device_list(node: Node, spot: Spot) -> Node:
 def extra_hosts(node: Node, spot: Spot) -> Node:
     """Entries host=address, by host."""
     found: dict[tuple[str, str], Mark | None] = {}
-    rows: list[tuple[str, Node, Mark | None]] = []
+    rows: list[tuple[str, Node, Spot]] = []
     if isinstance(node, Map):
-        rows = [(host, one, at) for host in node for _, one, at in entries(node[host], node.mark(host))]
+        for host in node:
+            inside = spot.inside(host, node.mark(host))
+            rows += [(host, one, inside) for _, one, _ in entries(node[host], inside.mark)]
     else:
-        rows = [("", one, at) for _, one, at in entries(node, spot.mark)]
-    for known, entry, mark in rows:
+        rows = [("", one, spot.inside(index, at)) for index, one, at in entries(node, spot.mark)]
+    for known, entry, here in rows:
         written = entry if isinstance(entry, str) else ""
         host, _, address = ("", "", "") if known else written.partition("=" if "=" in written else ":")
         host, address = (known, written) if known else (host, address)
         address = address[1:-1] if address.startswith("[") and address.endswith("]") else address
         if host and address:
-            found.setdefault((host, address), mark)
+            found.setdefault((host, address), here.mark)
         else:
-            Spot(spot.report, mark=mark).wrong(f"{written or host!r} is not a line of hosts: name=address")
+            here.wrong(f"{written or host!r} is not a line of hosts: name=address")
     result = Seq()
     for (host, address), mark in sorted(found.items(), key=lambda row: row[0][0]):
         result.add(f"{host}={address}", mark)

@@ -148,6 +148,9 @@ class _Builder:
         mark = self._mark(event)
         tag = event.tag
         value: Node
+        if event.style == '"' and "\0" in event.value:
+            # Only an escape can bring one, and none of the system calls it would go to takes it.
+            self.report.error(mark, problem.WRONG_VALUE, "a text can't hold the character \\0")
         if tag is None:
             value = event.value if event.style else scalar(event.value)
         else:

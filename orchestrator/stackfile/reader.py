@@ -96,6 +96,15 @@ class Reader:
             for index, entry in enumerate(value):
                 yield Reader(entry, self.report, index, value.mark(index), above)
 
+    def each(self, key: str) -> Iterator[tuple[str, Reader]]:
+        """The texts of a list, each with a reader that knows its place."""
+        value = self.node.get(key)
+        if isinstance(value, Seq):
+            above = self.part(key)
+            for index, entry in enumerate(value):
+                if isinstance(entry, str):
+                    yield entry, Reader(None, self.report, index, value.mark(index) or above.mark, above)
+
     def named(self, key: str) -> Iterator[tuple[str, Reader]]:
         """The entries of a mapping whose keys the user chose."""
         value = self.node.get(key)

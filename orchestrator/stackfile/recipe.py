@@ -10,6 +10,7 @@ from orchestrator.stackfile import problem
 from orchestrator.stackfile.limits import resources, ulimits
 from orchestrator.stackfile.placed import placed
 from orchestrator.stackfile.reader import Reader
+from orchestrator.stackfile.sound import sound
 from orchestrator.stackfile.wiring import attachments, extra_hosts, ports, sharing
 
 _LOCAL_LOGS = ("json-file", "local", "none")
@@ -20,6 +21,7 @@ _RestartCondition = Literal["no", "always", "on-failure", "unless-stopped"]
 
 def recipe(name: str, said: Reader, files: Mapping[str, model.FileMount]) -> model.Service:
     """The service; `files` are the stack's configs and secrets. What is wrong goes to the reader's report."""
+    sound(said)
     network_mode = sharing(said, "network_mode")
     return model.Service(
         name=name,

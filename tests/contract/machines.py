@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import trio
 
 from orchestrator.engines.base import Engine
+from orchestrator.engines.local import clock
+from orchestrator.engines.local.machine import open_machine
+from orchestrator.engines.local.places import Places
 from orchestrator.engines.simulated import Program, SimulatedEngine
-from orchestrator.model.stack import Service, Stack
+from orchestrator.model.stack import OfHost, Service, Stack
 from tests.kit.stacks import check, service, stack
 
 STACK = "contract"
@@ -35,8 +39,13 @@ def services(**commands: tuple[str, ...]) -> dict[str, Service]:
     """The four services, with the command lines that a real engine needs."""
     probe = check(interval=3600.0, timeout=5.0)
     return {
+        # Not the first process of a pid namespace of its own, which is deaf to what it has no handler for,
+        # and has none yet when it is signalled right after its start (pid_namespaces(7)).
         "forever": service(
-            command=commands.get("forever"), healthcheck=probe, volumes=("data:/data", "/scratch")
+            command=commands.get("forever"),
+            pid=OfHost(),
+            healthcheck=probe,
+            volumes=("data:/data", "/scratch"),
         ),
         "once": service(command=commands.get("once")),
         "stubborn": service(command=commands.get("stubborn")),
@@ -45,7 +54,7 @@ def services(**commands: tuple[str, ...]) -> dict[str, Service]:
 
 
 @asynccontextmanager
-async def simulated() -> AsyncIterator[Machine]:
+async def simulated(_: Path) -> AsyncIterator[Machine]:
     programs = {
         "once": Program(exits_after=0.02, exit_codes=(3,)),
         "stubborn": Program(ends_within=None),
@@ -56,9 +65,34 @@ async def simulated() -> AsyncIterator[Machine]:
     assert engine.violations == []
 
 
-MACHINES: dict[
-    str, tuple[Callable[[], AbstractAsyncContextManager[Machine]], tuple[pytest.MarkDecorator, ...]]
-] = {
+@asynccontextmanager
+async def local(root: Path) -> AsyncIterator[Machine]:
+    """This machine, below a state root of its own."""
+    places = Places(run=root / "run", data=root / "data")
+    for directory in (places.run, places.stacks, places.volumes, places.bundles):
+        directory.mkdir(parents=True)
+    wish = stack(
+        STACK,
+        **services(
+            forever=("sleep", "1000"),
+            once=("sh", "-c", "sleep 0.02; exit 3"),
+            stubborn=("sleep", "1000"),
+            missing=("missing",),
+        ),
+    )
+    async with trio.open_nursery() as nursery:
+        found = await open_machine(places, nursery)
+        engine = found.engine(STACK)
+        engine.watch(wish)
+        yield Machine(engine=engine, now=clock.now, wish=wish)
+        await found.clear()
+        nursery.cancel_scope.cancel()
+
+
+Factory = Callable[[Path], AbstractAsyncContextManager[Machine]]
+
+MACHINES: dict[str, tuple[Factory, tuple[pytest.MarkDecorator, ...]]] = {
     "simulated": (simulated, ()),
+    "local": (local, (pytest.mark.kernel,)),
 }
-"""Name -> (factory, marks such as pytest.mark.kernel)."""
+"""Name -> (factory, which gets a directory of its own; marks)."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import trio
@@ -24,7 +24,7 @@ from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container, HealthStatus, Observation, Run, State
 from orchestrator.planner.plan import plan
 from orchestrator.reconciler.loop import Loop
-from tests.contract.machines import MACHINES, STACK, Machine
+from tests.contract.machines import MACHINES, STACK, Factory, Machine
 from tests.kit.stacks import down, up
 
 LONG = 10.0
@@ -34,9 +34,9 @@ LONG = 10.0
 @pytest.fixture(
     params=[pytest.param(factory, id=name, marks=marks) for name, (factory, marks) in MACHINES.items()]
 )
-async def machine(request: pytest.FixtureRequest) -> AsyncIterator[Machine]:
-    factory: Callable[[], AbstractAsyncContextManager[Machine]] = request.param
-    async with factory() as found:
+async def machine(request: pytest.FixtureRequest, state_root: Path) -> AsyncIterator[Machine]:
+    factory: Factory = request.param
+    async with factory(state_root) as found:
         yield found
         await converge(found, down(found.wish, remove_volumes=True, stop_timeout=0.0))
         left = shown(await found.engine.observe())

@@ -286,7 +286,10 @@ class Containers:
         self._shared.nursery.start_soon(live.pump.run)
 
     async def drain(self, live: Live) -> None:
-        """Take the output that a run has left in its FIFOs while nobody was reading."""
+        """Take the output that a run has left in its FIFOs while nobody was reading, if there was a run."""
+        home = self._places.bundle(live.container.id)
+        if not all((home / name).exists() for name in OUTPUTS):
+            return  # it never ran, or was being removed
         self.follow_output(live)
         await self._end_output(live)
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import trio
@@ -15,7 +15,7 @@ from orchestrator.engines.local import clock, recovery
 from orchestrator.engines.local.containers import THREADS, Containers
 from orchestrator.engines.local.engine import LocalEngine
 from orchestrator.engines.local.execs import PREFIX, Execs, Execution
-from orchestrator.engines.local.keeper import Exited, Keeper, connect
+from orchestrator.engines.local.keeper import Exited, Keeper, KeeperLost, connect
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live, Table
@@ -27,6 +27,8 @@ from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import State
 from orchestrator.model.stack import Stack
 
+KEEPERS = 3
+"""So many are tried at the start."""
 KEEPER_SECONDS = 1.0
 """Until the next try to get a keeper."""
 
@@ -252,8 +254,8 @@ async def open_machine(places: Places, nursery: trio.Nursery) -> Machine:
         if machine is not None:
             machine.on_exit(exited)
 
-    keeper = await connect(places, on_exit)
-    nursery.start_soon(keeper.serve)
+    keeper = await _greet(places, on_exit, nursery)
+    # No pause until `machine` is there: an exit that is told now would be told to nobody.
     shared = Shared(
         places=places,
         table=table,
@@ -264,8 +266,18 @@ async def open_machine(places: Places, nursery: trio.Nursery) -> Machine:
         threads=trio.CapacityLimiter(THREADS),
     )
     machine = Machine(shared, Execs(keeper, places), respawn_command(places))
-    await keeper.hello(respawn_command(places), respawn_environment())
     await recovery.recover(machine.containers, shared, keeper)
     machine.adopt(keeper)
     nursery.start_soon(machine.keep_keeper)
     return machine
+
+
+async def _greet(places: Places, on_exit: Callable[[Exited], None], nursery: trio.Nursery) -> Keeper:
+    """A keeper that has answered. One that dies just then is followed by another."""
+    for _ in range(KEEPERS):
+        keeper = await connect(places, on_exit)
+        nursery.start_soon(keeper.serve)
+        with contextlib.suppress(KeeperLost):
+            await keeper.hello(respawn_command(places), respawn_environment())
+            return keeper
+    raise EngineError(f"no keeper stays; see {places.run / 'keeper.log'}")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.engines.local import clock, records, storage
-from orchestrator.engines.local.containers import Containers
+from orchestrator.engines.local.containers import OUTPUTS, Containers
 from orchestrator.engines.local.keeper import Keeper
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.records import Built, RunRecord
@@ -21,6 +21,7 @@ from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live, Wires
 from orchestrator.engines.local.trouble import report
 from orchestrator.kernel import cgroups, syscalls
+from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container, Run, State
 
 
@@ -42,8 +43,11 @@ async def recover(containers: Containers, shared: Shared, keeper: Keeper) -> Non
         await _take_up(containers, shared, keeper, live)
     kept = _sweep(shared)
     unknown = [key for key in keeper.stored if key.partition(":")[2] not in kept]
-    await keeper.discard(*unknown)
-    await shared.wiring.sync()
+    try:
+        await keeper.discard(*unknown)
+        await shared.wiring.sync()
+    except EngineError as error:
+        report(error)
 
 
 def _find(shared: Shared, keeper: Keeper, built: Built) -> None:
@@ -54,35 +58,39 @@ def _find(shared: Shared, keeper: Keeper, built: Built) -> None:
 
 
 async def _take_up(containers: Containers, shared: Shared, keeper: Keeper, live: Live) -> None:
-    """Its network, its ports and its output again."""
+    """Its network, its ports and its output again. What is wrong with one container is no other's harm."""
+    try:
+        await _fetch(keeper, live)
+        if live.container.state is State.RUNNING:
+            shared.wiring.resume(live)
+            shared.wiring.connect_again(live)
+            if live.kept:
+                shared.wiring.serve_names(live)
+            containers.follow_output(live)
+            await containers.keep(live)
+        else:
+            await containers.drain(live)
+    except (OSError, EngineError) as error:
+        report(error)
+    if live.container.state is not State.RUNNING:
+        if live.terminal is not None:
+            os.close(live.terminal)
+            live.terminal = None
+        live.finished.set()
+
+
+async def _fetch(keeper: Keeper, live: Live) -> None:
+    """What the keeper holds of it. Copies of the FIFOs are not needed here: they have names."""
     container_id = live.container.id
-    fds = await keeper.fetch(f"held:{container_id}")
-    if fds[2:]:
-        live.wires = Wires(namespace=fds[2], resolver=tuple(fds[3:]))
-    live.kept = bool(fds)
     terminal = await keeper.fetch(f"terminal:{container_id}")
     live.terminal = terminal[0] if terminal else None
-    if live.container.state is State.RUNNING:
-        shared.wiring.resume(live)
-        containers.follow_output(live)
-        try:
-            shared.wiring.connect_again(live)
-        except OSError as error:
-            report(error)  # it ends at this moment, or runs on without its names
-    for fd in fds[:2]:
-        os.close(fd)  # its FIFOs, which the pump has opened for itself, and if not, then somebody drains
-    if live.kept:
-        shared.wiring.serve_names(live)
-    if live.container.state is State.RUNNING:
-        await containers.keep(live)
-        return
-    if live.terminal is not None or (shared.places.bundle(container_id) / "stdout").exists():
-        await containers.drain(live)
-    if live.terminal is not None:
-        os.close(live.terminal)
-        live.terminal = None
-        await keeper.discard(f"terminal:{container_id}")
-    live.finished.set()
+    fds = await keeper.fetch(f"held:{container_id}")
+    for fd in fds[: len(OUTPUTS)]:
+        os.close(fd)
+    wires = fds[len(OUTPUTS) :]
+    if wires:
+        live.wires = Wires(namespace=wires[0], resolver=tuple(wires[1:]))
+    live.kept = bool(fds)
 
 
 def _latest_run(places: Places, container: Container, kept_pid: int | None) -> tuple[Run | None, int | None]:

@@ -167,7 +167,7 @@ CASES: dict[str, Tree] = {
             "stop_grace_period": "3s",
             "stop_signal": "SIGINT",
             "storage_opt": {"size": "1g"},
-            "sysctls": {"a": "1"},
+            "sysctls": {"net.a": "1"},
             "tmpfs": "/t",
             "tty": True,
             "use_api_socket": True,
