@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestrator.cli.change import no_such_service, usage
+from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.stack import Stack
 
 TYPE_CHECKING = False
@@ -27,6 +28,40 @@ def arrange(stack: Stack, counts: dict[str, int]) -> Stack:
         for name, service in stack.services.items()
     }
     return replace(stack, services=services)
+
+
+def demand_ports(stack: Stack, services: Iterable[str]) -> None:
+    """Raises UserError when two containers of these services are to have the same port of the machine.
+
+    The supervisor would find it out too, but only when the others have been started.
+    """
+    taken: dict[tuple[str, int], list[tuple[str, str]]] = {}
+    for name in sorted(services, key=list(stack.services).index):
+        service = stack.services[name]
+        for port in service.ports:
+            first, last = port.published
+            if not first or first != last:
+                continue
+            seat = f"{first}/{port.protocol}"
+            place = f"{port.place}: " if port.place else ""
+            if service.replicas > 1:
+                raise _in_use(
+                    f"{place}{service.replicas} containers of service {name} can't all have port {seat}",
+                    "leave the host's port out, or give a range",
+                )
+            holders = taken.setdefault((port.protocol, first), [])
+            for holder, address in holders:
+                if port.host_ip == address or {port.host_ip, address} & _EVERYWHERE:
+                    raise _in_use(f"{place}service {name}: port {seat} is that of service {holder} already")
+            if service.replicas:
+                holders.append((name, port.host_ip))
+
+
+_EVERYWHERE = {"", "0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+
+
+def _in_use(message: str, hint: str = "") -> UserError:
+    return UserError(message, exit_code=ExitCode.CONFLICT, hint=hint)
 
 
 def demand(stack: Stack, services: Iterable[str]) -> None:

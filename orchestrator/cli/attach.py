@@ -157,6 +157,7 @@ class Session:
             if self._hear_logs(messages):
                 connection.close()
                 self._logs = None
+                self._resume_logs(heard=bool(messages))
             return
         for message in messages:
             if name == "_order":
@@ -204,6 +205,21 @@ class Session:
         if self._logs is None and not self._wish.detach:
             request: Message = {"verb": "logs", "stack": self._stack.name, "services": [], "follow": True}
             self._logs = client.summon(self._scope.paths, request)
+
+    def _resume_logs(self, *, heard: bool) -> None:
+        """The stream broke off. If containers run, it was the supervisor that went: the next one knows them,
+        and their logs are files.
+        """
+        if heard or self._stage != "following" or not any(one.running for one in self._sources.values()):
+            return
+        self._attempts += 1
+        if self._attempts > client.ATTEMPTS:
+            raise client.lost()
+        rows = client.ask(self._scope.paths, {"verb": "ps", "stack": self._stack.name, "all": True}) or []
+        states = {row["id"]: row["state"] for row in rows}
+        for id_, source in self._sources.items():
+            source.running = source.running and states.get(id_) in ("running", "created", "restarting")
+        self._open_logs()
 
     def _announce(self) -> None:
         if not self._announced and not self._wish.detach:

@@ -38,7 +38,7 @@ def start(scope: Scope, *, services: tuple[str, ...]) -> int:
 def stop(scope: Scope, *, services: tuple[str, ...], timeout: float | None) -> int:
     """Stop containers, dependents first."""
     if client.idle(scope.paths):
-        scope.name()
+        demand_services(scope, scope.name(), services, [])
         return 0
     return _order_existing(scope, {"verb": "stop", "services": services, "timeout": timeout})
 
@@ -52,25 +52,32 @@ def restart(scope: Scope, *, services: tuple[str, ...], timeout: float | None, n
 
 def kill(scope: Scope, *, services: tuple[str, ...], signal: str | None) -> int:
     """Send a signal to every container at once."""
-    return _order_existing(
-        scope, {"verb": "kill", "services": services, "signal": signal_name(signal or "SIGKILL")}
-    )
+    number = signal_name(signal or "SIGKILL")
+    name = _existing(scope, services)
+    shown = painter.Progress(scope, "Killing")
+    told = client.call(scope.paths, {"verb": "kill", "stack": name, "services": services, "signal": number})
+    names = (told or {}).get("killed") or []
+    for container in names:
+        verb = "kill" if number == "SIGKILL" else "signal"
+        shown.take({"event": "action", "target": f"container:{container}", "verb": verb, "outcome": "done"})
+    shown.finish()
+    if not names:
+        say.err("No container to kill\n")
+    return 0
 
 
 def rm(scope: Scope, *, services: tuple[str, ...], force: bool, stop: bool, volumes: bool) -> int:
     """Remove containers that do not run."""
     name = scope.name()
     if client.idle(scope.paths):
+        demand_services(scope, name, services, [])
         say.err("No stopped containers\n")
         return 0
     client.ensure_supervisor(scope.paths)
     if stop:
         order(scope, {"verb": "stop", "stack": name, "services": services, "timeout": None})
     rows = client.call(scope.paths, {"verb": "ps", "stack": name, "all": True})
-    known = {row["service"] for row in rows}
-    for service in services:
-        if service not in known:
-            raise no_such_service(service)
+    demand_services(scope, name, services, rows)
     names = [
         row["name"]
         for row in rows
@@ -95,11 +102,36 @@ def _agreed(names: list[str]) -> bool:
 
 
 def _order_existing(scope: Scope, request: Message) -> int:
-    name = scope.name()
-    if client.idle(scope.paths):
-        raise no_containers(name)
+    name = _existing(scope, request["services"])
     _, code = order(scope, {"stack": name, **request})
     return code
+
+
+def _existing(scope: Scope, services: tuple[str, ...]) -> str:
+    """The stack's name. Raises UserError when nothing of it can be there."""
+    name = scope.name()
+    if client.idle(scope.paths):
+        demand_services(scope, name, services, [])
+        raise no_containers(name)
+    return name
+
+
+def demand_services(scope: Scope, stack: str, services: tuple[str, ...], rows: list[Message]) -> None:
+    """Raises UserError for a name that is neither a service of these rows of `ps` nor of the stack."""
+    missing = set(services) - {row["service"] for row in rows}
+    if not missing:
+        return
+    known: set[str] = set()
+    if not client.idle(scope.paths):
+        told = client.ask(scope.paths, {"verb": "stack", "stack": stack})
+        told = (told or {}).get("stack") or {}
+        known = {*told.get("services", ()), *told.get("disabled", ())}
+    if missing - known and not scope.said_name():
+        loaded = scope.load(strict=False, warn=False).stack
+        known = {*known, *loaded.services, *loaded.disabled}
+    for service in services:
+        if service in missing - known:
+            raise no_such_service(service)
 
 
 def order(scope: Scope, request: Message, title: str = "Running") -> tuple[painter.Progress, int]:
@@ -129,16 +161,20 @@ def orphans_wanted(remove_orphans: bool) -> bool:
 
 
 def signal_name(text: str) -> str:
-    """SIGTERM for "TERM", "sigterm", "15". Raises UserError."""
+    """SIGTERM for "TERM", "sigterm", "15"; RTMIN+3 and 37 as they are. Raises UserError."""
+    import re
     import signal
 
     word = text.upper()
-    try:
-        if word.isdigit():
-            return signal.Signals(int(word)).name
-        return signal.Signals["SIG" + word.removeprefix("SIG")].name
-    except (KeyError, ValueError):
-        raise usage(f"there is no signal {text!r}") from None
+    if word.isdecimal() and 0 < int(word) <= int(signal.SIGRTMAX):
+        known = int(word) in signal.Signals._value2member_map_
+        return signal.Signals(int(word)).name if known else word
+    name = word.removeprefix("SIG")
+    if re.fullmatch(r"RTMIN\+([0-9]|[12][0-9]|30)", name):
+        return name
+    if f"SIG{name}" not in signal.Signals.__members__:
+        raise usage(f"there is no signal {text!r}", "as HUP, SIGTERM or 9")
+    return signal.Signals[f"SIG{name}"].name
 
 
 def usage(message: str, hint: str = "") -> PystackError:

@@ -24,6 +24,10 @@ def events(
     """Print the actions on a stack, each with its reason. Without --until it goes on until Ctrl-C."""
     bounds = (moment("--since", since).decode(), moment("--until", until).decode())
     name = scope.name()
+    if services:
+        from orchestrator.cli.change import demand_services
+
+        demand_services(scope, name, services, [])
     request: Message = {"verb": "events", "stack": name, "since": since, "follow": until is None}
     connection = client.find(scope.paths, request)
     if connection is None:

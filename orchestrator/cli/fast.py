@@ -142,6 +142,8 @@ def _store(option: Option, text: str, values: Values) -> None:
             value = int(text) if option.kind == "int" else float(text)
         except ValueError:
             raise NotUnderstoodError from None
+        if not 0 <= value < float("inf"):
+            raise NotUnderstoodError
     if option.kind == "texts":
         earlier = values[option.name]
         assert isinstance(earlier, tuple)

@@ -25,6 +25,44 @@ _TYPES: dict[str, type] = {"flag": bool, "int": int, "float": float}
 _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
+_IMAGES = "images come with `pystack load -i FILE` (docker save) or `pystack import DIRECTORY NAME`"
+ABSENT = {
+    "attach": "`pystack logs -f SERVICE` shows the output, `pystack exec SERVICE sh` gives a shell",
+    "build": _IMAGES,
+    "commit": "",
+    "cp": "`pystack exec -T SERVICE tar c PATH | tar x` takes files out of a container",
+    "export": "",
+    "help": "`pystack --help`, `pystack COMMAND --help`",
+    "pause": "`pystack kill -s STOP SERVICE` stops every process of a service where it is",
+    "publish": "",
+    "pull": _IMAGES,
+    "push": "",
+    "stats": "",
+    "top": "`pystack exec SERVICE ps` shows the processes of a container that has ps",
+    "unpause": "`pystack kill -s CONT SERVICE` lets processes go on",
+    "volumes": "`pystack config --volumes` prints their names",
+    "wait": "`pystack up --exit-code-from SERVICE` returns a service's exit code",
+    "watch": "",
+}
+"""Commands of docker compose that we don't have, and what to do instead."""
+ABSENT_OPTIONS = {
+    "--build": _IMAGES,
+    "--no-build": "leave it out: nothing is ever built",
+    "--pull": _IMAGES,
+    "--quiet-pull": "leave it out: nothing is ever pulled",
+    "--watch": "",
+    "--menu": "",
+    "--always-recreate-deps": "`--force-recreate` with the names of the services",
+    "--renew-anon-volumes": "`pystack rm -fsv SERVICE` before `up` takes anonymous volumes away",
+    "-V": "`pystack rm -fsv SERVICE` before `up` takes anonymous volumes away",
+    "--rmi": "`pystack rmi NAME` removes images",
+    "--dry-run": "`pystack plan` shows what `up` would do, `pystack plan --down` what `down` would do",
+    "--parallel": "",
+    "--compatibility": "",
+    "--all-resources": "",
+}
+
+
 class OneCommand(typer.core.TyperCommand):
     """A command of the table; what it does is up to `perform`."""
 
@@ -49,7 +87,11 @@ class Commands(typer.core.TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
+            if args[0] in ABSENT:
+                raise UserError(
+                    f"`{args[0]}` is not supported yet", exit_code=ExitCode.USAGE, hint=ABSENT[args[0]]
+                )
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.6)
             raise UserError(
                 f'unknown command "{args[0]}"',
                 exit_code=ExitCode.USAGE,
@@ -73,12 +115,25 @@ def run(argv: Sequence[str], perform: Perform) -> int:
     except typer.Abort:
         return ExitCode.INTERRUPTED
     except _USAGE_ERROR as error:
-        said: Any = error
-        path = said.ctx.command_path if said.ctx else "pystack"
-        raise UserError(
-            said.format_message().rstrip("."), exit_code=ExitCode.USAGE, hint=f"see `{path} --help`"
-        ) from None
+        raise _usage(error) from None
     return code if isinstance(code, int) else 0
+
+
+def _usage(error: Any) -> UserError:
+    path = error.ctx.command_path if error.ctx else "pystack"
+    option = getattr(error, "option_name", "")
+    if option in ABSENT_OPTIONS:
+        hint = ABSENT_OPTIONS[option]
+        return UserError(f"{option} is not supported yet", exit_code=ExitCode.USAGE, hint=hint)
+    message = f"no such option: {option}" if option else error.format_message().rstrip(".")
+    if near := difflib.get_close_matches(option, _flags(error.ctx), n=1, cutoff=0.8) if option else []:
+        return UserError(message, exit_code=ExitCode.USAGE, hint=f"did you mean {near[0]}?")
+    lowered = message[:1].lower() + message[1:]
+    return UserError(lowered, exit_code=ExitCode.USAGE, hint=f"see `{path} --help`")
+
+
+def _flags(ctx: Any) -> list[str]:
+    return [flag for param in ctx.command.params for flag in param.opts] if ctx else []
 
 
 def group(perform: Perform) -> Commands:
@@ -114,6 +169,7 @@ def _argument(argument: Argument) -> typer.core.TyperArgument:
         type=str,
         nargs=-1 if argument.many else 1,
         required=argument.required,
+        metavar=argument.metavar or None,
     )
 
 
@@ -128,8 +184,17 @@ def _option(option: Option) -> typer.core.TyperOption:
         metavar=option.metavar or None,
         help=option.help or None,
         hidden=option.hidden,
-        callback=_choice(option.choices) if option.choices else None,
+        callback=_choice(option.choices) if option.choices else _CHECKS.get(option.kind),
     )
+
+
+def _positive(ctx: Any, param: Any, value: Any) -> Any:
+    if value is not None and not 0 <= value < float("inf"):
+        raise typer.BadParameter(f"{value:g} is not a number from 0 on.", ctx=ctx, param=param)
+    return value
+
+
+_CHECKS: dict[str, Callable[[Any, Any, Any], Any]] = {"int": _positive, "float": _positive}
 
 
 def _choice(choices: tuple[str, ...]) -> Callable[[Any, Any, Any], Any]:

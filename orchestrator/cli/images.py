@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from orchestrator.api import client
@@ -14,7 +16,7 @@ from orchestrator.cli.scope import Scope
 from orchestrator.images.reference import parse
 from orchestrator.images.removal import ImageUser
 from orchestrator.images.store import Store
-from orchestrator.model.errors import ExitCode, UserError
+from orchestrator.model.errors import ExitCode, PystackError, UserError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ def load(scope: Scope, *, input: str | None, quiet: bool) -> int:  # noqa: A002 
             source = open(input, "rb") if input not in (None, "-") else sys.stdin.buffer  # noqa: SIM115
         except OSError as error:
             raise UserError(f"{input}: {error.strerror}", exit_code=ExitCode.FILE_NOT_FOUND) from None
-        with source, Bytes(quiet=quiet) as progress:
+        with source, Bytes(quiet=quiet) as progress, named(input):
             loaded = archive.load(store, source, progress=progress)
     if not quiet:
         lines = [f"Loaded image: {name}\n" for image in loaded for name in image.names]
@@ -134,7 +136,7 @@ def import_(
                 source = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115
             except OSError as error:
                 raise UserError(f"{path}: {error.strerror}", exit_code=ExitCode.FILE_NOT_FOUND) from None
-            with source:
+            with source, named(path):
                 image = importing.import_tar(
                     store,
                     source,
@@ -202,6 +204,22 @@ class Opened:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, PermissionError) and str(error.filename or "").startswith(str(self._root)):
             raise client.needs_root(str(error.filename)) from None
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK and not error.filename:
+            raise UserError(f"{self._root}: {error.strerror}") from None
+
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def named(path: str | None) -> Iterator[None]:
+    """Failures of an archive say which one it was."""
+    try:
+        yield
+    except PystackError as error:
+        if path in (None, "-") or not error.message.startswith("broken image"):
+            raise
+        raise PystackError(f"{path}: {error.message}", exit_code=error.exit_code, hint=error.hint) from None
 
 
 class Bytes:

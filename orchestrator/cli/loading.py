@@ -62,8 +62,8 @@ def located(
     )
 
 
-def load(files: UserFiles, found: Located, services: tuple[str, ...], *, strict: bool) -> Loaded:
-    """The stack; warnings are printed. `services` and `strict` as for the loader. Raises UserError."""
+def load(files: UserFiles, found: Located, services: tuple[str, ...], *, strict: bool, warn: bool) -> Loaded:
+    """The stack. `services` and `strict` as for the loader; warnings only if `warn`. Raises UserError."""
     loaded = load_located(
         found.sources,
         files=files,
@@ -75,7 +75,7 @@ def load(files: UserFiles, found: Located, services: tuple[str, ...], *, strict:
         dotenv=found.dotenv,
         strict=strict,
     )
-    for warned in (*found.warnings, *loaded.warnings):
+    for warned in (*found.warnings, *loaded.warnings) if warn else ():
         say.err(say.printable(str(warned)) + "\n")
     # `ls` shows them to somebody who stands elsewhere.
     paths = tuple(path if path == "-" else os.path.abspath(path) for path in loaded.stack.files)

@@ -30,7 +30,7 @@ class Source:
         self.slot = int(event.get("slot") or 0)
         self.tty = bool(event.get("tty"))
         self.attach = bool(event.get("attach", True))
-        self.running = event.get("state") in ("running", "created")
+        self.running = _runs(event)
         self._file = LogFile(os.path.abspath(str(event["log"])))
         self._joiner = record.Joiner()
 
@@ -78,24 +78,17 @@ def logs(
     count = tail_count(tail)
     bounds = (moment("--since", since), moment("--until", until))
     name = scope.name()
-    request: Message = {"verb": "logs", "stack": name, "services": services, "follow": False}
-    connection = client.find(scope.paths, request)
-    if connection is None:
-        from orchestrator.cli.show import demand_services
-
-        demand_services(scope, name, services, [])
-        return 0
+    request: Message = {"verb": "logs", "stack": name, "services": services}
     sources: dict[str, Source] = {}
 
     def wanted(source: Source) -> bool:
         return (source.attach or bool(services)) and index in (None, source.slot)
 
-    with connection:
-        for message in connection.lines():
-            if message.get("event") == "container":
-                sources[message["id"]] = Source(message, name)
-            elif "end" in message:
-                client.outcome(message["end"])
+    if not survey(scope, request, sources):
+        from orchestrator.cli.change import demand_services
+
+        demand_services(scope, name, services, [])
+        return 0
     view = prefix.View(
         (source.name for source in sources.values() if wanted(source)),
         prefix=not no_log_prefix,
@@ -104,11 +97,42 @@ def logs(
     )
     shown = [source for source in sources.values() if wanted(source)]
     _print_history(view, shown, count, *bounds, rest=not follow)
+    tries = 0
+    while follow and tries < client.ATTEMPTS:
+        with client.summon(scope.paths, {**request, "follow": True}) as connection:
+            heard, over = _follow(connection, sources, view, wanted, name, bounds[0])
+        if over:
+            return 0
+        # The supervisor was lost, not the containers: the next one knows them, and their logs are files.
+        tries = 0 if heard else tries + 1
+        if not survey(scope, request, sources):
+            return 0
     if follow:
-        request["follow"] = True
-        with client.reach(scope.paths, request) as connection:
-            _follow(connection, sources, view, wanted, name, bounds[0])
+        raise client.lost()
     return 0
+
+
+def survey(scope: Scope, request: Message, sources: dict[str, Source]) -> bool:
+    """Add the containers there are to `sources`, and see which of these run. False: there is no supervisor
+    and nothing that one could be asked about. Raises PystackError.
+    """
+    connection = client.find(scope.paths, {**request, "follow": False})
+    if connection is None:
+        return False
+    for source in sources.values():
+        source.running = False
+    with connection:
+        for message in connection.lines():
+            if message.get("event") == "container":
+                source = sources.setdefault(message["id"], Source(message, str(request["stack"])))
+                source.running = _runs(message)
+            elif "end" in message:
+                client.outcome(message["end"])
+    return True
+
+
+def _runs(message: Message) -> bool:
+    return message.get("state") in ("running", "created")
 
 
 def _print_history(
@@ -141,7 +165,10 @@ def _follow(
     wanted: Callable[[Source], bool],
     stack: str,
     since: bytes,
-) -> None:
+) -> tuple[bool, bool]:
+    """Show what is added until every container has ended, or the connection. (Was anything heard, have all
+    ended.)
+    """
     heard = False
     while messages := connection.receive():
         after: list[str] = []
@@ -150,12 +177,12 @@ def _follow(
         for message in messages:
             if "end" in message:
                 client.outcome(message["end"])
-                return
+                return heard, False
             id_ = str(message.get("id"))
             kind = message.get("event")
             if kind == "container":
                 source = sources.setdefault(id_, Source(message, stack))
-                source.running = message.get("state") in ("running", "created")
+                source.running = _runs(message)
                 heard = True
             elif id_ not in sources:
                 continue
@@ -180,9 +207,10 @@ def _follow(
         if heard and not any(source.running for source in sources.values() if wanted(source)):
             rest = [(source.name, line) for source in sources.values() for line in source.rest(since)]
             _write(view, rest)
-            return
+            return True, True
         for id_ in gone:
             sources.pop(id_).close()
+    return heard, False
 
 
 def tail_count(text: str | None) -> int | None:

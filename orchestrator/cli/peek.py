@@ -6,6 +6,8 @@ from __future__ import annotations
 
 UNSURE = object()
 SIZE_LIMIT = 1024 * 1024
+NAME_LIMIT = 100
+"""Characters in the name of a stack, as of everything else in a stack file."""
 CANDIDATES = (
     "stack.yml",
     "stack.yaml",
@@ -83,4 +85,4 @@ def normalise(text: str) -> str:
 
 def allowed(name: str) -> bool:
     """Whether the user may call a stack so (model.names.STACK_NAME)."""
-    return bool(name) and set(name) <= _IN_NAME and name[0] not in "_-"
+    return 0 < len(name) <= NAME_LIMIT and set(name) <= _IN_NAME and name[0] not in "_-"

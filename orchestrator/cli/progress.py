@@ -87,7 +87,10 @@ class Board:
         """The command ended well: what was asked to stop has stopped, nobody waits."""
         changed: list[Row] = []
         for row in list(self.rows.values()):
-            if row.word in _ENDED:
+            if row.word == "Removing":
+                # What takes its last thing away may be gone before it has said so.
+                changed += self._put(row.target, "Removed", at, "")
+            elif row.word in _ENDED:
                 changed += self._put(row.target, _ENDED[row.word], at, "")
             elif row.word == "Waiting":
                 del self.rows[row.target]
@@ -97,6 +100,8 @@ class Board:
         row = self.rows.get(target)
         if row is None:
             row = self.rows[target] = Row(target, "", at)
+        elif {row.word, word} == {"Error", "Failed"} and (row.error or row.because) == (error or because):
+            return []  # the same, once as an event and once as a verdict
         elif (row.word, row.error) == (word, error) and (word != "Waiting" or row.because == because):
             return []
         # A copy for the caller: rows go on changing.

@@ -54,7 +54,7 @@ class Scope:
     def name(self) -> str:
         """The stack's name, by a look at the file's text when that is enough. Raises PystackError."""
         name = self.said_name() or self._peeked_name()
-        return name or self.load(strict=False).stack.name
+        return name or self.load(strict=False, warn=False).stack.name
 
     def said_name(self) -> str | None:
         """The name that -p or COMPOSE_PROJECT_NAME give (compose.md H1, H3)."""
@@ -87,12 +87,12 @@ class Scope:
             name = found or name
         return peek.normalise(str(name or os.path.basename(directory))) or None
 
-    def load(self, services: Iterable[str] = (), *, strict: bool = True) -> Loaded:
-        """The stack, resolved in the user's own environment; warnings are printed. Raises UserError."""
+    def load(self, services: Iterable[str] = (), *, strict: bool = True, warn: bool = True) -> Loaded:
+        """The stack, resolved in the user's own environment; warnings only if `warn`. Raises UserError."""
         from orchestrator.cli import loading
 
         files = loading.UserFiles()
-        return loading.load(files, self.located(files), tuple(services), strict=strict)
+        return loading.load(files, self.located(files), tuple(services), strict=strict, warn=warn)
 
     def located(self, files: UserFiles) -> Located:
         """Which files make up the stack, and what the environment says about it. Raises UserError."""
@@ -150,8 +150,10 @@ def _sets_compose(path: str) -> bool:
 def wrong_name(source: str, name: str) -> Exception:
     from orchestrator.model.errors import ExitCode, UserError
 
+    if len(name) > peek.NAME_LIMIT:
+        name = f"{name[:20]}..."
     return UserError(
         f"{source}: {name!r} can't name a stack",
         exit_code=ExitCode.INVALID_STACK,
-        hint="lower-case letters, digits, - and _, beginning with a letter or digit",
+        hint=f"at most {peek.NAME_LIMIT} small letters, digits, - and _, the first a letter or digit",
     )

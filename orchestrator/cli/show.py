@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from orchestrator.api import client
-from orchestrator.cli import clock, columns, say
+from orchestrator.cli import change, clock, columns, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def ps(
     """List the containers of a stack."""
     name = scope.name()
     rows: list[Row] = client.ask(scope.paths, {"verb": "ps", "stack": name, "all": True}) or []
-    demand_services(scope, name, services, rows)
+    rows = [{**row, "service": _service(row)} for row in rows]
+    change.demand_services(scope, name, services, rows)
     rows = select(rows, services=services, every=all, status=status)
     if quiet:
         say.out("".join(f"{row['id']}\n" for row in rows))
@@ -46,26 +47,6 @@ def ps(
     return 0
 
 
-def demand_services(scope: Scope, stack: str, services: tuple[str, ...], rows: list[Row]) -> None:
-    """Raises UserError for a name that is neither a service of the rows nor of the stack."""
-    missing = set(services) - {row["service"] for row in rows}
-    if not missing:
-        return
-    known: set[str] = set()
-    if not client.idle(scope.paths):
-        told = client.ask(scope.paths, {"verb": "stack", "stack": stack})
-        told = (told or {}).get("stack") or {}
-        known = {*told.get("services", ()), *told.get("disabled", ())}
-    if missing - known and not scope.said_name():
-        loaded = scope.load().stack
-        known = {*known, *loaded.services, *loaded.disabled}
-    for service in services:
-        if service in missing - known:
-            from orchestrator.cli.change import no_such_service
-
-            raise no_such_service(service)
-
-
 def select(rows: list[Row], *, services: Sequence[str], every: bool, status: Sequence[str]) -> list[Row]:
     """The rows asked for, by name; one-off containers only when they run or all are wanted. Pure."""
     shown = [
@@ -77,6 +58,12 @@ def select(rows: list[Row], *, services: Sequence[str], every: bool, status: Seq
         and (every or not row.get("oneoff"))
     ]
     return sorted(shown, key=lambda row: (row["service"], row.get("slot") or 0, row["name"]))
+
+
+def _service(row: Row) -> str:
+    """The service that a one-off container was made of, whose own name is made up."""
+    service: str = row["service"]
+    return service.rpartition("-run-")[0] or service if row.get("oneoff") else service
 
 
 HEAD = ("NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS")
@@ -172,18 +159,18 @@ def _object(stack: str, row: Row, now: float) -> Row:
 
 def port(scope: Scope, *, service: str, private_port: str, protocol: str | None, index: int | None) -> int:
     """Print the host address that leads to a container's port."""
-    from orchestrator.cli.change import no_such_service, usage
     from orchestrator.model.errors import UserError
 
     number, _, suffix = private_port.partition("/")
     if not number.isdigit():
-        raise usage(f"{private_port!r} is no port")
+        raise change.usage(f"{private_port!r} is no port")
     wanted = (int(number), protocol or suffix or "tcp")
     name = scope.name()
     rows: list[Row] = client.ask(scope.paths, {"verb": "ps", "stack": name, "all": False}) or []
     rows = [row for row in rows if row["service"] == service and not row.get("oneoff")]
     if not rows:
-        raise no_such_service(service)
+        change.demand_services(scope, name, (service,), rows)
+        raise UserError(f'service "{service}" is not running')
     row = min(rows, key=lambda row: row["slot"] != index if index else row["slot"])
     if index and row["slot"] != index:
         raise UserError(f"service {service} has no container {index}")

@@ -49,10 +49,11 @@ class Option:
 class Argument:
     """Positional words: `many` takes all that are left (a tuple), else one, None when absent."""
 
-    __slots__ = ("many", "name", "required")
+    __slots__ = ("many", "metavar", "name", "required")
 
-    def __init__(self, name: str, *, many: bool = False, required: bool = False) -> None:
+    def __init__(self, name: str, *, many: bool = False, required: bool = False, metavar: str = "") -> None:
         self.name = name
+        self.metavar = metavar
         self.many = many
         self.required = required
 
@@ -190,6 +191,12 @@ COMMANDS: dict[str, Command] = {
             Option("-v --volumes", "flag", "Remove their anonymous volumes as well"),
         ),
         _SERVICES,
+    ),
+    "scale": Command(
+        "up:scale",
+        "Run other numbers of containers of services",
+        (_NO_DEPS,),
+        (Argument("counts", many=True, required=True, metavar="SERVICE=N"),),
     ),
     "ps": Command(
         "show:ps",

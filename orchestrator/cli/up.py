@@ -107,19 +107,39 @@ def create(
     return send(scope, request, Wish(services=services, detach=True), scale)
 
 
+def scale(scope: Scope, *, counts: tuple[str, ...], no_deps: bool) -> int:
+    """Run other numbers of containers of the named services."""
+    services = tuple(scales(counts, "scale"))
+    request: Message = {
+        "verb": "up",
+        "services": services,
+        "wanted": "running",
+        "detach": True,
+        "force_recreate": False,
+        "no_recreate": False,
+        "no_deps": no_deps,
+        "remove_orphans": False,
+        "timeout": None,
+        "wait": False,
+        "wait_timeout": None,
+    }
+    return send(scope, request, Wish(services=services, detach=True, no_deps=no_deps), counts)
+
+
 def send(scope: Scope, request: Message, wish: Wish, scale: tuple[str, ...]) -> int:
     """The supervisor starts while the stack file is loaded; then the session takes over."""
     counts = scales(scale)
     started = client.begin_supervisor(scope.paths)
     # What follows imports for 100 ms, in which the supervisor gets ready.
-    from orchestrator.cli.arrange import arrange, demand
-    from orchestrator.cli.attach import Session
+    from orchestrator.cli.arrange import arrange, demand, demand_ports
+    from orchestrator.cli.attach import Session, involved
     from orchestrator.model import codec
 
     stack = arrange(scope.load(wish.services).stack, counts)
     demand(stack, (*wish.services, *wish.attach, *wish.no_attach))
     if wish.exit_code_from:
         demand(stack, (wish.exit_code_from,))
+    demand_ports(stack, involved(stack, wish))
     request["stack"] = codec.encode(stack)
     if started is not None:
         started.wait()
@@ -155,12 +175,12 @@ def conflict(one: str, other: str) -> Exception:
     return change.usage(f"{one} and {other} cannot be combined")
 
 
-def scales(texts: Iterable[str]) -> dict[str, int]:
+def scales(texts: Iterable[str], option: str = "--scale") -> dict[str, int]:
     """{"web": 3} of ("web=3",). Raises UserError."""
     counts: dict[str, int] = {}
     for text in texts:
         service, equals, number = text.partition("=")
         if not service or not equals or not number.isdigit():
-            raise change.usage(f"--scale: {text!r} is not SERVICE=N")
+            raise change.usage(f"{option}: {text!r} is not SERVICE=N")
         counts[service] = int(number)
     return counts

@@ -133,9 +133,8 @@ def _value(error: ValidationError, where: str) -> tuple[str, str]:
             kinds = cast("list[str] | str", error.validator_value)
             named = [kinds] if isinstance(kinds, str) else kinds
             wanted = _either([_KINDS[kind] for kind in named])
-            return f"{where} must be {expected or wanted}, not {_shown(found)}", _type_hint(
-                found, named, expected
-            )
+            hint = _type_hint(found, named, expected)
+            return f"{where} must be {expected or wanted}, not {_shown(found)}", hint
         case "enum":
             words = [str(word) for word in cast("list[str]", error.validator_value)]
             hint = nearest(found, words) if isinstance(found, str) else ""
@@ -156,11 +155,8 @@ def _type_hint(found: object, kinds: list[str], expected: str) -> str:
         return "give it a value or leave the key out"
     if isinstance(found, int | float) and not isinstance(found, bool) and "duration" in expected:
         return f"did you mean {found}s?"
-    if (
-        isinstance(found, int | float)
-        and "string" in kinds
-        and not {"boolean", "integer", "number"} & {*kinds}
-    ):
+    only_text = "string" in kinds and not {"boolean", "integer", "number"}.intersection(kinds)
+    if isinstance(found, int | float) and only_text:
         return f'put it in quotes: "{str(found).lower() if isinstance(found, bool) else found}"'
     if isinstance(found, str) and "array" in kinds:
         return f"a list of one: [{found!r:.60}]"

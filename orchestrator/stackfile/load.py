@@ -24,6 +24,9 @@ from orchestrator.stackfile.shorthand import lengthen
 from orchestrator.stackfile.tree import Map, Plain, plain
 from orchestrator.stackfile.unsupported import judge
 
+NAME_LIMIT = 100
+"""Characters of a stack's name; the schemas allow as many in other names."""
+
 __all__ = ["Files", "Loaded", "Source", "StackfileError", "load"]
 
 
@@ -72,6 +75,12 @@ def load(
             "the stack file is empty", code=problem.EMPTY, mark=mark, hint="it needs at least `services:`"
         )
     stack_name = name or _name(documents, variables, working_dir)
+    if len(stack_name) > NAME_LIMIT:
+        raise reject(
+            f"the name of the stack, {stack_name[:20]}..., is longer than {NAME_LIMIT} characters",
+            code=problem.NAME,
+            hint="choose one with -p NAME",
+        )
     variables.setdefault("COMPOSE_PROJECT_NAME", stack_name)
     trees = [interpolate(document, variables, report) for document in documents]
     report.settle()

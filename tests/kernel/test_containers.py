@@ -22,7 +22,7 @@ def state_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("s")
 
 
-# --- ends -------------------------------------------------------------------------------------------------
+# --- ends ----------------------------------------
 
 
 def test_exit_codes_are_the_program_s_own_or_128_and_its_signal(site: Site) -> None:
@@ -144,7 +144,7 @@ def test_dependents_end_before_what_they_depend_on(site: Site) -> None:
     site.down("c6")
 
 
-# --- up again -----------------------------------------------------------------------------------------------
+# --- up again ----------------------------------------
 
 
 def test_only_what_changed_is_replaced_and_a_second_up_does_nothing(site: Site) -> None:
@@ -272,7 +272,7 @@ def test_a_dependency_that_fails_is_told_by_name(site: Site) -> None:
     site.down("c13")
 
 
-# --- what a run may use --------------------------------------------------------------------------------------
+# --- what a run may use ----------------------------------------
 
 
 def test_a_container_that_takes_too_much_memory_is_killed_and_its_next_run_is_judged_anew(site: Site) -> None:

@@ -195,7 +195,7 @@ def test_a_dead_supervisor_comes_back_by_itself_and_restarts_what_ended(fresh: S
     fresh.down("one")
 
 
-# --- records -------------------------------------------------------------------------------------------------
+# --- records ----------------------------------------
 
 DAMAGES = (
     b"",
@@ -285,7 +285,7 @@ def test_a_pid_that_belongs_to_somebody_else_now_is_never_touched(fresh: Site) -
         stranger.kill()
 
 
-# --- a full disk ---------------------------------------------------------------------------------------------
+# --- a full disk ----------------------------------------
 
 
 @pytest.fixture

@@ -43,8 +43,6 @@ def _serve(root: Path, answer: Callable[[Talk], None] | None = None) -> Scripted
             ("restart", "--no-deps", "-t1"),
             {"verb": "restart", "services": [], "timeout": 1.0, "no_deps": True},
         ),
-        (("kill", "web"), {"verb": "kill", "services": ["web"], "signal": "SIGKILL"}),
-        (("kill", "-s", "hup"), {"verb": "kill", "signal": "SIGHUP"}),
     ],
 )
 def test_the_request_says_what_the_line_says(
@@ -56,6 +54,37 @@ def test_the_request_says_what_the_line_says(
     assert (code, out, err) == (0, "", " Container shop-web-1  Stopping\n Container shop-web-1  Stopped\n")
     (request,) = server.requests
     assert request.items() >= {"stack": "shop", **request_part}.items()
+
+
+@pytest.mark.parametrize(
+    ("words", "request_part", "said"),
+    [
+        (("kill", "web"), {"services": ["web"], "signal": "SIGKILL"}, "Killed"),
+        (("kill", "-s", "hup"), {"services": [], "signal": "SIGHUP"}, "Signalled"),
+        (("kill", "-s", "37"), {"signal": "37"}, "Signalled"),
+        (("kill", "-s", "SIGRTMIN+3"), {"signal": "RTMIN+3"}, "Signalled"),
+    ],
+)
+def test_kill_says_whom_it_has_hit(
+    root: Path, words: tuple[str, ...], request_part: dict[str, Any], said: str
+) -> None:
+    with _serve(root, lambda talk: talk.end({"killed": ["shop-web-1"]})) as server:
+        code, out, err = command.run(root, *words)
+
+    assert (code, out) == (0, "")
+    assert err.splitlines()[-1] == f" Container shop-web-1  {said}"
+    (request,) = server.requests
+    assert request.items() >= {"verb": "kill", "stack": "shop", **request_part}.items()
+
+
+def test_kill_where_nothing_runs_says_so_and_is_no_failure(root: Path) -> None:
+    with _serve(root, lambda talk: talk.end({"killed": []})):
+        assert command.run(root, "kill") == (0, "", "No container to kill\n")
+
+
+@pytest.mark.parametrize("verb", ["start", "stop", "restart", "kill", "events"])
+def test_a_service_that_the_file_does_not_have_is_refused_without_a_supervisor(root: Path, verb: str) -> None:
+    assert command.run(root, verb, "wbe") == (1, "", "error: no such service: wbe\n")
 
 
 def test_down_where_nothing_is_says_so_and_is_no_failure(root: Path) -> None:

@@ -167,7 +167,7 @@ def test_an_unknown_command_is_answered_with_the_nearest_one() -> None:
 
 
 def test_a_wrong_line_is_one_sentence_and_says_where_help_is() -> None:
-    with pytest.raises(UserError, match="No such option: --bad") as caught:
+    with pytest.raises(UserError, match="no such option: --bad") as caught:
         full.run(["ps", "--bad"], lambda _: 0)
 
     assert caught.value.hint == "see `pystack ps --help`"

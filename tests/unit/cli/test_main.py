@@ -83,7 +83,7 @@ def test_up_leaves_the_parser_of_arguments_and_the_graph_out(root: Path) -> None
     [
         (("up", "-d", "-f", "nowhere.yml"), 14, "nowhere.yml"),
         (("pss",), 2, "did you mean `pystack ps`?"),
-        (("ps", "--no-such"), 2, "No such option: --no-such"),
+        (("ps", "--no-such"), 2, "no such option: --no-such"),
         (("up", "--wait", "--abort-on-container-exit"), 2, "cannot be combined"),
         (("up", "-d", "--attach", "web"), 2, "cannot be combined"),
         (("up", "--force-recreate", "--no-recreate"), 2, "cannot be combined"),

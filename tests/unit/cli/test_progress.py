@@ -155,3 +155,22 @@ def test_repainting_goes_up_over_the_old_lines_and_clears_them() -> None:
     assert "\x1b[2A" in again
     assert "\x1b[0J" in again
     assert again.index("\x1b[0J") < again.index("c\n")
+
+
+def test_a_failure_and_the_verdict_about_it_are_told_once() -> None:
+    board = progress.Board()
+    told = [
+        *board.take({**action("start", "failed"), "error": "no such user"}),
+        *board.take({"event": "wait", "target": "container:x-web-1", "because": "no such user", "failed": True}),
+        *board.take({"event": "wait", "target": "container:x-web-1", "because": "gave up", "failed": True}),
+    ]
+    assert [(row.word, row.error or row.because) for row in told] == [
+        ("Error", "no such user"),
+        ("Failed", "gave up"),
+    ]
+
+
+def test_what_was_being_removed_at_a_good_end_is_removed() -> None:
+    board = progress.Board()
+    board.take(action("remove", "begun"))
+    assert [row.word for row in board.finish(1.0)] == ["Removed"]
