@@ -17,7 +17,7 @@ import time
 
 from orchestrator.api import client
 from orchestrator.cli import painter, prefix, say
-from orchestrator.cli.logs import Source
+from orchestrator.cli.logs import Source, steadily
 from orchestrator.cli.wakeup import Wakeup
 from orchestrator.model.errors import ExitCode
 
@@ -215,7 +215,8 @@ class Session:
         self._attempts += 1
         if self._attempts > client.ATTEMPTS:
             raise client.lost()
-        rows = client.ask(self._scope.paths, {"verb": "ps", "stack": self._stack.name, "all": True}) or []
+        request: Message = {"verb": "ps", "stack": self._stack.name, "all": True}
+        rows = steadily(lambda: client.ask(self._scope.paths, request)) or []
         states = {row["id"]: row["state"] for row in rows}
         for id_, source in self._sources.items():
             source.running = source.running and states.get(id_) in ("running", "created", "restarting")

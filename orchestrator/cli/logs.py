@@ -13,10 +13,17 @@ from orchestrator.cli.follow import LogFile
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import TypeVar
 
     from orchestrator.api.wire import Message
     from orchestrator.cli.record import Record
     from orchestrator.cli.scope import Scope
+
+    T = TypeVar("T")
+
+
+PAUSE = 0.1
+"""Seconds in which a supervisor that was killed lets go of its socket."""
 
 
 class Source:
@@ -84,7 +91,7 @@ def logs(
     def wanted(source: Source) -> bool:
         return (source.attach or bool(services)) and index in (None, source.slot)
 
-    if not survey(scope, request, sources):
+    if not steadily(lambda: survey(scope, request, sources)):
         from orchestrator.cli.change import demand_services
 
         demand_services(scope, name, services, [])
@@ -105,11 +112,28 @@ def logs(
             return 0
         # The supervisor was lost, not the containers: the next one knows them, and their logs are files.
         tries = 0 if heard else tries + 1
-        if not survey(scope, request, sources):
+        if not steadily(lambda: survey(scope, request, sources)):
             return 0
     if follow:
         raise client.lost()
     return 0
+
+
+def steadily(look: Callable[[], T]) -> T:
+    """Look again when the supervisor goes while we do: one that is killed still accepts for a moment, and
+    looking twice does no harm. Raises PystackError.
+    """
+    for left in range(client.ATTEMPTS - 1, -1, -1):
+        try:
+            return look()
+        except Exception as error:
+            from orchestrator.model.errors import ExitCode, PystackError
+
+            gone = isinstance(error, PystackError) and error.exit_code is ExitCode.SUPERVISOR
+            if not gone or not left:
+                raise
+        time.sleep(PAUSE)
+    raise AssertionError("the last look returns or raises")
 
 
 def survey(scope: Scope, request: Message, sources: dict[str, Source]) -> bool:

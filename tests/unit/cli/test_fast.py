@@ -188,3 +188,41 @@ def test_help_lists_every_command_and_option(capsys: pytest.CaptureFixture[str])
 def test_the_version_is_printed_whatever_follows(capsys: pytest.CaptureFixture[str]) -> None:
     assert full.run(["-v"], lambda _: 1) == 0
     assert capsys.readouterr().out.startswith("pystack ")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("stop -t -1", "-1 is not a number from 0 on"),
+        ("up --wait-timeout nan", "nan is not a number from 0 on"),
+        ("down -t inf", "inf is not a number from 0 on"),
+        ("exec --index -2 web true", "-2 is not a number from 0 on"),
+    ],
+)
+def test_a_number_that_means_nothing_is_refused(line: str, message: str) -> None:
+    assert fast.parse(line.split()) is None
+    with pytest.raises(UserError, match=message):
+        full.run(line.split(), lambda call: 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("pull", "`pull` is not supported yet"),
+        ("top", "`top` is not supported yet"),
+        ("up -d --build", "--build is not supported yet"),
+        ("up --pull always", "--pull is not supported yet"),
+        ("down --rmi all", "--rmi is not supported yet"),
+    ],
+)
+def test_what_only_docker_compose_has_is_named_not_taken_for_a_slip(line: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        full.run(line.split(), lambda call: 0)
+    assert caught.value.message == message
+    assert "did you mean" not in caught.value.hint
+
+
+def test_what_we_have_is_not_among_what_we_lack() -> None:
+    assert not set(full.ABSENT) & set(COMMANDS)
+    flags = {flag for one in COMMANDS.values() for option in one.options for flag in option.flags}
+    assert not set(full.ABSENT_OPTIONS) & flags

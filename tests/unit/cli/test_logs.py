@@ -202,3 +202,23 @@ def test_ctrl_c_ends_following_without_a_traceback(world: World) -> None:
 
     assert process.returncode == 130
     assert b"Traceback" not in err
+
+
+def test_following_survives_the_loss_of_the_supervisor(world: World) -> None:
+    """It comes back by itself and containers run on, so no line may be missed or shown twice."""
+    log = world.container("shop-web-1", "web")
+    write(log, 1, b"before")
+    with world.serving() as server:
+        process = command.start(world.root, "logs", "-f", "--no-log-prefix")
+        assert world.changed.wait(10)
+        world.changed.clear()
+        lost = world.following.pop()
+        write(log, 2, b"meanwhile")
+        lost._connection.shutdown(2)
+        assert world.changed.wait(10), "it does not follow again"
+        world.tell(event="container", **{k: v for k, v in world.events["shop-web-1"].items() if k != "event"})
+        world.tell(event="exited", id="shop-web-1", exit_code=0)
+        out, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (0, b"")
+    assert out.splitlines() == [b"before", b"meanwhile", b"web-1 exited with code 0"]
+    assert [request["follow"] for request in server.requests] == [False, True, False, True]

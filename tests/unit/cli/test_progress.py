@@ -161,8 +161,12 @@ def test_a_failure_and_the_verdict_about_it_are_told_once() -> None:
     board = progress.Board()
     told = [
         *board.take({**action("start", "failed"), "error": "no such user"}),
-        *board.take({"event": "wait", "target": "container:x-web-1", "because": "no such user", "failed": True}),
-        *board.take({"event": "wait", "target": "container:x-web-1", "because": "gave up", "failed": True}),
+        *board.take(
+            {"event": "wait", "target": "container:shop-web-1", "because": "no such user", "failed": True}
+        ),
+        *board.take(
+            {"event": "wait", "target": "container:shop-web-1", "because": "gave up", "failed": True}
+        ),
     ]
     assert [(row.word, row.error or row.because) for row in told] == [
         ("Error", "no such user"),

@@ -185,3 +185,18 @@ def test_ls_shows_where_a_stack_came_from(scope: Scope, capfd: pytest.CaptureFix
     assert table.split() == ["NAME", "STATUS", "CONFIG", "FILES"]
     assert head.split() == ["shop", "running(1)", "/a,/b"]
     assert json.loads(line) == [{"Name": "shop", "Status": "running(1)", "ConfigFiles": "/a,/b"}]
+
+
+def test_a_one_off_container_is_of_the_service_it_was_made_of(
+    scope: Scope, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row("web-run-0123456789ab", 0, oneoff=True)]
+    with _supervisor(scope, rows):
+        assert _ps(scope, services=("web",), all=True, names_only=True) == 0
+    assert capfd.readouterr().out == "web\n"
+
+
+def test_port_of_a_service_that_does_not_run_says_so(scope: Scope) -> None:
+    (Path(scope.paths.run_dir).parent / "stack.yml").write_text("services:\n  web: {x-rootfs: host}\n")
+    with _supervisor(scope, []), pytest.raises(PystackError, match='service "web" is not running'):
+        show.port(scope, service="web", private_port="80", protocol=None, index=None)
