@@ -40,7 +40,8 @@ def fresh(state_root: Path) -> Iterator[Site]:
 
 
 def servers(site: Site) -> tuple[int, int]:
-    result = site.ask("ping").result
+    """The supervisor and its keeper, once it has one."""
+    result = until(lambda: (r := site.ask("ping").result)["keeper_pid"] and r, "a keeper")
     return result["pid"], result["keeper_pid"]
 
 
