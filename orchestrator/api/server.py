@@ -70,22 +70,25 @@ class Server:
 
     async def serve(self, listener: trio.socket.SocketType) -> None:
         self._listener = listener
-        async with trio.open_nursery() as nursery:
-            while True:
-                try:
-                    connection, _ = await listener.accept()
-                except trio.ClosedResourceError:
-                    return
-                except OSError as error:
-                    report(error)  # no descriptor is free, say: those who are being served give theirs back
-                    await trio.sleep(AFTER_A_REFUSAL)
-                    continue
-                if not _is_ours(connection):
-                    connection.close()
-                    continue
-                session = Session(connection, self._ring)
-                self._sessions.add(session)
-                nursery.start_soon(self._converse, session)
+        with listener:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    try:
+                        connection, _ = await listener.accept()
+                    except trio.ClosedResourceError:
+                        return
+                    except OSError as error:
+                        report(
+                            error
+                        )  # no descriptor is free, say: those who are being served give theirs back
+                        await trio.sleep(AFTER_A_REFUSAL)
+                        continue
+                    if not _is_ours(connection):
+                        connection.close()
+                        continue
+                    session = Session(connection, self._ring)
+                    self._sessions.add(session)
+                    nursery.start_soon(self._converse, session)
 
     async def close(self) -> None:
         """Serve nobody new. Those who only watch are told that nothing more will come."""

@@ -10,7 +10,8 @@ from orchestrator.model.desired import Desired
 from orchestrator.model.observation import Container, HealthStatus, PublishedPort, Run, State
 from orchestrator.model.stack import DirectoryRoot, HostRoot, ImageRoot, RootFilesystem
 
-_UNITS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400 * 7, "week"), (86400, "day"), (3600, "hour"))
+_UNITS = ((2, 1, "hours"), (14, 24, "days"), (60, 24 * 7, "weeks"), (730, 24 * 30, "months"))
+"""Below so many days: so many hours make one of these (docker's figures)."""
 
 
 def elapsed(seconds: float) -> str:
@@ -19,14 +20,15 @@ def elapsed(seconds: float) -> str:
         return "Less than a second"
     if seconds < 60:
         return "1 second" if int(seconds) == 1 else f"{int(seconds)} seconds"
-    if seconds < 3600:
-        minutes = int(seconds // 60)
+    minutes, hours = int(seconds // 60), int(seconds / 3600 + 0.5)
+    if minutes < 60:
         return "About a minute" if minutes == 1 else f"{minutes} minutes"
-    for size, word in _UNITS:
-        count = int(seconds // size)
-        if count >= 2 or (count and word in ("day", "hour")):
-            return ("About an hour" if word == "hour" else f"1 {word}") if count == 1 else f"{count} {word}s"
-    return "1 hour"
+    if hours == 1:
+        return "About an hour"
+    for days, size, word in _UNITS:
+        if hours < days * 24:
+            return f"{hours // size} {word}"
+    return f"{hours // (24 * 365)} years"
 
 
 def status(container: Container, now: float) -> str:

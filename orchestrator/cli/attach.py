@@ -7,6 +7,7 @@ signals. What is to be done next is a stage:
     following  it is done; ends when every container has ended
     stopping   a signal came, or a container ended that takes all with it
     killing    a second signal came
+    leaving    a signal came where nothing is attached
 """
 
 from __future__ import annotations
@@ -289,7 +290,14 @@ class Session:
     # --- stopping -------------------------------------------------------------------------------
 
     def _interrupt(self) -> None:
-        if self._stage in ("ordering", "following"):
+        if self._wish.detach:
+            # As docker compose: nobody looks on any more, and what runs (perhaps for days) stays.
+            self._code = ExitCode.INTERRUPTED
+            self._stage = "leaving"
+            self._deadline = 0.0
+            self._shown.stop()
+            say.err("\nNot waited for the rest, which goes on; `pystack down` takes it back\n")
+        elif self._stage in ("ordering", "following"):
             self._code = ExitCode.INTERRUPTED
             self._begin_stop("Gracefully stopping... (press Ctrl+C again to force)")
         elif self._stage == "stopping":

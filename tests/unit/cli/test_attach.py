@@ -245,7 +245,7 @@ def test_the_second_ctrl_c_kills(world: World) -> None:
 
 
 def test_ctrl_c_while_it_is_still_starting_stops_what_was_begun(world: World) -> None:
-    process = command.start(world.root, "up", "-d")
+    process = command.start(world.root, "up")
     world.up.send(_action("web", "create"))
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
@@ -254,9 +254,22 @@ def test_ctrl_c_while_it_is_still_starting_stops_what_was_begun(world: World) ->
     assert _ended(process)[0] == 130
 
 
+def test_ctrl_c_where_nothing_is_attached_only_ends_the_waiting(world: World) -> None:
+    """What runs may have run for days; docker compose lets it."""
+    process = command.start(world.root, "up", "-d")
+    world.up.send(_action("web", "create"))
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+
+    code, _, err = _ended(process)
+
+    assert (code, world.stops) == (130, [])
+    assert "goes on" in err[-1]
+
+
 def test_ctrl_c_before_the_supervisor_has_said_a_word_is_not_lost(world: World) -> None:
     """A stop that overtakes the order would leave containers running."""
-    process = command.start(world.root, "up", "-d")
+    process = command.start(world.root, "up")
     assert world.up
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
