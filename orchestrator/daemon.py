@@ -12,10 +12,18 @@ gc.disable()  # while three hundred modules are loaded, of which nothing is garb
 
 import contextlib
 import os
+import sys
+
+from orchestrator.kernel.spawn import has_keeper, spawn_keeper
+
+if __name__ == "__main__" and not has_keeper(sys.argv[sys.argv.index("--run") + 1]):
+    # It gets ready while we load what follows, which takes as long.
+    with contextlib.suppress(OSError):
+        spawn_keeper(sys.argv[sys.argv.index("--run") + 1])
+
 import resource
 import signal
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -72,14 +72,15 @@ def demand_images(stacks: Stacks, stack: Stack, services: Iterable[str]) -> None
     """
     made = {live.container.service for live in stacks.machine.table.of_stack(stack.name)}
     missing: dict[str, str] = {}
-    for name in services:
+    for name in sorted(services):
         service = stack.services.get(name)
         if service is None or name in made or not isinstance(service.root, ImageRoot) or not service.replicas:
             continue
         reference = service.root.reference
         if stacks.machine.store.resolve(reference) is None:
             place = f"{service.place}: " if service.place else ""
-            missing[reference] = f"{place}service {name}: image not here: {reference}"
+            shown = name.partition("-run-")[0] if service.oneoff else name
+            missing[reference] = f"{place}service {shown}: image not here: {reference}"
     if missing:
         raise UserError(
             "\n".join(missing.values()),
@@ -164,16 +165,22 @@ async def remove(session: Session, stacks: Stacks, request: dict[str, Any]) -> N
 async def restart(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
     name, services = request["stack"], request.get("services", [])
     supervised = _known(stacks, name)
+    orders.demand(supervised.loop.desired.stack, services)
+    made = {live.container.service for live in stacks.machine.table.of_stack(name)}
+    every = [n for n, s in supervised.loop.desired.stack.services.items() if not s.oneoff]
+    chosen = [one for one in services or every if one in made]
+    if not chosen:
+        await session.end()
+        return
 
     def change(previous: Desired | None) -> Desired:
         return orders.restart(
             _existing(previous, name),
-            services,
+            chosen,
             timeout=request.get("timeout"),
             no_deps=bool(request.get("no_deps")),
         )
 
-    chosen = services or [n for n, s in supervised.loop.desired.stack.services.items() if not s.oneoff]
     await converge(session, stacks, name, change, chosen)
 
 
@@ -281,6 +288,7 @@ class Telling:
     def __init__(self, session: Session, stack: str, began: float, *, waits: bool) -> None:
         """`waits`: tell also of what is merely not done yet; of what can't be done is told in any case."""
         self._patient = waits
+        self._events: trio.MemoryReceiveChannel[Event] | None = None
         self._session = session
         self._stack = stack
         self._began = began
@@ -290,6 +298,7 @@ class Telling:
 
     async def events(self, events: trio.MemoryReceiveChannel[Event]) -> None:
         """What happens in one moment goes into one message: a hundred starts are four hundred events."""
+        self._events = events
         async for event in events:
             await self._tell([event])
             await trio.sleep(GATHER_SECONDS)
@@ -325,6 +334,8 @@ class Telling:
         }
 
     async def view(self, view: View) -> None:
+        if self._events is not None:
+            await self.rest(self._events)  # what was done comes before what it now waits for
         waiting = {wait.target for wait in view.plan.waits}
         self._waits = {target: told for target, told in self._waits.items() if target in waiting}
         for wait in view.plan.waits:
@@ -381,13 +392,21 @@ def _judge(view: View, goal: Goal, services: tuple[str, ...]) -> Verdict:
     found = progress(view.desired, view.observation, view.plan, services or None)
     match goal:
         case "started":
-            return found.started
+            return _and_surplus_gone(view, found.started)
         case "ready":
-            return found.ready
+            return _and_surplus_gone(view, found.ready)
         case "stopped":
             return found.stopped
         case "gone" | "forgotten":
             return found.gone
+
+
+def _and_surplus_gone(view: View, verdict: Verdict) -> Verdict:
+    """What `up` no longer wants (orphans, slots beyond the scale) belongs to it, whoever was asked for."""
+    if not verdict.done:
+        return verdict
+    surplus = progress(view.desired, view.observation, view.plan).gone
+    return verdict if surplus.done else surplus
 
 
 async def _next_or_gone(

@@ -12,12 +12,12 @@ from typing import Any
 import trio
 
 from orchestrator.api.session import Session
+from orchestrator.api.show import restarts
 from orchestrator.engines.local import clock
 from orchestrator.engines.local.machine import Machine
 from orchestrator.engines.local.table import Follower
-from orchestrator.model.desired import Desired, Wanted
+from orchestrator.model.desired import Desired
 from orchestrator.model.observation import Container, State
-from orchestrator.planner.restarts import sequel
 
 CALM = 0.01
 """Seconds in which growth of one log is told once."""
@@ -88,14 +88,6 @@ def ended(container: Container, desired: Desired | None) -> dict[str, Any]:
         "id": container.id,
         "name": container.name,
         "exit_code": run.exit_code if run else None,
-        "restarting": _restarts(container, desired),
+        "restarting": restarts(container, desired, clock.now()),
         "state": State.EXITED.value,
     }
-
-
-def _restarts(container: Container, desired: Desired | None) -> bool:
-    """Whether the restart policy will begin another run."""
-    intent = desired.intents.get(container.service) if desired is not None else None
-    if intent is None or container.run is None or intent.wanted is not Wanted.RUNNING:
-        return False
-    return sequel(container.run, container.definition.restart, intent, clock.now()).kind in ("start", "later")

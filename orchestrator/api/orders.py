@@ -13,6 +13,9 @@ from orchestrator.model.errors import UserError
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import Network, OfService, Service, Stack
 
+NAME_BYTES = 200
+"""Of a name on the machine: with what we add, it has to fit into a file name (255, NAME_MAX)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
@@ -54,6 +57,15 @@ def demand(stack: Stack, names: Iterable[str]) -> None:
         if name not in stack.services:
             known = ", ".join(sorted(n for n, s in stack.services.items() if not s.oneoff)) or "none"
             raise UserError(f"no such service: {name}", hint=f"services of stack {stack.name}: {known}")
+
+
+def demand_names(stack: Stack) -> None:
+    """Names become parts of paths. The command line has checked them, but it is not who answers for it."""
+    networks = [network.name for network in stack.networks.values()]
+    volumes = [volume.name for volume in stack.volumes.values()]
+    for name in (stack.name, *networks, *volumes):
+        if not 0 < len(name.encode()) <= NAME_BYTES or "/" in name or name.startswith(".") or "\0" in name:
+            raise UserError(f"{name[:80]!r} can't be the name of a stack, a network or a volume")
 
 
 def up(previous: Desired | None, stack: Stack, options: UpOptions) -> Desired:

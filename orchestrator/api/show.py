@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orchestrator.model.desired import Desired
+from orchestrator.model.desired import Desired, Wanted
 from orchestrator.model.observation import Container, HealthStatus, PublishedPort, Run, State
 from orchestrator.model.stack import DirectoryRoot, HostRoot, ImageRoot, RootFilesystem
+from orchestrator.planner.restarts import sequel
 
 _UNITS = ((2, 1, "hours"), (14, 24, "days"), (60, 24 * 7, "weeks"), (730, 24 * 30, "months"))
 """Below so many days: so many hours make one of these (docker's figures)."""
@@ -31,12 +32,24 @@ def elapsed(seconds: float) -> str:
     return f"{hours // (24 * 365)} years"
 
 
-def status(container: Container, now: float) -> str:
+def restarts(container: Container, desired: Desired | None, now: float) -> bool:
+    """Whether a run that has ended is followed by another: by policy, or because it was asked for."""
+    intent = desired.intents.get(container.service) if desired is not None else None
+    if intent is None or container.run is None or intent.wanted is not Wanted.RUNNING:
+        return False
+    if container.run.finished is None:
+        return False
+    return sequel(container.run, container.definition.restart, intent, now).kind in ("start", "later")
+
+
+def status(container: Container, now: float, *, restarting: bool = False) -> str:
     """What `ps` says of a container's state."""
     run = container.run
     if run is None:
         return "Created"
     if run.finished is not None:
+        if restarting:
+            return f"Restarting ({run.exit_code}) {elapsed(now - run.finished)} ago"
         return _ended(run, now)
     words = f"Up {elapsed(now - run.started)}"
     if run.stopping is not None:
@@ -82,6 +95,7 @@ def container_row(
     known = desired is not None and (
         container.service in desired.stack.services or container.service in desired.stack.disabled
     )
+    restarting = restarts(container, desired, now)
     health = run.health.status.value if run and run.finished is None and run.health else ""
     return {
         "id": container.id,
@@ -95,8 +109,8 @@ def container_row(
             (*(container.definition.entrypoint or ()), *(container.definition.command or ()))
         ),
         "created": container.created_at,
-        "state": container.state.value,
-        "status": status(container, now),
+        "state": "restarting" if restarting else container.state.value,
+        "status": status(container, now, restarting=restarting),
         "exit_code": run.exit_code if run and run.finished is not None else None,
         "health": health,
         "ports": [port_row(port) for port in container.ports] if container.state is State.RUNNING else [],

@@ -92,6 +92,7 @@ class Stacks:
             supervised = self._stacks.get(name)
             previous = supervised.loop.desired if supervised else None
             desired = orders.acknowledge(previous, change(previous), self._running(name), clock.now())
+            orders.demand_names(desired.stack)
             layout(desired.stack)  # raises for a circle: it would keep the loop from ever looking
             await self._write(desired)
             if supervised is None:

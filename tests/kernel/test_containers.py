@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -381,6 +382,8 @@ def test_pid_and_ipc_of_a_service_are_shared_and_those_of_the_host(site: Site) -
     for kind in ("ipc", "uts"):
         seen = site.execute("c18", "h", "readlink", f"/proc/self/ns/{kind}").strip()
         assert seen == str(Path(f"/proc/self/ns/{kind}").readlink())
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as shared:
+        assert Path(shared.name).name in site.execute("c18", "h", "ls", "/dev/shm")
     assert f" {os.getpid()} " in site.execute("c18", "h", "sh", "-c", "cd /proc; echo '' [0-9]* ''")
     site.down("c18")
 

@@ -122,7 +122,7 @@ def test_a_chatty_container_holds_up_nobody_and_cuts_nobody_off(site: Site) -> N
         services:
           loud:
             x-rootfs: {path: $BOX}
-            command: sh -c "yes | head -c 30000000; echo done; sleep 100"
+            command: sh -c "yes | head -c 6000000; echo done; sleep 100"
             logging: {options: {max-size: 1m, max-file: "2"}}
           quiet: {x-rootfs: {path: $BOX}, command: sh -c "while :; do sleep 0.1; echo tick; done"}
         """

@@ -39,6 +39,7 @@ MASKED_PATHS = (
     "/proc/scsi /proc/timer_list /proc/timer_stats /sys/firmware /sys/devices/virtual/powercap"
 ).split()
 READONLY_PATHS = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger".split()
+SHM = "/dev/shm"  # noqa: S108
 SHM_SIZE = 64 * 1024 * 1024
 NETWORK_SYSCTLS = {
     "net.ipv4.ip_unprivileged_port_start": "0",
@@ -283,7 +284,10 @@ def _own_mounts(service: Service) -> list[Json]:
         _mount("/sys", "sysfs", "sysfs", sys_options),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", sys_options),
         _mount("/dev/mqueue", "mqueue", "mqueue", ["nosuid", "noexec", "nodev"]),
-        _mount("/dev/shm", "tmpfs", "shm", shm),  # noqa: S108
+        # Shared memory of POSIX is files: who uses the host's ipc namespace finds the host's.
+        _bind(SHM, SHM, read_only=False)
+        if isinstance(service.ipc, OfHost)
+        else _mount(SHM, "tmpfs", "shm", shm),
     ]
 
 

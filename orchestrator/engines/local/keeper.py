@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import socket
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import trio
 
 from orchestrator.engines.local.places import Places
+from orchestrator.kernel.spawn import spawn_keeper
 from orchestrator.model.errors import EngineError, ExitCode
 
 PACKET = 256 * 1024
@@ -27,6 +27,7 @@ REQUEST_LIMIT = 128 * 1024
 """Bytes of one request (kernel/packets)."""
 MOST_FDS = 32
 START_SECONDS = 10.0
+ON_ITS_WAY_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +249,7 @@ async def connect(places: Places, on_exit: Callable[[Exited], None]) -> Keeper:
     """The keeper of this state root; started when there is none. Raises EngineError."""
     with trio.move_on_after(START_SECONDS):
         spawned = False
+        began = trio.current_time()
         while True:
             connection = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             try:
@@ -255,28 +257,9 @@ async def connect(places: Places, on_exit: Callable[[Exited], None]) -> Keeper:
                 return Keeper(connection, on_exit)
             except OSError:
                 connection.close()
-            if not spawned:
-                spawn(places)
+            # One may be on its way: the supervisor starts it before itself (see daemon).
+            if not spawned and trio.current_time() - began >= ON_ITS_WAY_SECONDS:
+                spawn_keeper(str(places.run))
                 spawned = True
             await trio.sleep(0.002)
     raise EngineError(f"the keeper did not start; see {places.run / 'keeper.log'}")
-
-
-def spawn(places: Places) -> int:
-    """Start the keeper in a session of its own; it takes its lock and leaves if there is one already."""
-    program = Path(__file__).parents[2] / "kernel" / "keeper.py"
-    quiet = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1)]
-    log = (
-        os.POSIX_SPAWN_OPEN,
-        2,
-        str(places.run / "keeper.log"),
-        os.O_WRONLY | os.O_CREAT | os.O_APPEND,
-        0o600,
-    )
-    return os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-I", "-S", str(program), str(places.run)],
-        {"PATH": os.defpath, "LANG": "C.UTF-8"},
-        file_actions=[*quiet, log],
-        setsid=True,
-    )

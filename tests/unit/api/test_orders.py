@@ -109,6 +109,21 @@ def test_an_unknown_service_is_named_with_those_there_are() -> None:
     assert "beside, db, log, web" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".", ".hidden", "a\0b", "x" * 201])
+def test_names_that_would_lead_elsewhere_are_refused_here_too(name: str) -> None:
+    wish = stack("shop", db=service(volumes=("data:/d",)))
+    bad_volumes = {"data": replace(wish.volumes["data"], name=name)}
+    bad_networks = {"default": replace(wish.networks["default"], name=name)}
+    for bad in (
+        replace(wish, name=name),
+        replace(wish, volumes=bad_volumes),
+        replace(wish, networks=bad_networks),
+    ):
+        with pytest.raises(UserError, match="can't be the name"):
+            orders.demand_names(bad)
+    orders.demand_names(wish)
+
+
 # --- the others ----------------------------------------------------------------------------------------------
 
 

@@ -207,6 +207,11 @@ def test_tmpfs_options() -> None:
     assert "noexec" not in options
 
 
+def test_shared_memory_is_one_s_own_unless_the_ipc_namespace_is_the_host_s() -> None:
+    assert mount(service(command=("x",), shm_size=4096), "/dev/shm")["options"][-1] == "size=4096"
+    assert mount(service(command=("x",), ipc=OfHost()), "/dev/shm")["type"] == "bind"
+
+
 def test_what_lies_deeper_is_mounted_later_and_a_user_s_mount_replaces_ours() -> None:
     of = replace(
         service(command=("x",)),
