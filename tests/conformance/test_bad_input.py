@@ -375,11 +375,11 @@ def test_a_supervisor_that_dies_while_a_command_waits(lab: Pystack, own: Pystack
     with subprocess.Popen(
         waits, cwd=own.directory, env=own.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not own.run("-f", "slow.yml", "ps", "-q").stdout and time.monotonic() < deadline:
             time.sleep(0.05)
         os.kill(supervisor(own.root), signal.SIGKILL)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 5, err
     assert "error: the supervisor has gone in the middle of the answer" in err.splitlines()
     assert len(own.run("-f", "slow.yml", "ps", "-q").stdout.split()) == 1
@@ -403,6 +403,6 @@ def test_followed_logs_go_on_when_the_supervisor_dies(lab: Pystack, own: Pystack
         os.kill(supervisor(own.root), signal.SIGKILL)
         lines = [first, *(process.stdout.readline() for _ in range(30))]
         own.run("-f", "talk.yml", "down", "-t", "0")
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert [int(line) for line in lines] == list(range(1, 32))
     assert process.returncode == 0
