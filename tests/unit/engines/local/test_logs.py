@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -110,25 +111,26 @@ def test_a_link_in_the_file_s_place_is_not_followed(tmp_path: Path) -> None:
     assert log.lost == len(text)
 
 
-@pytest.fixture
-def small_files() -> Iterator[int]:
-    """No file of this process may grow over the number of bytes given (RLIMIT_FSIZE)."""
+@contextlib.contextmanager
+def small_files(limit: int) -> Iterator[None]:
+    """No file of this process may grow over `limit` bytes (RLIMIT_FSIZE); pytest's own output neither."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield 1000
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_without_room_whole_records_are_lost_and_counted_never_halves(
-    tmp_path: Path, small_files: int
-) -> None:
+def test_without_room_whole_records_are_lost_and_counted_never_halves(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "container.log", Rotation(max_size=0))
     first = records(b"f" * 700 + b"\n", b"stdout", WHEN)
     second = records(b"s" * 700 + b"\n", b"stdout", WHEN)
-    log.append(first)
-    log.append(second)
-    log.append(records(b"third\n", b"stdout", WHEN))
+    with small_files(1000):
+        log.append(first)
+        log.append(second)
+        log.append(records(b"third\n", b"stdout", WHEN))
     log.close()
     assert texts((tmp_path / "container.log").read_bytes(), b"stdout") == b"f" * 700 + b"\nthird\n"
     assert log.lost == len(second)
