@@ -252,6 +252,16 @@ def configure(
         inside.batch(requests)
 
 
+def settle(route: Netlink, host_name: str) -> None:
+    """Have a veth pass packets from now on, once `configure` has brought its inner end up.
+
+    The first end to be up gets its queue only when the kernel's carrier watch runs, from a work queue, and
+    what comes before that is lost: a client's SYN, say, which TCP repeats after a whole second. Looking
+    at one link runs the watch for it (linkwatch_sync_dev in rtnl_getlink, since Linux 6.8).
+    """
+    find_link(route, host_name)
+
+
 def _up(index: int, doing: str) -> Request:
     return Request(_SETLINK, 0, _LINK.pack(0, 0, index, _IFF_UP, _IFF_UP), doing)
 

@@ -213,6 +213,14 @@ def test_an_internal_network_is_an_island(town: Town) -> None:
     assert not connects(town.lan, HOST_ON_LAN, 8084), "it can't be published"
 
 
+def test_the_first_packet_of_a_new_container_is_not_lost(town: Town) -> None:
+    """TCP repeats a lost one only after a second; without `links.settle` about one of 100 is."""
+    listening = town.listen(town.alone, 90)
+    for number in range(10, 250):
+        assert connects(town.container(island=f"10.83.0.{number}"), ALONE, 90), number
+        listening.accept()[0].close()
+
+
 def test_replacing_is_complete_and_removing_leaves_nothing(town: Town) -> None:
     firewall.replace(town.rules, Ruleset(table="pystack-test"))
     assert "8080" not in run(town.host, "nft", "list", "ruleset")

@@ -49,12 +49,13 @@ class World:
         """A namespace attached to the networks: name=address. The first gives the default route."""
         namespace = netns.create()
         self.stack.callback(os.close, namespace)
-        configured = []
+        configured, ports = [], []
         for number, (network, address) in enumerate(addresses.items()):
             index, gateway = self.bridges[network]
+            ports.append(interfaces.port(TAG, address, network))
             links.attach(
                 self.route,
-                host_name=interfaces.port(TAG, address, network),
+                host_name=ports[-1],
                 bridge_index=index,
                 namespace=namespace,
                 peer_name=f"eth{number}",
@@ -64,6 +65,8 @@ class World:
             configured.append((f"eth{number}", f"{address}/{gateway.split('/')[1]}"))
         first = self.bridges[next(iter(addresses))][1].split("/")[0] if addresses else None
         links.configure(namespace, configured, first)
+        for port in ports:
+            links.settle(self.route, port)
         return namespace
 
     def listen(self, namespace: int, port: int, address: str = "0.0.0.0") -> socket.socket:

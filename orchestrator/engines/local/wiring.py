@@ -132,19 +132,20 @@ class Wiring:
 
     def _plug_in(self, container: Container, namespace: int) -> None:
         """One veth a network, in the order of connection; the default route by gw_priority, then order."""
-        addresses = []
+        addresses, ports = [], []
         for number, (name, address) in enumerate(container.addresses.items()):
             state = self._table.networks.get(name)
             if state is None:
                 raise EngineError(f"network {name} is not there")
             wanted = self._attachment(container, name)
+            ports.append(interfaces.port(self.tag, container.id, name))
             with self._route_lock:
                 index = links.link_index(self._route, interfaces.bridge(self.tag, name))
                 if index is None:
                     raise EngineError(f"the bridge of network {name} is not there")
                 links.attach(
                     self._route,
-                    host_name=interfaces.port(self.tag, container.id, name),
+                    host_name=ports[-1],
                     bridge_index=index,
                     namespace=namespace,
                     peer_name=f"eth{number}",
@@ -153,6 +154,8 @@ class Wiring:
                 )
             addresses.append((f"eth{number}", f"{address}/{state.subnet.rpartition('/')[2]}"))
         links.configure(namespace, addresses, self._gateway(container))
+        for port in ports:
+            links.settle(self._route, port)
 
     def _attachment(self, container: Container, name: str) -> Attachment | None:
         live = self._table.containers[container.id]
