@@ -26,7 +26,6 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from orchestrator.engines.local.machine import Machine, open_machine
 from orchestrator.engines.local.places import Places
 from orchestrator.kernel.lock import try_lock
 from orchestrator.model.errors import ExitCode, PystackError
+from orchestrator.model.frozen import dataclass
 
 FIRST_SECONDS = 2.0
 LINGER_SECONDS = 0.1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import trio
 
@@ -24,6 +24,7 @@ from orchestrator.model.action import (
     StartContainer,
 )
 from orchestrator.model.errors import EngineError, ExitCode
+from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container, ImageState, Observation, ProbeResult, State
 
 SIGKILL = 9

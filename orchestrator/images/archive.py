@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +24,7 @@ from orchestrator.images.layers import Limits, unpack_all
 from orchestrator.images.spool import Spool, Spooled
 from orchestrator.images.store import INDEX, MANIFEST, MANIFEST_LIMIT, Store
 from orchestrator.model.errors import ExitCode, UserError
+from orchestrator.model.frozen import dataclass
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"

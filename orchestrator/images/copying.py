@@ -15,13 +15,13 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from orchestrator.images import tar, trees
 from orchestrator.images.tar import Member
 from orchestrator.model.errors import ExitCode, UserError
+from orchestrator.model.frozen import dataclass
 
 DEPTH_LIMIT = 256
 PATH_LIMIT = 4000

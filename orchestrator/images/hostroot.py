@@ -13,11 +13,11 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.images import scratch
 from orchestrator.model.errors import EngineError
+from orchestrator.model.frozen import dataclass
 
 _FORMAT = 1
 _FILE_LIMIT = 16 << 20

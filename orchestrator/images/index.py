@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.images import reference as references
+from orchestrator.model.frozen import dataclass
 
 REF_NAME = "org.opencontainers.image.ref.name"
 IMAGE_ID = "io.pystack.image.id"

@@ -9,13 +9,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.images import config as configs
 from orchestrator.images.meta import Meta, write_meta
 from orchestrator.model import codec
 from orchestrator.model.errors import EngineError
+from orchestrator.model.frozen import dataclass
 
 _ANSWER_LIMIT = 256 << 20
 _BOOT = (

@@ -6,11 +6,11 @@ A layer directory holds `fs` (the files, with overlayfs' marks for what is delet
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.model import codec
 from orchestrator.model.errors import ExitCode, UserError
+from orchestrator.model.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ host means docker.io, and there a single name lives below library/.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from orchestrator.model.errors import ExitCode, UserError
+from orchestrator.model.frozen import dataclass
 
 DEFAULT_HOST = "docker.io"
 DEFAULT_TAG = "latest"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from orchestrator.images import reference as references
 from orchestrator.images.index import StoredImage
 from orchestrator.model.errors import ExitCode, UserError
+from orchestrator.model.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

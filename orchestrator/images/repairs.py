@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from orchestrator.images.meta import Meta, read_meta, write_meta
 from orchestrator.images.store import Store
 from orchestrator.images.trees import OPAQUE
 from orchestrator.model.errors import UserError
+from orchestrator.model.frozen import dataclass
 
 _LIMIT = 100_000
 """Directories and links to look after in one image."""

@@ -271,13 +271,17 @@ class Loop:
         self._reply(connection, tag, pid=os.getpid(), runs=running, stored=kept)
 
     def _start(self, connection: Connection, tag: object, request: Document, fds: list[int]) -> None:
-        name, bundle = self._new_id(request.text("id")), request.text("bundle")
-        kinds = request.texts("namespaces")
-        if len(kinds) != len(fds) or len(set(kinds)) != len(kinds) or not set(kinds) <= {*_JOINABLE, _STDIN}:
+        bundle = request.text("bundle")
+        kinds, key = request.texts("namespaces"), request.text("keep")
+        plain = len(set(kinds)) == len(kinds) and set(kinds) <= {*_JOINABLE, _STDIN}
+        if not plain or len(fds) < len(kinds) or (len(fds) > len(kinds)) != bool(key):
             raise RequestError(errno.EINVAL, f"namespaces {kinds} came with {len(fds)} descriptors")
         if not os.path.isabs(bundle):
             raise RequestError(errno.EINVAL, "bundle is not an absolute path")
-        what = launch.read(bundle)
+        if key:
+            self._store.put(key, fds[len(kinds) :], replace=True)
+            del fds[len(kinds) :]
+        name, what = self._new_id(request.text("id")), launch.read(bundle)
         joined = dict(zip(kinds, fds, strict=True))
         stdin = joined.pop(_STDIN, -1)
         pids = runs.Pids(

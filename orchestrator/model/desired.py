@@ -7,9 +7,10 @@ but write a new one and ring the bell.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
+from orchestrator.model.frozen import dataclass
 from orchestrator.model.stack import Stack
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from orchestrator.model.action import Action
+from orchestrator.model.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,11 @@ Durations are seconds, sizes are bytes, paths are absolute unless said otherwise
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from orchestrator.model.errors import Place
+from orchestrator.model.frozen import dataclass
 
 # --- namespaces a service may share -----------------------------------------------------------------
 

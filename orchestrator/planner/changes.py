@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from orchestrator.model.desired import Intent
+from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import ImageRoot, Service
 from orchestrator.planner import networks, volumes

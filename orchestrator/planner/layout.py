@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from orchestrator.model import fingerprint, graph
+from orchestrator.model.frozen import dataclass
 from orchestrator.model.stack import Attachment, Dependency, Private, Service, Stack, VolumeMount
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 
 from orchestrator.model.desired import Desired, Intent, Wanted
+from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container, HealthStatus, Observation, Run, State
 from orchestrator.model.plan import Plan, Wait
 from orchestrator.planner import fates, networks

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.model.desired import Intent
+from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Run
 from orchestrator.model.stack import RestartPolicy
 

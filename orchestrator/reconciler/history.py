@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from itertools import chain
 
 import trio
 
+from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container, HealthStatus, Observation, Run, State
 
 KEPT_EVENTS = 2000

@@ -7,7 +7,8 @@ Three rules keep it right:
 * An observation that began before an action ended may show the world before or after it. So whatever was
   busy at any moment since the look began is left alone by the plan made from it.
 * A bell says nothing but "look". The first one after a quiet time is followed at once; while actions are
-  under way looks are at least `calm` apart, so that a hundred starts cost a handful of passes.
+  under way looks are at least `calm` apart, and as long as there is enough to do much further, so that a
+  hundred starts cost a handful of passes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import trio
@@ -24,6 +25,7 @@ from orchestrator.engines.base import Engine
 from orchestrator.model.action import Action, ProbeContainer, verb
 from orchestrator.model.desired import Desired
 from orchestrator.model.errors import EngineError, PystackError
+from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Failure, Observation
 from orchestrator.model.plan import Plan
 from orchestrator.planner.plan import plan
@@ -32,9 +34,9 @@ from orchestrator.reconciler.history import Event, History, differences
 CALM = 0.02
 """Seconds between two looks while actions are under way."""
 CONCURRENCY = 16
-MOST_CALM = 0.04
+MOST_CALM = 0.1
 SHARE = 10
-"""While actions are under way, at most one part in so many of the time goes into looking and judging."""
+"""While there is enough to do, at most one part in so many of the time goes into looking and judging."""
 PROBE_CONCURRENCY = 64
 """Probes wait for programs, not for the machine, and must not hold up each other's deadlines."""
 RESCAN = 30.0
@@ -89,6 +91,7 @@ class Loop:
         self._on_bug = on_bug or (lambda _: None)
         self._calm = calm
         self._pause = calm
+        self._looked = -math.inf
         self._concurrency = concurrency
         self._patience = patience
         self._revision = 1
@@ -97,6 +100,7 @@ class Loop:
         self._busy: dict[str, _Work] = {}
         self._touched: dict[str, Action] = {}
         self._backlog: deque[Action] = deque()
+        self._probes: deque[Action] = deque()
         self._failures: dict[str, Failure] = {}
         self._said: set[tuple[str, str]] = set()
         self._urgent = True
@@ -136,6 +140,7 @@ class Loop:
         self._failures.clear()
         self._said.clear()
         self._backlog.clear()
+        self._probes.clear()
         self.wake(urgent=True)
         return self._revision
 
@@ -166,6 +171,7 @@ class Loop:
                     await self._rest(await self._look())
             finally:
                 self._backlog.clear()
+                self._probes.clear()
                 for work in self._busy.values():
                     work.scope.deadline = trio.current_time() + self._patience
                 self._workers = None
@@ -210,45 +216,50 @@ class Loop:
             number=self._passes, revision=revision, desired=desired, observation=observation, plan=decided
         )
         self._note(before, self._view)
-        self._backlog = deque(action for action in decided.actions if action.target not in busy)
+        self._backlog, self._probes = deque(), deque()
+        for action in decided.actions:
+            if action.target not in busy:
+                (self._probes if isinstance(action, ProbeContainer) else self._backlog).append(action)
         seen, self._seen = self._seen, trio.Event()
         seen.set()
         return self._view
 
     async def _rest(self, wake_at: float) -> None:
-        looked = trio.current_time()
+        self._looked = trio.current_time()
         sleep = min(max(wake_at - self._now(), LEAST_SLEEP), RESCAN)
         with trio.move_on_after(sleep):
             await self._bell.wait()
-        while not self._urgent and trio.current_time() < looked + self._pause:
+        while not self._urgent and trio.current_time() < self._until():
             self._bell = trio.Event()
-            with trio.move_on_at(looked + self._pause):
+            with trio.move_on_at(self._until()):
                 await self._bell.wait()
+
+    def _until(self) -> float:
+        """When to look again although actions are under way: soon, once there is room for others."""
+        idle = not self._backlog and len(self._busy) <= self._concurrency // 2
+        return self._looked + (self._calm if idle else self._pause)
 
     # --- the actions --------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        """Begin what there is room for. The rest stays in the backlog until the next plan replaces it."""
-        if self._workers is None:
-            return
-        probes = sum(isinstance(work.action, ProbeContainer) for work in self._busy.values())
-        room = {True: PROBE_CONCURRENCY - probes, False: self._concurrency - (len(self._busy) - probes)}
-        left: deque[Action] = deque()
-        for action in self._backlog:
-            kind = isinstance(action, ProbeContainer)
+        """Begin what there is room for. The rest waits for room, or for the next plan, which replaces it."""
+        probing = sum(isinstance(work.action, ProbeContainer) for work in self._busy.values())
+        self._begin(self._backlog, self._concurrency - (len(self._busy) - probing))
+        self._begin(self._probes, PROBE_CONCURRENCY - probing)
+
+    def _begin(self, waiting: deque[Action], room: int) -> None:
+        while waiting and room > 0 and self._workers is not None:
+            action = waiting.popleft()
             if action.target in self._busy:
-                continue
-            if room[kind] <= 0:
-                left.append(action)
-                continue
-            room[kind] -= 1
-            work = _Work(action=action, scope=trio.CancelScope(shield=not kind))
+                continue  # the next plan knows better
+            room -= 1
+            probe = isinstance(action, ProbeContainer)
+            work = _Work(action=action, scope=trio.CancelScope(shield=not probe))
             self._busy[action.target] = work
-            if not kind:
+            if not probe:
                 self._record(action.target, verb(action), action.because, "begun")
             self._touched[action.target] = action
             self._workers.start_soon(self._perform, work, name=action.target)
-        self._backlog = left
 
     async def _perform(self, work: _Work) -> None:
         action = work.action

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from orchestrator.model.errors import ExitCode
+from orchestrator.model.frozen import dataclass
 from orchestrator.stackfile import dotenv
 from orchestrator.stackfile.files import Files, read_text
 from orchestrator.stackfile.problem import Report, Warned, reject

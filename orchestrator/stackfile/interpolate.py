@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from orchestrator.model.frozen import dataclass
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.problem import Mark, Report
 from orchestrator.stackfile.tree import Map, Node, Seq, dotted

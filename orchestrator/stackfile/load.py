@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from orchestrator.model import graph
 from orchestrator.model import stack as model
 from orchestrator.model.errors import UserError
+from orchestrator.model.frozen import dataclass
 from orchestrator.model.names import STACK_NAME, normalise_stack_name
 from orchestrator.stackfile import dotenv as env_format
 from orchestrator.stackfile import problem

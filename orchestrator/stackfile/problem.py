@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from orchestrator.model.errors import ExitCode, Place, UserError
+from orchestrator.model.frozen import dataclass
 
 MAX_PROBLEMS = 20
 _EXCERPT_WIDTH = 160

@@ -7,10 +7,10 @@ counted as if written out (so an alias bomb is refused before anything walks it)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import yaml
 
+from orchestrator.model.frozen import dataclass
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.problem import Mark, Report
 from orchestrator.stackfile.scalar import scalar

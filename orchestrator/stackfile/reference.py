@@ -6,8 +6,8 @@ docs/compose-support.md is this text; a test compares them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from orchestrator.model.frozen import dataclass
 from orchestrator.stackfile import schema as schemas
 from orchestrator.stackfile.schema import Object, Schema
 from orchestrator.stackfile.unsupported import TABLE, Row

@@ -10,9 +10,9 @@ A key of our schemas is either read by `resolve` or stands here; a test holds th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
+from orchestrator.model.frozen import dataclass
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.problem import Mark, Report
 from orchestrator.stackfile.tree import Map, Node, Seq, dotted

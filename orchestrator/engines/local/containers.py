@@ -11,7 +11,7 @@ import functools
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,10 +153,15 @@ class Containers:
     async def _begin(self, live: Live, run: Run, peers: Mapping[str, str]) -> Started:
         """The process itself. A program that can't be run has had its run, which `ps` and the planner see."""
         container_id = live.container.id
+        joined = self._joined(live, peers)
         try:
-            return await self.keeper.start(
-                container_id, self._places.bundle(container_id), self._joined(live, peers)
-            )
+            with self._held(live) as held:
+                keep = None if live.kept else (_held_key(live), held)
+                started = await self.keeper.start(
+                    container_id, self._places.bundle(container_id), joined, keep
+                )
+            live.kept = True
+            return started
         except (KeeperLost, AlreadyRunsError):
             # Nobody knows how far it came. What may run all the same ends, and is begun anew.
             await self._abandon(live)
@@ -193,7 +198,7 @@ class Containers:
     async def _prepare(self, live: Live, run: Run, peers: Mapping[str, str]) -> None:
         peer = _network_owner(live.container, peers, self._table)
         await self._in_thread(functools.partial(self._lay_out, live, run, peer))
-        await self.keep(live)
+        self._shared.wiring.serve_names(live)
 
     async def keep(self, live: Live) -> None:
         """Lend the keeper what must outlive us, and serve the container's names. Repeatable."""
@@ -203,12 +208,18 @@ class Containers:
             self._shared.wiring.serve_names(live)
 
     async def lend(self, live: Live) -> None:
-        """Copies of its FIFOs (what stands in one that nobody holds is gone), its network and its names."""
-        bundle_home, wires = self._places.bundle(live.container.id), live.wires
-        fifos = [open_fifo(bundle_home / name) for name in OUTPUTS]
+        """Store what `keep` is about with the keeper. A start brings it along, which spares a request."""
+        with self._held(live) as held:
+            await self.keeper.store(_held_key(live), held)
+
+    @contextlib.contextmanager
+    def _held(self, live: Live) -> Iterator[list[int]]:
+        """Its FIFOs (what stands in one that nobody holds is gone), its network and its names."""
+        home, wires = self._places.bundle(live.container.id), live.wires
+        fifos: list[int] = []
         try:
-            held = [*fifos, *((wires.namespace, *wires.resolver) if wires else ())]
-            await self.keeper.store(f"held:{live.container.id}", held)
+            fifos.extend(open_fifo(home / name) for name in OUTPUTS)
+            yield [*fifos, *((wires.namespace, *wires.resolver) if wires else ())]
         finally:
             for fd in fifos:
                 os.close(fd)
@@ -492,3 +503,8 @@ def _rotation(container: Container) -> logs.Rotation:
 def _explain(error: OSError) -> str:
     where = f": {error.filename}" if error.filename else ""
     return f"{error.strerror or error}{where}"
+
+
+def _held_key(live: Live) -> str:
+    """Under which the keeper stores what `keep` lends it."""
+    return f"held:{live.container.id}"

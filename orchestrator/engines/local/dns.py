@@ -12,7 +12,8 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from orchestrator.model.frozen import dataclass
 
 A, PTR, OPT, AAAA, IXFR, AXFR, ANY = 1, 12, 41, 28, 251, 252, 255
 NO_ERROR, FORMAT_ERROR, SERVER_FAILURE, NO_SUCH_NAME, NOT_IMPLEMENTED, REFUSED = range(6)

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import trio
 from orchestrator.engines.local.places import Places
 from orchestrator.kernel.spawn import spawn_keeper
 from orchestrator.model.errors import EngineError, ExitCode
+from orchestrator.model.frozen import dataclass
 
 PACKET = 256 * 1024
 REQUEST_LIMIT = 128 * 1024
@@ -181,11 +182,26 @@ class Keeper:
         self.runs = {run["id"]: run["pid"] for run in body["runs"]}
         self.stored = {entry["key"] for entry in body["stored"]}
 
-    async def start(self, container_id: str, bundle: Path, joined: Mapping[str, int]) -> Started:
-        """`joined`: namespace type -> descriptor of the namespace to join."""
+    async def start(
+        self,
+        container_id: str,
+        bundle: Path,
+        joined: Mapping[str, int],
+        keep: tuple[str, Sequence[int]] | None = None,
+    ) -> Started:
+        """`joined`: namespace type -> descriptor of the namespace to join. `keep`: a key and what is stored
+        under it before the process is there, as by `store`."""
+        key, kept = keep or ("", ())
+        self.stored.update((key,) if key else ())  # also when the start fails: to discard it is no error
         body, fds = await self.request(
-            {"op": "start", "id": container_id, "bundle": str(bundle), "namespaces": list(joined)},
-            list(joined.values()),
+            {
+                "op": "start",
+                "id": container_id,
+                "bundle": str(bundle),
+                "namespaces": list(joined),
+                "keep": key,
+            },
+            [*joined.values(), *kept],
         )
         return _started(body, fds)
 

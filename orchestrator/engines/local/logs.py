@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from orchestrator.model.frozen import dataclass
 
 CHUNK = 64 * 1024
 DEFAULT_MAX_SIZE = 20 * 1024 * 1024
@@ -104,6 +105,8 @@ class LogFile:
 
     def close_lines(self) -> None:
         """End the lines that the run before has left open, so that the next run's do not join them."""
+        if self._fd < 0 and not self._path.exists():
+            return
         try:
             tail = self.since(max(0, self.size() - TAIL))
         except OSError:

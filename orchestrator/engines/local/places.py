@@ -7,10 +7,10 @@ and a volume's name is checked before it comes here, so no part of a path is fre
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.kernel import interfaces
+from orchestrator.model.frozen import dataclass
 
 
 @functools.lru_cache(maxsize=4096)

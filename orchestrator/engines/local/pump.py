@@ -29,32 +29,52 @@ _IDLE = _ROW.pack(0, 0)
 
 
 class Moving:
-    """What is under way, a row a stream: bytes of the chunk (0: none), and the log's size before it."""
+    """What is under way, a row a stream: bytes of the chunk (0: none), and the log's size before it.
+
+    The file is made with the first output: most containers of a big stack never print.
+    """
 
     def __init__(self, path: Path, streams: int) -> None:
-        """Raises OSError."""
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._path = path
+        self._streams = streams
+        self._fd = -1
+
+    def _open(self, flags: int = 0) -> None:
+        fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
         try:
-            if os.fstat(self._fd).st_size < streams * _ROW.size:
+            if os.fstat(fd).st_size < self._streams * _ROW.size:
                 # Room for good: it must not run out in the middle of something.
-                os.pwrite(self._fd, _IDLE * streams, 0)
+                os.pwrite(fd, _IDLE * self._streams, 0)
         except OSError:
-            os.close(self._fd)
+            os.close(fd)
             raise
+        self._fd = fd
 
     def begin(self, row: int, length: int, size: int) -> None:
+        """Raises OSError."""
+        if self._fd < 0:
+            self._open(os.O_CREAT)
         os.pwrite(self._fd, _ROW.pack(length, size), row * _ROW.size)
 
     def done(self, row: int) -> None:
-        os.pwrite(self._fd, _IDLE, row * _ROW.size)
+        if self._fd >= 0:
+            os.pwrite(self._fd, _IDLE, row * _ROW.size)
 
     def pending(self, row: int) -> tuple[int, int]:
+        """(0, 0) when there is nothing. Raises OSError."""
+        if self._fd < 0:
+            try:
+                self._open()
+            except FileNotFoundError:
+                return 0, 0
         data = os.pread(self._fd, _ROW.size, row * _ROW.size)
         length, size = _ROW.unpack(data) if len(data) == _ROW.size else (0, 0)
         return length, size
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 class Pump:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import trio
 
 from orchestrator.engines.local.places import Places
@@ -11,6 +9,7 @@ from orchestrator.engines.local.table import Table
 from orchestrator.engines.local.wiring import Wiring
 from orchestrator.images.store import Store
 from orchestrator.kernel import cgroups
+from orchestrator.model.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ import os
 import stat
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.engines.local import records
@@ -25,6 +24,7 @@ from orchestrator.kernel import syscalls
 from orchestrator.model import fingerprint
 from orchestrator.model.action import CreateVolume
 from orchestrator.model.errors import EngineError, ExitCode, PystackError
+from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container, VolumeState
 from orchestrator.model.stack import (
     BindMount,

@@ -192,8 +192,9 @@ class Wiring:
         live.wires = Wires(namespace=namespace, resolver=tuple(sock.detach() for sock in resolver))
 
     def serve_names(self, live: Live) -> None:
+        """Answer the container's questions from now on. Repeatable."""
         wires = live.wires
-        if wires is None or len(wires.resolver) != 2:
+        if wires is None or len(wires.resolver) != 2 or wires.serving is not None:
             return
         udp, tcp = (socket.socket(fileno=os.dup(fd)) for fd in wires.resolver)
         wires.serving = trio.CancelScope()
