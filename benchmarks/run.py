@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +35,24 @@ from tests.kit import images  # noqa: E402
 from tests.kit.programs import Pystack, program  # noqa: E402
 
 _IMAGE = "busybox:1"
+CALM = 0.1
+"""CPUs that are busy on a machine that has come to rest."""
+SETTLE = 10.0
+"""Seconds after which a machine that does not is measured all the same."""
+_WHOLE_SERVICE = """\
+  s{number}:
+    image: busybox:1
+    command: [sleep, infinity]
+    restart: unless-stopped
+    environment: {{NUMBER: "{number}", URL: "http://s{number}:80", EMPTY: ""}}
+    labels: [tier=web, "number={number}"]
+    ports: ["{port}:80"]
+    volumes: ["data:/data", "./conf:/etc/conf:ro"]
+    networks: [front, back]
+    healthcheck: {{test: [CMD, "true"], interval: 10s}}
+    mem_limit: 64m
+    depends_on: {{s{before}: {{condition: service_healthy}}}}
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +64,26 @@ class Size:
     idle: float
     exec_repeats: int
     compare_most: bool
+    configs: tuple[tuple[int, int, int], ...]
+    """Services in a file that is only checked, how often, and how often by docker compose."""
 
 
 FULL = Size(
-    repeats=((1, 5), (10, 3), (50, 2), (100, 2)), most=100, idle=20.0, exec_repeats=5, compare_most=True
+    repeats=((1, 5), (10, 3), (50, 2), (100, 2)),
+    most=100,
+    idle=20.0,
+    exec_repeats=5,
+    compare_most=True,
+    configs=((10, 10, 10), (1000, 5, 3), (10000, 2, 0)),
 )
-QUICK = Size(repeats=((1, 3), (20, 2)), most=100, idle=5.0, exec_repeats=3, compare_most=False)
+QUICK = Size(
+    repeats=((1, 3), (20, 2)),
+    most=100,
+    idle=5.0,
+    exec_repeats=3,
+    compare_most=False,
+    configs=((10, 5, 5), (1000, 2, 1)),
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,6 +119,17 @@ class Bench:
             for number in range(services)
         )
         path.write_text(f"name: {name}\nservices:\n{rows}")
+        return path
+
+    def whole_stack(self, services: int) -> Path:
+        """A stack file of so many services with all that services commonly have; it is only read."""
+        path = self.folder / f"whole{services}.yml"
+        rows = "".join(
+            _WHOLE_SERVICE.format(number=n, port=1024 + n, before=max(n - 1, 0)) for n in range(services)
+        )
+        first = "\n    depends_on: {s0: {condition: service_healthy}}\n"
+        text = rows.replace(first, "\n", 1)
+        path.write_text(f"services:\n{text}networks: {{front: {{}}, back: {{}}}}\nvolumes: {{data: {{}}}}\n")
         return path
 
 
@@ -130,6 +175,7 @@ def bench(*, alone: bool) -> Iterator[Bench]:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="pystack-bench-", dir="/var/tmp"))
         )
         ours = Pystack(root=folder / "pystack", directory=folder)
+        stack.enter_context(in_memory(ours.root / "run"))
         stack.callback(ours.abandon)
         images.install("busybox", root=ours.root)
         theirs = None
@@ -142,7 +188,29 @@ def bench(*, alone: bool) -> Iterator[Bench]:
         shutil.rmtree(folder / "docker", ignore_errors=True)
 
 
+@contextlib.contextmanager
+def in_memory(directory: Path) -> Iterator[None]:
+    """A tmpfs, such as /run is on any installed system; dockerd's is made in docker.py."""
+    directory.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "pystack-run", str(directory)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+def settle() -> None:
+    """Wait until the machine has put away what was measured before: namespaces go in the background."""
+    until = time.monotonic() + SETTLE
+    while time.monotonic() < until:
+        before, begun = measure.busy(), time.monotonic()
+        time.sleep(0.25)
+        if (measure.busy() - before) / (time.monotonic() - begun) < CALM:
+            return
+
+
 def measure_all(both: Bench, size: Size) -> None:
+    _configs(both, size)
     for services, repeats in size.repeats:
         for repeat in range(repeats):
             _note(f"{services} services, {repeat + 1} of {repeats}")
@@ -152,6 +220,7 @@ def measure_all(both: Bench, size: Size) -> None:
             )
             for side in sides:
                 if side is _round_of_ours or both.theirs is not None:
+                    settle()
                     side(both, services, size)
     _note("warm")
     _warm(both, size)
@@ -159,6 +228,25 @@ def measure_all(both: Bench, size: Size) -> None:
     _at_rest_ours(both, size)
     if both.theirs is not None and size.compare_most:
         _at_rest_theirs(both, size)
+
+
+def _configs(both: Bench, size: Size) -> None:
+    """Reading a stack file and finding it right. Docker Compose needs no dockerd for that."""
+    compose = docker.program()
+    for services, repeats, theirs in size.configs:
+        _note(f"config of {services} services")
+        stack, key = both.whole_stack(services), f"config_{services}"
+        title = f"`config -q` of {services:,} services"
+        for repeat in range(repeats):
+            both.add(key, title, ours=both.pystack(stack, "config", "-q"))
+            if compose and repeat < theirs:
+                command = [str(compose), "-f", str(stack), "config", "-q"]
+                both.add(key, title, theirs=measure.timed(command, os.environ, both.folder))
+    sizes = [both.series.get(f"config_{services}") for services in (1000, 10000)]
+    medians = [row.our_median for row in sizes if row]
+    if len(medians) == 2 and medians[0] and medians[1]:
+        title = "`config -q` of 10,000 services over ten times that of 1,000"
+        both.add("config_growth", title, ours=medians[1] / medians[0] / 10, unit="times")
 
 
 def _round_of_ours(both: Bench, services: int, size: Size) -> None:
@@ -271,7 +359,7 @@ def _expect(found: int, wanted: int, whose: str) -> None:
 def table(series: dict[str, Series]) -> str:
     """As Markdown."""
     lines = ["| | pystack | docker compose | times less |", "|---|---:|---:|---:|"]
-    for row in sorted(series.values(), key=lambda row: ("s", "MiB", "%").index(row.unit)):
+    for row in sorted(series.values(), key=lambda row: ("s", "MiB", "%", "times").index(row.unit)):
         ratio = f"**{row.ratio:.1f}**" if row.ratio else ""
         ours, theirs = _shown(row.our_median, row.unit), _shown(row.their_median, row.unit)
         lines.append(f"| {row.title} | {ours} | {theirs} | {ratio} |")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import lru_cache
 
 _LOWEST_GROUP = 1 << 20
 
 
+@lru_cache(maxsize=64)
 def tag(state_root: str) -> str:
     """Four letters for a state root (its absolute path); everything of ours in the kernel bears them."""
     return _short(4, state_root)
@@ -37,6 +39,7 @@ def group(tag: str, name: str) -> int:
     return _LOWEST_GROUP + int.from_bytes(digest[:8], "big") % (0x7FFFFFFF - _LOWEST_GROUP)
 
 
+@lru_cache(maxsize=4096)
 def _short(length: int, *parts: str) -> str:
     digest = hashlib.sha256("\0".join(parts).encode()).digest()
     return base64.b32encode(digest).decode().lower()[:length]

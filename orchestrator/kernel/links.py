@@ -148,8 +148,8 @@ def create_bridge(route: Netlink, name: str, address: str, group: int, mtu: int 
 
 def link_index(route: Netlink, name: str) -> int | None:
     """The index of a link, None when there is none of this name."""
-    link = find_link(route, name)
-    return None if link is None else link.index
+    answer = _ask_link(route, name)
+    return None if answer is None else int(_LINK.unpack_from(answer)[2])
 
 
 def bridge_exists(route: Netlink, name: str) -> bool:
@@ -259,7 +259,7 @@ def settle(route: Netlink, host_name: str) -> None:
     what comes before that is lost: a client's SYN, say, which TCP repeats after a whole second. Looking
     at one link runs the watch for it (linkwatch_sync_dev in rtnl_getlink, since Linux 6.8).
     """
-    find_link(route, host_name)
+    _ask_link(route, host_name)
 
 
 def _up(index: int, doing: str) -> Request:
@@ -288,9 +288,13 @@ def _default_route(gateway: str) -> Request:
 
 def find_link(route: Netlink, name: str) -> Link | None:
     """One link, without its addresses."""
-    body = _LINK.pack(0, 0, 0, 0, 0) + text(_IFNAME, name) + u32(_EXT_MASK, _SKIP_STATS)
-    answer = route.ask(Request(_GETLINK, 0, body, f"look for link {name}"))
+    answer = _ask_link(route, name)
     return None if answer is None else _read_link(answer, {})
+
+
+def _ask_link(route: Netlink, name: str) -> bytes | None:
+    body = _LINK.pack(0, 0, 0, 0, 0) + text(_IFNAME, name) + u32(_EXT_MASK, _SKIP_STATS)
+    return route.ask(Request(_GETLINK, 0, body, f"look for link {name}"))
 
 
 def list_links(route: Netlink) -> list[Link]:

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from orchestrator.kernel import syscalls
+
+_thread = threading.local()
 
 
 def current() -> int:
@@ -22,17 +26,32 @@ def current() -> int:
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
+@cache
+def _own() -> int:
+    """The namespace of this process, and so of every thread of it that is not `inside` another."""
+    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+@contextmanager
+def _and_back() -> Iterator[None]:
+    """Whatever namespace the calling thread enters in the block, afterwards it is where it was."""
+    nested = getattr(_thread, "away", False)
+    home = current() if nested else _own()
+    _thread.away = True
+    try:
+        yield
+    finally:
+        _thread.away = nested
+        _enter_or_die(home)
+        if nested:
+            os.close(home)
+
+
 def create() -> int:
     """A descriptor of a new, empty network namespace. Needs CAP_SYS_ADMIN; raises OSError."""
-    home = current()
-    try:
+    with _and_back():
         syscalls.unshare(syscalls.CLONE_NEWNET)
-        try:
-            return current()
-        finally:
-            _enter_or_die(home)
-    finally:
-        os.close(home)
+        return current()
 
 
 @contextmanager
@@ -41,15 +60,9 @@ def inside(fd: int) -> Iterator[None]:
 
     Sockets opened inside stay there afterwards; nothing may be awaited inside.
     """
-    home = current()
-    try:
+    with _and_back():
         syscalls.setns(fd, syscalls.CLONE_NEWNET)
-        try:
-            yield
-        finally:
-            _enter_or_die(home)
-    finally:
-        os.close(home)
+        yield
 
 
 def socket_in(fd: int, family: int, kind: int, protocol: int = 0) -> socket.socket:

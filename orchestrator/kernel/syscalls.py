@@ -130,8 +130,6 @@ _EVERYWHERE = {
 _libc = ctypes.PyDLL(None, use_errno=True)
 _long = ctypes.c_long
 _text = ctypes.c_char_p
-_syscall = _libc.syscall
-_syscall.restype = _long
 _unshare = _libc.unshare
 _unshare.argtypes = [ctypes.c_int]
 _setns = _libc.setns
@@ -175,12 +173,36 @@ def failure(name: str, number: int, path: Path | None = None) -> OSError:
     return OSError(number, f"{name}{place}: {os.strerror(number)}")
 
 
+def _declare(name: str, *types: type) -> None:
+    """A prototype of its own for each call: with one, ctypes converts plain values by itself."""
+    function = _libc["syscall"]
+    function.restype = _long
+    function.argtypes = (_long, *types)
+    _functions[name] = (_numbers.get(name, -1), function)
+
+
+_functions: dict[str, tuple[int, ctypes._FuncPointer]] = {}
+_declare("pivot_root", _text, _text)
+_declare("getcwd", ctypes.c_void_p, _long)
+_declare("capset", _text, _text)
+_declare("keyctl", _long, _text)
+_declare("seccomp", _long, _long, _text)
+_declare("open_tree", _long, _text, _long)
+_declare("move_mount", _long, _text, _long, _text, _long)
+_declare("fsopen", _text, _long)
+_declare("fsconfig", _long, _long, _text, _text, _long)
+_declare("fsmount", _long, _long, _long)
+_declare("close_range", _long, _long, _long)
+_declare("openat2", _long, _text, _text, _long)
+_declare("mount_setattr", _long, _text, _long, _text, _long)
+
+
 def _invoke(name: str, *arguments: object, path: Path | None = None) -> int:
-    """syscall(2) by name. Integers must come as c_long: ctypes would pass only 32 bits of a bare int."""
-    number = _numbers.get(name)
-    if number is None:
+    """syscall(2) by name."""
+    number, function = _functions[name]
+    if number < 0:
         raise failure(name, errno.ENOSYS)
-    result = int(_syscall(_long(number), *arguments))
+    result = int(function(number, *arguments))
     if result < 0:
         raise _fail(name, path)
     return result
@@ -225,7 +247,7 @@ def umount(target: Path, flags: int = 0) -> None:
 
 def pivot_root(new_root: Path, put_old: Path) -> None:
     """pivot_root(2). With (".", ".") the old root lands on top of the new one, to be detached at once."""
-    _invoke("pivot_root", _text(os.fsencode(new_root)), _text(os.fsencode(put_old)), path=new_root)
+    _invoke("pivot_root", os.fsencode(new_root), os.fsencode(put_old), path=new_root)
 
 
 def openat2(dirfd: int, path: Path, flags: int, mode: int = 0, resolve: int = RESOLVE_IN_ROOT) -> int:
@@ -235,10 +257,10 @@ def openat2(dirfd: int, path: Path, flags: int, mode: int = 0, resolve: int = RE
     always added: no path out of a container may go through /proc/PID/fd.
     """
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve | RESOLVE_NO_MAGICLINKS)
-    name = _text(os.fsencode(path))
+    name = os.fsencode(path)
     while True:
         try:
-            return _invoke("openat2", _long(dirfd), name, how, _long(len(how)), path=path)
+            return _invoke("openat2", dirfd, name, how, len(how), path=path)
         except OSError as error:
             # EAGAIN: a rename or mount elsewhere raced with ".." (openat2(2)); the call is to be repeated.
             if error.errno not in (errno.EAGAIN, errno.EINTR):
@@ -248,14 +270,14 @@ def openat2(dirfd: int, path: Path, flags: int, mode: int = 0, resolve: int = RE
 def open_tree(dirfd: int, path: Path, flags: int = OPEN_TREE_CLOEXEC) -> int:
     """A descriptor of a mount; with OPEN_TREE_CLONE of a detached copy of it."""
     flags |= OPEN_TREE_CLOEXEC
-    return _invoke("open_tree", _long(dirfd), _text(os.fsencode(path)), _long(flags), path=path)
+    return _invoke("open_tree", dirfd, os.fsencode(path), flags, path=path)
 
 
 def move_mount(from_fd: int, to_fd: int, *, from_path: Path = "", to_path: Path = "") -> None:
     """Attach the mount behind `from_fd` at the place behind `to_fd`: no path is resolved unless given."""
     flags = (0 if from_path else MOVE_MOUNT_F_EMPTY_PATH) | (0 if to_path else MOVE_MOUNT_T_EMPTY_PATH)
-    source, target = _text(os.fsencode(from_path)), _text(os.fsencode(to_path))
-    _invoke("move_mount", _long(from_fd), source, _long(to_fd), target, _long(flags))
+    source, target = os.fsencode(from_path), os.fsencode(to_path)
+    _invoke("move_mount", from_fd, source, to_fd, target, flags)
 
 
 def mount_setattr(
@@ -269,21 +291,21 @@ def mount_setattr(
 ) -> None:
     """Change the attributes (MOUNT_ATTR_*) of the mount behind `fd`; AT_RECURSIVE takes those below along."""
     attributes = struct.pack("QQQQ", add, remove, propagation, userns_fd)
-    size = _long(len(attributes))
-    _invoke("mount_setattr", _long(fd), _text(b""), _long(flags | AT_EMPTY_PATH), attributes, size)
+    size = len(attributes)
+    _invoke("mount_setattr", fd, b"", flags | AT_EMPTY_PATH, attributes, size)
 
 
 def fsopen(fstype: str) -> int:
     """A configuration descriptor for a new filesystem of that type (fsopen(2))."""
-    return _invoke("fsopen", _text(fstype.encode()), _long(FSOPEN_CLOEXEC), path=fstype)
+    return _invoke("fsopen", fstype.encode(), FSOPEN_CLOEXEC, path=fstype)
 
 
 def fsconfig(fd: int, key: str, value: str | None = None) -> None:
     """Set an option: a string, or a flag when there is no value. The kernel's own words join the error."""
     command = FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING
-    text = _text(os.fsencode(value)) if value is not None else None
+    text = os.fsencode(value) if value is not None else None
     try:
-        _invoke("fsconfig", _long(fd), _long(command), _text(key.encode()), text, _long(0))
+        _invoke("fsconfig", fd, command, key.encode(), text, 0)
     except OSError as error:
         raise _explained(fd, f"fsconfig {key}", error) from None
 
@@ -291,7 +313,7 @@ def fsconfig(fd: int, key: str, value: str | None = None) -> None:
 def fsconfig_fd(fd: int, key: str, value: int) -> None:
     """Set an option that is a descriptor, such as a layer of an overlay (Linux 6.13)."""
     try:
-        _invoke("fsconfig", _long(fd), _long(FSCONFIG_SET_FD), _text(key.encode()), None, _long(value))
+        _invoke("fsconfig", fd, FSCONFIG_SET_FD, key.encode(), None, value)
     except OSError as error:
         raise _explained(fd, f"fsconfig {key}", error) from None
 
@@ -299,8 +321,8 @@ def fsconfig_fd(fd: int, key: str, value: int) -> None:
 def fsmount(fd: int, attributes: int = 0) -> int:
     """Create the configured filesystem and return a descriptor of its detached mount."""
     try:
-        _invoke("fsconfig", _long(fd), _long(FSCONFIG_CMD_CREATE), None, None, _long(0))
-        return _invoke("fsmount", _long(fd), _long(FSMOUNT_CLOEXEC), _long(attributes))
+        _invoke("fsconfig", fd, FSCONFIG_CMD_CREATE, None, None, 0)
+        return _invoke("fsmount", fd, FSMOUNT_CLOEXEC, attributes)
     except OSError as error:
         raise _explained(fd, "fsmount", error) from None
 
@@ -342,23 +364,23 @@ def load_seccomp(program: bytes, flags: int = 0) -> None:
         raise failure("seccomp", errno.EINVAL)
     code = ctypes.cast(_text(program), ctypes.c_void_p)
     head = struct.pack("HxxxxxxP", len(program) // 8, code.value)
-    _invoke("seccomp", _long(SECCOMP_SET_MODE_FILTER), _long(flags), head)
+    _invoke("seccomp", SECCOMP_SET_MODE_FILTER, flags, head)
 
 
 def close_range(first: int, last: int = 0x7FFFFFFF, flags: int = 0) -> None:
     """Close a range of descriptors, or mark them close-on-exec (CLOSE_RANGE_CLOEXEC)."""
-    _invoke("close_range", _long(first), _long(last), _long(flags))
+    _invoke("close_range", first, last, flags)
 
 
 def join_session_keyring() -> None:
     """A new, anonymous session keyring, so that containers don't share the caller's."""
-    _invoke("keyctl", _long(_KEYCTL_JOIN_SESSION_KEYRING), None)
+    _invoke("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
 def getcwd() -> str:
     """The raw getcwd(2): starts with "(unreachable)" when the directory lies outside the root."""
     buffer = _PathBuffer()
-    _invoke("getcwd", buffer, _long(len(buffer)))
+    _invoke("getcwd", buffer, len(buffer))
     return os.fsdecode(buffer.value)
 
 

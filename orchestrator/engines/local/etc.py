@@ -20,7 +20,7 @@ def etc_files(
 ) -> dict[str, str]:
     """Target in the container -> file of the host. One that shares a peer's network shares its files."""
     owner = peer or container
-    home = places.container(owner.stack, owner.id) / "etc"
+    home = places.bundle(owner.id) / "etc"
     if peer is None:
         home.mkdir(exist_ok=True, mode=0o755)
         for name, text in _texts(container, networks).items():

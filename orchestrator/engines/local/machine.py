@@ -174,7 +174,7 @@ class Machine:
 
     def _sweep(self) -> None:
         """The run directory as it was before us; what somebody else has put there stays."""
-        for name in ("seccomp", "networks", "containers"):
+        for name in ("networks", "containers"):
             shutil.rmtree(self.places.run / name, ignore_errors=True)
         for name in ("keeper.log", "keeper.lock", "keeper.sock", "supervisor.log", "supervisor.lock"):
             (self.places.run / name).unlink(missing_ok=True)

@@ -63,7 +63,8 @@ class Places:
 
     @property
     def seccomp(self) -> Path:
-        return self.run / "seccomp"
+        """Compiled filters, which take longer to make than a container."""
+        return self.data / "seccomp"
 
     @property
     def stacks(self) -> Path:
