@@ -1,6 +1,7 @@
 """The nouns, as frozen values, and what can be said of them without touching the world.
 
     stack        what a stack file asks for: Stack, Service, Network, Volume and their parts
+    sections     the larger sections of a service that this machine's engine does not (yet) act on
     desired      what the user wants of a stack right now: the Stack and an Intent for each service
     observation  what an engine reported: Container, Run, Health, NetworkState, VolumeState
     action       one repeatable step on one target, with its reason

@@ -7,7 +7,9 @@ default are left out, which keeps records small and lets an older record be read
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -157,19 +159,45 @@ def _union_decoder(kinds: tuple[Any, ...]) -> _Decode:
     return read
 
 
+class _Names(dict[str, Any]):
+    """The names that a module's annotations use; some modules import a noun only when it is asked for."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__()
+        self._module = sys.modules[module]
+
+    def __missing__(self, name: str) -> Any:
+        if hasattr(builtins, name):
+            return getattr(builtins, name)
+        try:
+            return getattr(self._module, name)
+        except AttributeError:
+            raise KeyError(name) from None
+
+
 def _dataclass_decoder(kind: Any) -> _Decode:
-    hints: dict[str, Any] = {}
+    """Annotations are read one by one, when a value has the field: reading all of them costs milliseconds."""
     readers: dict[str, _Decode] = {}
+
+    def reader(name: str) -> _Decode:
+        annotation = kind.__annotations__.get(name)
+        if annotation is None:
+            raise CodecError(f"{kind.__name__} has no field {name!r}")
+        if isinstance(annotation, str):
+            # eval of our own source text, as typing.get_type_hints does it
+            annotation = eval(annotation, {}, _Names(kind.__module__))  # noqa: S307
+        return _decoder(annotation)
 
     def read(data: Any) -> Any:
         if not isinstance(data, dict):
             raise CodecError(f"expected {kind.__name__}, found {data!r:.60}")
-        if not hints:
-            hints.update(typing.get_type_hints(kind))
-            readers.update({field.name: _decoder(hints[field.name]) for field in dataclasses.fields(kind)})
-        try:
-            return kind(**{name: readers[name](part) for name, part in data.items() if name != "is"})
-        except KeyError as error:
-            raise CodecError(f"{kind.__name__} has no field {error}") from error
+        fields: dict[str, Any] = {}
+        for name, part in data.items():
+            if name == "is":
+                continue
+            if name not in readers:
+                readers[name] = reader(name)
+            fields[name] = readers[name](part)
+        return kind(**fields)
 
     return read

@@ -47,6 +47,8 @@ class Intent:
     """A changed definition does not replace existing containers (`--no-recreate`)."""
     stop_timeout: float | None = None
     """Replaces stop_grace_period, in seconds (`-t`)."""
+    remove_volumes: bool = False
+    """With `absent`: anonymous volumes go with their containers (`rm -v`)."""
     ignore_dependencies: bool = False
     """`--no-deps`: start without waiting for anybody."""
 

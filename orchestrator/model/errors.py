@@ -58,11 +58,20 @@ class UserError(PystackError):
     """The user asked for something that can't be: says what, where, and what would be right."""
 
 
+def no_containers(stack: str) -> UserError:
+    """What every command says that needs a stack which is not there (docker compose's words)."""
+    return UserError(
+        f'no container found for project "{stack}"',
+        hint="`pystack up` creates them, `pystack ls -a` lists what is there",
+    )
+
+
 class EngineError(PystackError):
     """An action failed in the world.
 
     `retryable` tells the planner whether the same action may succeed later without the user
-    changing anything (a busy device) or not (command not found).
+    changing anything (a busy device) or not (command not found). `lasting` says that it may, but not
+    within seconds (a full disk): it is told at once, and tried again seldom.
     """
 
     def __init__(
@@ -70,8 +79,10 @@ class EngineError(PystackError):
         message: str,
         *,
         retryable: bool = True,
+        lasting: bool = False,
         exit_code: ExitCode = ExitCode.FAILED,
         hint: str = "",
     ) -> None:
         super().__init__(message, exit_code=exit_code, hint=hint)
         self.retryable = retryable
+        self.lasting = lasting

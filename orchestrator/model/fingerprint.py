@@ -12,7 +12,16 @@ import json
 from orchestrator.model import codec
 from orchestrator.model.stack import Network, Service, Volume
 
-_NOT_COUNTED = ("name", "replicas", "depends_on", "pull_policy", "oneoff", "remove_on_exit", "place")
+_NOT_COUNTED = (
+    "name",
+    "replicas",
+    "depends_on",
+    "pull_policy",
+    "build",
+    "oneoff",
+    "remove_on_exit",
+    "place",
+)
 
 
 def of_service(service: Service) -> str:

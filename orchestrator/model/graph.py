@@ -17,6 +17,10 @@ from orchestrator.model.stack import Dependency, OfService, Service, Stack
 if TYPE_CHECKING:
     import networkx as nx
 
+_EFFORT = 500_000
+"""Nodes and edges that may be looked at to find a short cycle."""
+_SHOWN = 40
+
 
 def shares(service: Service) -> dict[str, str]:
     """Services whose namespaces it joins -> the word for what is shared."""
@@ -98,20 +102,28 @@ def cycle_error(stack: Stack) -> UserError:
     place = graph.edges[path[0], path[1]]["dependency"].place
     where = f"{place}: " if place else ""
     return UserError(
-        f"{where}services depend on each other in a circle: {' -> '.join(path)}",
+        f"{where}services depend on each other in a circle: {' -> '.join(_shown(path))}",
         exit_code=ExitCode.INVALID_STACK,
         hint="take out one of these dependencies",
     )
 
 
+def _shown(path: list[str]) -> list[str]:
+    """A circle of thousands is cut short."""
+    if len(path) <= _SHOWN:
+        return path
+    half = _SHOWN // 2
+    return [*path[:half], f"... {len(path) - _SHOWN} more ...", *path[-half:]]
+
+
 def _shortest_cycle(graph: nx.DiGraph[str]) -> list[str]:
-    """Listing all cycles can take forever (there may be factorially many), shortest paths do not."""
+    """Listing all cycles can take forever (there may be factorially many), shortest paths do not; and of a
+    graph of thousands only so many paths are tried as a second allows."""
     import networkx as nx
 
-    found: list[list[str]] = []
-    for name, target in graph.edges:
-        try:
-            found.append([name, *nx.shortest_path(graph, target, name)[:-1]])
-        except nx.NetworkXNoPath:
-            continue
+    parts = nx.strongly_connected_components(graph)
+    inside = {name: number for number, part in enumerate(parts) for name in part}
+    edges = [(name, target) for name, target in graph.edges if inside[name] == inside[target]]
+    tries = max(1, _EFFORT // (len(graph) + len(edges)))
+    found = [[name, *nx.shortest_path(graph, target, name)[:-1]] for name, target in edges[:tries]]
     return min(found, key=lambda path: (len(path), sorted(path)))

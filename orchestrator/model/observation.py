@@ -93,6 +93,15 @@ class PublishedPort:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldPort:
+    """A host port that a running container of some stack holds."""
+
+    port: PublishedPort
+    stack: str
+    container: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
     """What was built to fill a slot: root filesystem, addresses, fingerprint; and its latest run."""
 
@@ -158,7 +167,12 @@ class VolumeState:
     fingerprint: str
     stack: str = ""
     key: str = ""
+    """"" for an anonymous one."""
     users: tuple[str, ...] = ()
+    created_at: str = ""
+    """Wall clock (RFC 3339), for showing only."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    driver_opts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +197,10 @@ class Failure:
     at: float
     because: str
     retryable: bool = True
+    lasting: bool = False
+    """Retryable, but not soon: said at once, and tried again at the slowest pace."""
     exit_code: int = 1
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,5 +220,7 @@ class Observation:
     """Every range in use on this machine, ours and others' (routes, interfaces), in CIDR form."""
     ports_taken: tuple[PublishedPort, ...] = ()
     """Host ports in use, by containers of any stack and by other programs."""
+    ports_held: tuple[HeldPort, ...] = ()
+    """Who holds those of `ports_taken` that containers hold, as far as the engine knows."""
     failures: Mapping[str, Failure] = field(default_factory=dict)
     """By target; an entry goes when an action on the target succeeds."""

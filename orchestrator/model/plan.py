@@ -18,6 +18,8 @@ class Wait:
     because: str
     failed: bool = False
     exit_code: int = 1
+    hint: str = ""
+    """Where the user may look, or what would help."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

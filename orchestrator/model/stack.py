@@ -14,6 +14,34 @@ from typing import Literal
 from orchestrator.model.errors import Place
 from orchestrator.model.frozen import dataclass
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orchestrator.model.sections import (
+        BlockIo,
+        Build,
+        ClusterFile,
+        CredentialSpec,
+        Deploy,
+        DeviceRequest,
+        Hook,
+        ImageMount,
+        InitContainer,
+        Model,
+        ModelUse,
+        Provider,
+        Watch,
+    )
+
+
+def __getattr__(name: str) -> object:
+    """The nouns of `sections`, imported when a value has one: the codec asks for them by annotation."""
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from orchestrator.model import sections
+
+    return getattr(sections, name)
+
+
 # --- namespaces a service may share -----------------------------------------------------------------
 
 
@@ -78,6 +106,8 @@ class BindMount:
     create_host_path: bool = True
     propagation: str = "rprivate"
     recursive: str = "enabled"
+    selinux: str = ""
+    consistency: str = ""
     place: Place | None = field(default=None, compare=False)
 
 
@@ -90,6 +120,8 @@ class VolumeMount:
     read_only: bool = False
     nocopy: bool = False
     subpath: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels of an anonymous volume."""
     place: Place | None = field(default=None, compare=False)
 
 
@@ -184,6 +216,9 @@ class Port:
     published: tuple[int, int] = (0, 0)
     host_ip: str = ""
     protocol: Literal["tcp", "udp"] = "tcp"
+    mode: str = "ingress"
+    name: str = ""
+    app_protocol: str = ""
     place: Place | None = field(default=None, compare=False)
 
 
@@ -194,7 +229,11 @@ class Attachment:
     network: str
     aliases: tuple[str, ...] = ()
     ipv4_address: str | None = None
+    ipv6_address: str | None = None
+    link_local_ips: tuple[str, ...] = ()
+    interface_name: str | None = None
     mac_address: str | None = None
+    driver_opts: Mapping[str, str] = field(default_factory=dict)
     priority: int = 0
     gw_priority: int = 0
     place: Place | None = field(default=None, compare=False)
@@ -211,7 +250,14 @@ class Resources:
     cpus: float | None = None
     cpu_shares: int | None = None
     cpuset: str | None = None
+    cpu_rt_period: int | None = None
+    cpu_rt_runtime: int | None = None
+    cpu_count: int | None = None
+    cpu_percent: int | None = None
     pids: int | None = None
+    mem_swappiness: int | None = None
+    oom_kill_disable: bool = False
+    blkio: BlockIo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,11 +324,26 @@ class Service:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     logging: Logging = field(default_factory=Logging)
     pull_policy: str = "missing"
+    platform: str | None = None
+    build: Build | None = None
+    provider: Provider | None = None
+    pre_start: tuple[InitContainer, ...] = ()
+    post_start: tuple[Hook, ...] = ()
+    pre_stop: tuple[Hook, ...] = ()
+    watch: tuple[Watch, ...] = ()
+    deploy: Deploy | None = None
+    models: tuple[ModelUse, ...] = ()
     # files
     mounts: tuple[Mount, ...] = ()
     read_only: bool = False
     shm_size: int | None = None
+    storage_opt: Mapping[str, str] = field(default_factory=dict)
+    image_mounts: tuple[ImageMount, ...] = ()
+    volumes_from: tuple[str, ...] = ()
+    """As written; the mounts they stand for are in `mounts` already, where they can be known."""
     devices: tuple[Device, ...] = ()
+    device_cgroup_rules: tuple[str, ...] = ()
+    device_requests: tuple[DeviceRequest, ...] = ()
     # network
     network_mode: Sharing = field(default_factory=Private)
     networks: tuple[Attachment, ...] = ()
@@ -293,6 +354,7 @@ class Service:
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_opt: tuple[str, ...] = ()
+    external_links: tuple[str, ...] = ()
     # isolation and limits
     privileged: bool = False
     cap_add: tuple[str, ...] = ()
@@ -301,6 +363,13 @@ class Service:
     pid: Sharing = field(default_factory=Private)
     ipc: Sharing = field(default_factory=Private)
     uts: Sharing = field(default_factory=Private)
+    userns_mode: str | None = None
+    cgroup: str | None = None
+    cgroup_parent: str | None = None
+    runtime: str | None = None
+    isolation: str | None = None
+    credential_spec: CredentialSpec | None = None
+    use_api_socket: bool = False
     sysctls: Mapping[str, str] = field(default_factory=dict)
     ulimits: tuple[Ulimit, ...] = ()
     resources: Resources = field(default_factory=Resources)
@@ -315,6 +384,8 @@ class Subnet:
     subnet: str
     gateway: str | None = None
     ip_range: str | None = None
+    aux_addresses: Mapping[str, str] = field(default_factory=dict)
+    """Addresses that something else has, by a name for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,6 +399,12 @@ class Network:
     driver: str = "bridge"
     driver_opts: Mapping[str, str] = field(default_factory=dict)
     subnets: tuple[Subnet, ...] = ()
+    subnets6: tuple[Subnet, ...] = ()
+    """Those of IPv6."""
+    ipam_driver: str | None = None
+    enable_ipv4: bool | None = None
+    enable_ipv6: bool | None = None
+    attachable: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     place: Place | None = field(default=None, compare=False)
 
@@ -353,6 +430,9 @@ class Stack:
     services: Mapping[str, Service] = field(default_factory=dict)
     networks: Mapping[str, Network] = field(default_factory=dict)
     volumes: Mapping[str, Volume] = field(default_factory=dict)
+    configs: Mapping[str, ClusterFile] = field(default_factory=dict)
+    secrets: Mapping[str, ClusterFile] = field(default_factory=dict)
+    models: Mapping[str, Model] = field(default_factory=dict)
     disabled: tuple[str, ...] = ()
     """Services of the file whose profiles are not active: neither wanted nor orphans."""
     working_dir: str = ""

@@ -1,32 +1,154 @@
-"""Several files, or documents of one file -> one tree; what comes later wins.
+"""Several files, documents of one file, or a service and what it extends -> one tree; what comes later wins.
 
 Compose Specification "Merge". The table names the keys with a rule of their own; everywhere else mappings are
 merged key by key, lists are appended, and other values are replaced (nothing at all keeps what was there).
 Lists end up with repetitions; `shorthand` removes them, by the same keys for one file as for several.
+
+A value with !reset goes, together with what it would have been merged with; one with !override stays alone.
+No tag is left in what comes out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.stackfile.forms import entries
+from orchestrator.stackfile.problem import LIMIT, reject
 from orchestrator.stackfile.scalar import text_of
-from orchestrator.stackfile.tree import Map, Node, Seq
+from orchestrator.stackfile.tree import Map, Node, Seq, Tagged, plain, size
 
 Path = tuple[str, ...]
 Combiner = Callable[[Node, Node, Path], Node]
 
+MAX_COPIED = 16_000_000
+"""Values of services and the like that are copied because several documents change them."""
+_HOST_END = re.compile("[=:]")
+
 
 def combine(trees: Sequence[Map]) -> Map:
-    """One tree of several; an empty one of none."""
-    result = Map()
-    for index, tree in enumerate(trees):
-        result = tree if index == 0 else _maps(result, tree, ())
-    return result
+    """One tree of several; an empty one of none. Raises StackfileError when it would take too long."""
+    if len(trees) < 2:
+        return bare_map(trees[0]) if trees else Map()
+    stack = _Layers(bare_map(trees[0]))
+    for tree in trees[1:]:
+        stack.lay(tree)
+    return stack.result
+
+
+def pile(trees: Sequence[Map]) -> Map:
+    """As `combine`, but with the tags of the last tree: they count for what its services extend."""
+    if len(trees) < 2:
+        return trees[0] if trees else Map()
+    return _retag(_maps(combine(trees[:-1]), trees[-1], ()), trees[-1])
+
+
+class _Layers:
+    """A tree in the making. Its sections are copied once, not for each of ten thousand small documents; what
+    is copied over and over, the list or mapping that every document adds to, is counted.
+    """
+
+    def __init__(self, lowest: Map) -> None:
+        self.result = lowest.copy()
+        self.own: set[str] = set()
+        self.sizes: dict[tuple[str, ...], int] = {}
+        self.copied = 0
+
+    def lay(self, above: Map) -> None:
+        for key, value in above.items():
+            below = self.result.get(key)
+            if not (isinstance(below, Map) and isinstance(value, Map)):
+                self._put(self.result, above, key, ())
+                self.own.discard(key)
+                continue
+            if key not in self.own:
+                self.own.add(key)
+                below = below.copy()
+            self.result.put(key, below, above.mark(key), above.key_at.get(key))
+            for name in value:
+                self._put(below, value, name, (key,))
+
+    def _put(self, result: Map, above: Map, key: str, path: Path) -> None:
+        here = (*path, key)
+        if key in result:
+            before = self.sizes[here] if here in self.sizes else size(result[key])
+            self.copied += before
+            if self.copied > MAX_COPIED:
+                raise reject(
+                    f"too many documents change {'.'.join(here):.80}", code=LIMIT, mark=above.key_mark(key)
+                )
+            self.sizes[here] = before + size(above[key])
+        _put(result, above, key, above[key], path)
+
+
+def extend(below: Map, above: Map) -> Map:
+    """A service on top of the one that it extends, which has no tags any more.
+
+    The tags of `above` stand in the result, too: what a file says of a service counts for the files before
+    it as well as for the service that it extends.
+    """
+    return _retag(_maps(below, above, ("services", "")), above)
+
+
+def bare_map(tree: Map) -> Map:
+    """A mapping alone: what is reset is not there, what overrides is there without its tag."""
+    fresh: Map | None = None
+    for key, value in tree.items():
+        if isinstance(value, Tagged):
+            fresh = fresh or tree.copy()
+            if _resets(value):
+                del fresh[key]
+            else:
+                fresh[key] = _bare(value)
+        elif isinstance(value, Map | Seq):
+            clean = _bare(value)
+            if clean is not value:
+                fresh = fresh or tree.copy()
+                fresh[key] = clean
+    return tree if fresh is None else fresh
+
+
+def _bare(node: Node) -> Node:
+    if isinstance(node, Map):
+        return bare_map(node)
+    if isinstance(node, Tagged):
+        return None if node.tag == "reset" else _bare(node.value)
+    if not isinstance(node, Seq):
+        return node
+    clean = [_bare(entry) for entry in node]
+    if all(new is old for new, old in zip(clean, node, strict=True)):
+        return node
+    fresh = Seq()
+    for index, entry in enumerate(node):
+        if not (isinstance(entry, Tagged) and _resets(entry)):
+            fresh.add(clean[index], node.mark(index))
+    return fresh
+
+
+def _resets(node: Tagged) -> bool:
+    """To put nothing in the place of something is to take it away."""
+    return node.tag == "reset" or node.value is None
+
+
+def _retag(merged: Map, above: Map) -> Map:
+    fresh: Map | None = None
+    for key, value in above.items():
+        if isinstance(value, Tagged):
+            tagged: Node = value if _resets(value) else Tagged(value.tag, merged.get(key))
+        elif isinstance(value, Map):
+            found = merged.get(key)
+            tagged = _retag(found, value) if isinstance(found, Map) else found
+            if tagged is found:
+                continue
+        else:
+            continue
+        fresh = fresh or merged.copy()
+        fresh.put(key, tagged, above.mark(key), above.key_at.get(key))
+    return merged if fresh is None else fresh
 
 
 def _merge(below: Node, above: Node, path: Path) -> Node:
-    rule = _TABLE.get((*path[:1], "*", *path[2:])) if len(path) > 1 else None
+    rule = TABLE.get((*path[:1], "*", *path[2:])) if len(path) > 1 else None
     if rule is not None:
         return rule(below, above, path)
     return _usual(below, above, path)
@@ -39,38 +161,56 @@ def _usual(below: Node, above: Node, path: Path) -> Node:
         return _maps(below, above, path)
     if isinstance(below, Seq) and isinstance(above, Seq):
         return _append(below, above, path)
-    return above
+    return _bare(above)
 
 
 def _maps(below: Map, above: Map, path: Path) -> Map:
     result = below.copy()
     for key, value in above.items():
-        if key not in below:
-            result.take(key, above)
-            continue
-        merged = _merge(below[key], value, (*path, key))
-        if merged is not below[key]:
-            result.put(key, merged, above.mark(key), above.key_at.get(key))
+        _put(result, above, key, value, path)
     return result
+
+
+def _put(result: Map, above: Map, key: str, value: Node, path: Path) -> None:
+    """One key of `above` onto what `result` has there."""
+    if isinstance(value, Tagged):
+        result.pop(key, None)
+        if not _resets(value):
+            result.put(key, _bare(value), above.mark(key), above.key_at.get(key))
+    elif key not in result:
+        result.put(key, _bare(value), above.at.get(key), above.key_at.get(key))
+    else:
+        merged = _merge(result[key], value, (*path, key))
+        if merged is not result[key]:
+            result.put(key, merged, above.mark(key), above.key_at.get(key))
 
 
 # --- rules -----------------------------------------------------------------------------------------
 
 
 def _replace(_below: Node, above: Node, _path: Path) -> Node:
-    return above
+    return _bare(above)
 
 
 def _append(below: Node, above: Node, _path: Path) -> Node:
-    """Both as lists, one after the other; a single text is a list of one."""
+    """Both as lists, one after the other; a single text is a list of one. !reset removes an equal entry."""
     if above is None:
         return below
     if isinstance(below, Map) or isinstance(above, Map):
-        return above
+        return _bare(above)
+    over = entries(above, None)
+    gone = [plain(value) for _, value, _ in over if isinstance(value, Tagged) and value.tag == "reset"]
     result = Seq()
-    for side in (below, above):
-        for _, value, mark in entries(side, None) if side is not None else ():
-            result.add(value, mark)
+    if isinstance(below, Seq) and not gone:
+        result.extend(below)
+        result.at.extend(below.at)
+    else:
+        for _, value, mark in entries(below, None) if below is not None else ():
+            if plain(value) not in gone:
+                result.add(value, mark)
+    for _, value, mark in over:
+        if not (isinstance(value, Tagged) and _resets(value)):
+            result.add(_bare(value), mark)
     return result
 
 
@@ -80,8 +220,11 @@ def _by_key(below: Node, above: Node, _path: Path) -> Node:
         return below
     result = _pairs(below).copy()
     over = _pairs(above)
-    for key in over:
-        result.take(key, over)
+    for key, value in over.items():
+        if isinstance(value, Tagged) and _resets(value):
+            result.pop(key, None)
+        else:
+            result.put(key, _bare(value), over.at.get(key), over.key_at.get(key))
     return result
 
 
@@ -91,9 +234,12 @@ def _pairs(node: Node) -> Map:
         return node
     result = Map()
     for _, entry, mark in entries(node, None) if node is not None else ():
-        if not isinstance(entry, Map | Seq):
-            key, equals, value = text_of(entry).partition("=")
-            result.put(key, value if equals else None, mark)
+        said = entry.value if isinstance(entry, Tagged) else entry
+        if not isinstance(said, Map | Seq):
+            key, equals, text = text_of(said).partition("=")
+            value = text if equals else None
+            reset = isinstance(entry, Tagged) and entry.tag == "reset"
+            result.put(key, Tagged("reset", value) if reset else value, mark)
     return result
 
 
@@ -104,28 +250,43 @@ def _by_name(**fill: Node) -> Combiner:
         if not isinstance(node, Seq):
             return node
         result = Map()
-        for index, name in enumerate(node):
+        for index, said in enumerate(node):
+            reset = isinstance(said, Tagged) and said.tag == "reset"
+            name = said.value if isinstance(said, Tagged) else said
             entry: Map | None = None
             if fill:
                 entry = Map()
                 entry.update(fill)
-            result.put(text_of(name) if not isinstance(name, Map | Seq) else "", entry, node.mark(index))
+            key = text_of(name) if not isinstance(name, Map | Seq) else ""
+            result.put(key, Tagged("reset", None) if reset else entry, node.mark(index))
         return result
 
     return lambda below, above, path: _usual(long(below), long(above), path)
 
 
 def _hosts(below: Node, above: Node, path: Path) -> Node:
-    def listed(node: Node) -> Node:
-        if not isinstance(node, Map):
-            return node
-        result = Seq()
-        for host, address in node.items():
-            for _, one, mark in entries(address, node.mark(host)):
-                result.add(f"{host}={one}", mark)
-        return result
+    """Lists of host=address. A host that is reset or overridden has no address of before."""
+    gone: set[str] = set()
+    if isinstance(above, Map):
+        gone = {host for host, address in above.items() if isinstance(address, Tagged)}
+        above = bare_map(above)
+    if not gone:
+        return _append(_lines(below), _lines(above), path)
+    kept = Seq()
+    for _, line, mark in entries(_lines(below), None) if below is not None else ():
+        if not (isinstance(line, str) and _HOST_END.split(line, maxsplit=1)[0] in gone):
+            kept.add(line, mark)
+    return _append(kept, _lines(above), path)
 
-    return _append(listed(below), listed(above), path)
+
+def _lines(node: Node) -> Node:
+    if not isinstance(node, Map):
+        return node
+    result = Seq()
+    for host, address in node.items():
+        for _, one, mark in entries(address, node.mark(host)):
+            result.add(f"{host}={one}", mark)
+    return result
 
 
 def _build(below: Node, above: Node, path: Path) -> Node:
@@ -144,7 +305,7 @@ def _logging(below: Node, above: Node, path: Path) -> Node:
     if isinstance(below, Map) and isinstance(above, Map):
         drivers = {side.get("driver") for side in (below, above)} - {None}
         if len(drivers) > 1:
-            return above
+            return _bare(above)
     return _usual(below, above, path)
 
 
@@ -156,7 +317,7 @@ def _subnets(below: Node, above: Node, path: Path) -> Node:
     result = Seq()
     for index, row in enumerate(above):
         same = known.get(_subnet(row)) if _subnet(row) is not None else None
-        result.add(row if same is None else _usual(same, row, path), above.mark(index))
+        result.add(_bare(row) if same is None else _usual(same, row, path), above.mark(index))
     return result
 
 
@@ -174,12 +335,16 @@ _SERVICE: Mapping[str, Combiner] = {
     "annotations": _by_key,
     "sysctls": _by_key,
     "storage_opt": _by_key,
-    "build.args": _by_key,
-    "build.labels": _by_key,
-    "deploy.labels": _by_key,
     "build": _build,
+    "build.args": _by_key,
+    "build.additional_contexts": _by_key,
+    "build.labels": _by_key,
+    "build.ssh": _by_key,
+    "build.extra_hosts": _hosts,
+    "deploy.labels": _by_key,
     "depends_on": _by_name(condition="service_started", required=True),
     "networks": _by_name(),
+    "models": _by_name(),
     "extra_hosts": _hosts,
     "logging": _logging,
     "dns": _append,
@@ -189,13 +354,16 @@ _SERVICE: Mapping[str, Combiner] = {
     "tmpfs": _append,
 }
 
-_TABLE: Mapping[Path, Combiner] = {
+TABLE: Mapping[Path, Combiner] = {
     **{("services", "*", *key.split(".")): rule for key, rule in _SERVICE.items()},
     ("networks", "*", "driver_opts"): _by_key,
     ("networks", "*", "labels"): _by_key,
     ("networks", "*", "ipam", "config"): _subnets,
+    ("networks", "*", "ipam", "options"): _by_key,
     ("volumes", "*", "driver_opts"): _by_key,
     ("volumes", "*", "labels"): _by_key,
     ("configs", "*", "labels"): _by_key,
     ("secrets", "*", "labels"): _by_key,
+    ("secrets", "*", "driver_opts"): _by_key,
 }
+"""The keys with a rule of their own; * stands for a name the user chose."""

@@ -6,20 +6,38 @@ This is what `pystack config` prints. Names as in Compose: <stack>_<key> unless 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 
 from orchestrator.model.frozen import dataclass
 from orchestrator.model.names import scoped_name
 from orchestrator.stackfile import dotenv, mounts, problem
+from orchestrator.stackfile.contexts import built, check_build, watched
 from orchestrator.stackfile.enable import active, check_dependencies, nearest
 from orchestrator.stackfile.files import Files, try_text
 from orchestrator.stackfile.problem import Mark, Report
+from orchestrator.stackfile.switches import ALL, Switches
 from orchestrator.stackfile.tree import Map, Node, Seq
-from orchestrator.stackfile.unsupported import refuse_build
 
-_LIMITS = ("cpus", "mem_limit", "mem_reservation", "memswap_limit", "shm_size", "cpu_shares", "pids_limit")
-_LEAST = {"networks": "{}", "volumes": "{}", "configs": "{file: PATH}", "secrets": "{file: PATH}"}
+_NUMBERS = frozenset(
+    (
+        "cpu_count cpu_percent cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares cpus mem_limit "
+        "mem_reservation mem_swappiness memswap_limit oom_score_adj pids_limit shm_size"
+    ).split()
+)
+"""Of these, 0 is the same as nothing."""
+_LEAST = {
+    "networks": "{}",
+    "volumes": "{}",
+    "configs": "{file: PATH}",
+    "secrets": "{file: PATH}",
+    "models": "{model: NAME}",
+}
 """What has to be written of each at least."""
-NOUNS = ("networks", "volumes", "configs", "secrets")
+NOUNS = ("networks", "volumes", "configs", "secrets", "models")
+_SECTIONS = frozenset(
+    "blkio_config build credential_spec deploy develop healthcheck logging provider".split()
+)
+"""Sections that say something by being there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +49,13 @@ class Setting:
     files: Files
     variables: Mapping[str, str]
     """The user's environment over .env."""
+    contents: Mapping[str, str] = field(default_factory=dict)
+    """What configs and secrets of included files take from variables of their own: secrets.KEY -> value."""
     profiles: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     strict: bool = True
     """False for commands that only take things away: env files and secrets' variables may be missing."""
+    switches: Switches = ALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,23 +69,31 @@ class Completed:
 def complete(tree: Map, setting: Setting, report: Report) -> Completed:
     """What is wrong goes to `report`."""
     everything = _section(tree, "services")
-    on = active(everything, setting.profiles, setting.services)
+    switches = setting.switches
+    on = active(everything, setting.profiles, setting.services) if switches.interpolate else list(everything)
+    told = report if switches.consistency and switches.interpolate else Report()
     implied = Map()
     for name, service in everything.items():
         implied.take(name, everything)
-        if isinstance(service, Map):
+        if isinstance(service, Map) and switches.normalise:
             implied[name] = _implied(service)
-    services = check_dependencies(implied, on, report)
+    if told is report:
+        services = check_dependencies(implied, on, report)
+    else:
+        services = implied.without(*(name for name in everything if name not in on))
+    buildable = {name: isinstance(part, Map) and "build" in part for name, part in services.items()}
     result = tree.copy()
-    result.put("name", setting.name, tree.mark("name"))
+    if switches.normalise or switches.interpolate:
+        result.put("name", setting.name, tree.mark("name"))
     fresh = Map()
     for name, service in services.items():
         fresh.take(name, services)
         if isinstance(service, Map):
+            check_build(name, service, buildable, told)
             fresh[name] = _service(name, service, setting, report)
     result["services"] = fresh
     for noun in NOUNS:
-        section = _used(noun, _section(tree, noun), fresh, setting, report)
+        section = _used(noun, _section(tree, noun), fresh, setting, told)
         if section:
             result[noun] = section
         else:
@@ -94,37 +123,49 @@ def _implied(service: Map) -> Map:
         for index, link in enumerate(links):
             if isinstance(link, str):
                 _need(needs, link.partition(":")[0], links.mark(index))
+    sources = service.get("volumes_from")
+    if isinstance(sources, Seq):
+        for index, source in enumerate(sources):
+            if isinstance(source, str) and not source.startswith("container:"):
+                _need(needs, source.partition(":")[0], sources.mark(index), restart=False)
     if needs:
         fresh["depends_on"] = needs
     return fresh
 
 
-def _need(needs: Map, name: str, mark: Mark | None) -> None:
+def _need(needs: Map, name: str, mark: Mark | None, *, restart: bool = True) -> None:
     if name in needs:
         return
     entry = Map()
-    entry.update(condition="service_started", restart=True, required=True)
+    entry.update(condition="service_started", required=True)
+    if restart:
+        entry["restart"] = True
     needs.put(name, entry, mark)
 
 
 def _service(name: str, service: Map, setting: Setting, report: Report) -> Map:
     fresh = service.copy()
-    refuse_build(service, name, report)
-    for key in [key for key, value in fresh.items() if _says_nothing(key, value)]:
-        del fresh[key]
-    _attach(fresh, name, report)
-    _environment(fresh, setting, report)
-    _label_files(fresh, setting, report)
+    switches = setting.switches
+    if switches.interpolate:
+        for key in [key for key, value in fresh.items() if _says_nothing(key, value)]:
+            del fresh[key]
+    if switches.normalise:
+        _attach(fresh, name, report)
+    if switches.interpolate:
+        _scale(fresh)
+        _label_files(fresh, setting, report)
+        if switches.environment:
+            _environment(fresh, setting, report)
     _paths(fresh, setting)
     return fresh
 
 
 def _says_nothing(key: str, value: Node) -> bool:
     """What is the default anyway is not printed. An empty command is not nothing: it clears the image's."""
-    if key in ("command", "entrypoint"):
+    if key in ("command", "entrypoint") or (key in _SECTIONS and value == {}):
         return value is None
-    if key in _LIMITS:
-        return value in ("0", 0)
+    if key in _NUMBERS:
+        return value in ("0", 0, None)
     return value is None or value in ("", [], {}) or (value is False and key not in ("attach", "init"))
 
 
@@ -134,10 +175,19 @@ def _attach(service: Map, name: str, report: Report) -> None:
         where = f"services.{name}.network_mode"
         report.warn(service.mark("network_mode"), f"{where}: bridge means the network `default` here")
         del service["network_mode"]
-    if "network_mode" not in service and not service.get("networks"):
+    if not any(key in service for key in ("network_mode", "provider")) and not service.get("networks"):
         networks = Map()
         networks.put("default", None, None)
         service["networks"] = networks
+
+
+def _scale(service: Map) -> None:
+    """A deploy section repeats how many there are."""
+    deploy = service.get("deploy")
+    if isinstance(deploy, Map) and "scale" in service and "replicas" not in deploy:
+        deploy = deploy.copy()
+        deploy["replicas"] = service["scale"]
+        service["deploy"] = deploy
 
 
 def _environment(service: Map, setting: Setting, report: Report) -> None:
@@ -185,24 +235,27 @@ def _env_file(
 
 
 def _label_files(service: Map, setting: Setting, report: Report) -> None:
-    """label_file has env_file's format; `labels` wins over it."""
+    """label_file has env_file's format, but sees no variables other than its own; `labels` wins over it."""
     listed = service.pop("label_file", None)
     if not isinstance(listed, Seq):
         return
-    labels = Map()
+    found: dict[str, str] = {}
     for index, entry in enumerate(listed):
         path = mounts.absolute(str(entry), setting.working_dir, setting.files.home)
         source = try_text(setting.files, path, listed.mark(index), report)
         if source is not None:
-            labels.update(dotenv.parse(source, setting.variables.get, report))
+            found.update(dotenv.parse(source, found.get, report))
+    labels = Map()
+    labels.update(found)
     own = _section(service, "labels")
     for key in own:
         labels.take(key, own)
-    service["labels"] = labels
+    if labels:
+        service["labels"] = labels
 
 
 def _absolute(path: Node, setting: Setting) -> Node:
-    if isinstance(path, str):
+    if isinstance(path, str) and setting.switches.paths:
         return mounts.absolute(path, setting.working_dir, setting.files.home)
     return path
 
@@ -222,6 +275,11 @@ def _paths(service: Map, setting: Setting) -> None:
         root = root.copy()
         root["path"] = _absolute(root.get("path"), setting)
         service["x-rootfs"] = root
+    build, develop = service.get("build"), service.get("develop")
+    if isinstance(build, Map) and setting.switches.normalise:
+        service["build"] = built(build, setting.variables.get, lambda path: _absolute(path, setting))
+    if isinstance(develop, Map):
+        service["develop"] = watched(develop, lambda path: _absolute(path, setting))
     options = service.get("security_opt")
     if isinstance(options, Seq):
         service["security_opt"] = _security(options, setting)
@@ -244,9 +302,12 @@ def _security(options: Seq, setting: Setting) -> Seq:
 def _uses(noun: str, service: Map) -> list[tuple[str, Mark | None]]:
     """The keys of a section that a service names, with the places where it does."""
     part = service.get(noun)
-    if noun == "networks" and isinstance(part, Map):
+    if noun in ("networks", "models") and isinstance(part, Map):
         return [(key, part.key_mark(key)) for key in part]
     found: list[tuple[str, Mark | None]] = []
+    build = service.get("build")
+    if noun == "secrets" and isinstance(build, Map):
+        found += _uses(noun, build)
     if isinstance(part, Seq):
         for index, entry in enumerate(part):
             source = entry.get("source") if isinstance(entry, Map) else None
@@ -275,43 +336,60 @@ def _used(noun: str, section: Map, services: Map, setting: Setting, report: Repo
                 )
     result = Map()
     for key, entry in section.items():
-        if key in used:
+        body = entry if isinstance(entry, Map) else Map()
+        _check_noun(noun, key, body, section.key_mark(key), report, used=key in used)
+        if key in used or not setting.switches.interpolate:
             result.take(key, section)
-            result[key] = _noun(
-                noun, key, entry if isinstance(entry, Map) else Map(), setting, report, section
-            )
+            result[key] = _noun(noun, key, body, setting)
     if noun == "networks" and "default" in used and "default" not in section:
-        result["default"] = _noun(noun, "default", Map(), setting, report, section)
+        result["default"] = _noun(noun, "default", Map(), setting)
     return result
 
 
-def _noun(noun: str, key: str, entry: Map, setting: Setting, report: Report, section: Map) -> Map:
+def _noun(noun: str, key: str, entry: Map, setting: Setting) -> Map:
     fresh = entry.copy()
-    mark = section.key_mark(key)
+    if noun == "models":
+        return fresh
     if not fresh.get("external"):
         fresh.pop("external", None)
-        fresh.setdefault("name", scoped_name(setting.name, key))
-    else:
-        fresh.setdefault("name", key)
+    if setting.switches.normalise:
+        fresh.setdefault("name", key if fresh.get("external") else scoped_name(setting.name, key))
+    if fresh.get("name") == "":
+        del fresh["name"]
     if noun in ("configs", "secrets"):
-        _check_file(noun, key, fresh, mark, report)
         if isinstance(fresh.get("file"), str):
-            fresh["file"] = mounts.absolute(str(fresh["file"]), setting.working_dir, setting.files.home)
+            written = str(fresh["file"])
+            fresh["file"] = written if written.startswith("/") else _absolute(written, setting)
+        for way in ("content", "environment"):
+            if not fresh.get(way):
+                fresh.pop(way, None)
     elif noun == "volumes":
-        _check_volume(key, fresh, mark, report)
         _device(fresh, setting)
+        if not fresh.get("driver_opts"):
+            fresh.pop("driver_opts", None)
     return fresh
 
 
-def _check_file(noun: str, key: str, entry: Map, mark: Mark | None, report: Report) -> None:
+def _check_noun(noun: str, key: str, entry: Map, mark: Mark | None, report: Report, *, used: bool) -> None:
+    """What contradicts itself is wrong also where nobody uses it."""
+    if noun in ("configs", "secrets"):
+        _check_file(noun, key, entry, mark, report, used=used)
+    elif noun == "volumes":
+        _check_volume(key, entry, mark, report)
+
+
+def _check_file(noun: str, key: str, entry: Map, mark: Mark | None, report: Report, *, used: bool) -> None:
     ways = ("file", "environment", "content") if noun == "configs" else ("file", "environment")
-    if not entry.get("external") and sum(way in entry for way in ways) != 1:
-        report.error(
-            mark,
-            problem.CONFLICT,
-            f"the {noun[:-1]} {key!r} needs exactly one of {', '.join(ways)}",
-            path=f"{noun}.{key}",
-        )
+    said = [way for way in ways if way in entry and (noun == "configs" or way != "environment" or entry[way])]
+    if entry.get("external") or len(said) == 1:
+        return
+    message = f"the {noun[:-1]} {key!r} needs exactly one of {', '.join(ways)}"
+    if "external" in entry and not said and noun == "configs":
+        # `external: false` is enough for docker compose, until it is run
+        if used:
+            report.refuse(mark, problem.CONFLICT, message, path=f"{noun}.{key}")
+    else:
+        report.error(mark, problem.CONFLICT, message, path=f"{noun}.{key}")
 
 
 def _check_volume(key: str, entry: Map, mark: Mark | None, report: Report) -> None:
@@ -333,5 +411,5 @@ def _device(volume: Map, setting: Setting) -> None:
     device = options.get("device")
     if isinstance(device, str) and "bind" in str(options.get("o", "")).split(",") and device[:1] in "./~":
         fresh = options.copy()
-        fresh["device"] = mounts.absolute(device, setting.working_dir, setting.files.home)
+        fresh["device"] = _absolute(device, setting)
         volume["driver_opts"] = fresh

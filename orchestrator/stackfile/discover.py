@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.model.errors import ExitCode
 from orchestrator.model.frozen import dataclass
-from orchestrator.stackfile import dotenv
+from orchestrator.stackfile import dotenv, problem
 from orchestrator.stackfile.files import Files, read_text
 from orchestrator.stackfile.problem import Report, Warned, reject
 from orchestrator.stackfile.read import Source
@@ -26,8 +26,8 @@ NAMES = (
 OVERRIDES = (
     "stack.override.yml",
     "stack.override.yaml",
-    "compose.override.yaml",
     "compose.override.yml",
+    "compose.override.yaml",
     "docker-compose.override.yml",
     "docker-compose.override.yaml",
 )
@@ -115,7 +115,7 @@ def locate(
         sources=sources,
         working_dir=working_dir,
         dotenv=settings,
-        name=name if name is not None else merged.get("COMPOSE_PROJECT_NAME") or None,
+        name=name or merged.get("COMPOSE_PROJECT_NAME") or None,
         profiles=tuple(profiles) or _split(merged.get("COMPOSE_PROFILES", "")),
         warnings=tuple(report.warnings),
     )
@@ -169,11 +169,20 @@ def _settings(
     return found
 
 
+def _is_off(disable: str) -> bool:
+    """Go's strconv.ParseBool, as docker compose reads this variable. Raises StackfileError."""
+    if disable in ("1", "t", "T", "TRUE", "true", "True"):
+        return True
+    if disable in ("", "0", "f", "F", "FALSE", "false", "False"):
+        return False
+    raise reject(f"COMPOSE_DISABLE_ENV_FILE is {disable!r}", code=problem.WRONG_VALUE, hint="1 or 0")
+
+
 def _default_env(
     files: Files, directory: str, environment: Mapping[str, str], report: Report
 ) -> dict[str, str]:
     path = posixpath.join(directory, ".env")
-    if environment.get("COMPOSE_DISABLE_ENV_FILE", "").lower() in ("1", "true") or not files.exists(path):
+    if _is_off(environment.get("COMPOSE_DISABLE_ENV_FILE", "")) or not files.exists(path):
         return {}
     return dotenv.parse(read_text(files, path), environment.get, report)
 

@@ -6,9 +6,11 @@ line feed is a bare key like any other.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from orchestrator.stackfile import problem
@@ -19,6 +21,8 @@ from orchestrator.stackfile.read import Source
 Format = Literal["", "raw"]
 Lookup = Callable[[str], str | None]
 
+MAX_TEXT = 1024 * 1024
+"""Characters of one env file."""
 _EXPORT = re.compile(r"export[ \t]+")
 _KEY_END = re.compile(r"[=:\n]")
 _ESCAPE = re.compile(r'\\([abfnrtv"\\$])')
@@ -40,9 +44,22 @@ def parse(source: Source, lookup: Lookup, report: Report, *, format: Format = ""
     """The variables a text sets, in order. What is wrong goes to `report`.
 
     `lookup` answers for variables from outside: it wins inside ${...} and gives a bare KEY its value; a bare
-    key it does not know is left out. `raw` takes every value as it stands.
+    key it does not know is left out. `raw` takes every value as it stands. Raises StackfileError when the
+    text, or all texts of a load together, are too large.
     """
     report.knows(source.path, source.text)
+    start = (source.path, 1, 1, 0)
+    if len(source.text) > MAX_TEXT:
+        report.error(start, problem.LIMIT, f"an env file can't be larger than {MAX_TEXT >> 20} MiB")
+        report.settle()
+    constant = _constant(source.text, format)
+    if constant is not None:
+        return dict(constant)
+    report.spend(start, len(source.text))
+    return _read(source, lookup, report, format)
+
+
+def _read(source: Source, lookup: Lookup, report: Report, format: Format) -> dict[str, str]:  # noqa: A002
     text = source.text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").replace("\r\n", "\n")
     reader = _Reader(source.path, text, lookup, report)
     with contextlib.suppress(_Stop):
@@ -50,8 +67,30 @@ def parse(source: Source, lookup: Lookup, report: Report, *, format: Format = ""
     return reader.found
 
 
+@functools.lru_cache(maxsize=16)
+def _constant(text: str, format: Format) -> Mapping[str, str] | None:  # noqa: A002
+    """The variables of a text that depends on nothing else; None when it does, or has something wrong.
+
+    Ten thousand services may have the same env file.
+    """
+
+    def outside(_name: str) -> str | None:
+        raise _Depends
+
+    report = Report()
+    try:
+        found = _read(Source(path="", text=text), outside, report, format)
+    except _Depends:
+        return None
+    return None if report.problems or report.warnings else found
+
+
 class _Stop(Exception):
     """What follows can't be read any more; the report says why."""
+
+
+class _Depends(Exception):
+    """A text takes something from outside."""
 
 
 class _Reader:
@@ -62,6 +101,8 @@ class _Reader:
         self.report = report
         self.at = 0
         self.found: dict[str, str] = {}
+        self.lookups = _Lookups(lookup, self.found)
+        self._ends: list[int] | None = None
 
     def raw(self) -> None:
         after = 0
@@ -148,16 +189,22 @@ class _Reader:
     def _expand(self, value: str, start: int) -> str:
         if "$" not in value:
             return value
-        mark = self._mark(start)
 
         def missing(name: str) -> None:
-            self.report.warn(mark, f"the variable {name} is not set: an empty text takes its place")
+            if name not in told:
+                told.add(name)
+                message = f"the variable {name} is not set: an empty text takes its place"
+                self.report.warn(self._mark(start), message)
+
+        told: set[str] = set()
 
         try:
-            return expand(value, Variables(values=_Lookups(self.lookup, self.found), missing=missing))
+            expanded = expand(value, Variables(values=self.lookups, missing=missing))
         except InterpolationError as error:
-            self.report.error(mark, problem.VARIABLE, error.message, hint=error.hint)
+            self.report.error(self._mark(start), problem.VARIABLE, error.message, hint=error.hint)
             return value
+        self.report.spend((self.file, 1, 1, 0), len(expanded))
+        return expanded
 
     def _set(self, key: str, value: str | None) -> None:
         if value is not None:
@@ -165,21 +212,29 @@ class _Reader:
             self.found[key] = value
 
     def _mark(self, at: int) -> Mark:
-        before = self.text[:at]
-        return (self.file, before.count("\n") + 1, at - before.rfind("\n"), 0)
+        if self._ends is None:
+            self._ends = [found.start() for found in re.finditer("\n", self.text)]
+        line = bisect.bisect_left(self._ends, at)
+        return (self.file, line + 1, at - (self._ends[line - 1] if line else -1), 0)
 
     def _wrong(self, at: int, message: str, *, hint: str = "") -> None:
         self.report.error(self._mark(at), problem.ENV_FORMAT, message, hint=hint)
         raise _Stop
 
 
-class _Lookups(dict[str, str]):
+class _Lookups(Mapping[str, str]):
     """Variables from outside first, then those the file has set so far."""
 
-    def __init__(self, lookup: Lookup, found: dict[str, str]) -> None:
-        super().__init__(found)
+    def __init__(self, lookup: Lookup, found: Mapping[str, str]) -> None:
         self.lookup = lookup
+        self.found = found
 
-    def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]
+    def __getitem__(self, key: str) -> str:
         outside = self.lookup(key)
-        return outside if outside is not None else super().get(key, default)
+        return outside if outside is not None else self.found[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.problem import Report
 from orchestrator.stackfile.tree import Map, Node, Seq
 
+_NEAR, _LONG = 300, 60
+"""So many words are compared, and words so long."""
 _SHARED = ("network_mode", "ipc", "pid")
 
 
@@ -16,7 +19,8 @@ def active(services: Map, profiles: Iterable[str], named: Iterable[str]) -> list
 
     A service named on the command line is on whatever its profiles, and its profiles become active.
     """
-    wanted = set(profiles)
+    # With no profile asked for, the one without a name is on: Docker Compose splits an empty text.
+    wanted = set(profiles) or {""}
     for name in named:
         wanted.update(_profiles(services.get(name)))
     return [name for name, service in services.items() if _is_on(_profiles(service), wanted)]
@@ -37,32 +41,32 @@ def check_dependencies(services: Map, on: list[str], report: Report) -> Map:
     A dependency on a service that is off is an error, as it is on one that does not exist at all.
     """
     result = Map()
+    known = frozenset(on)
     for name in on:
         result.take(name, services)
         service = services[name]
         if isinstance(service, Map) and isinstance(service.get("depends_on"), Map):
             fresh = service.copy()
-            fresh["depends_on"] = _reachable(name, service["depends_on"], services, on, report)
+            fresh["depends_on"] = _reachable(name, service["depends_on"], services, known, report)
             result[name] = fresh
     return result
 
 
-def _reachable(name: str, needs: Node, services: Map, on: list[str], report: Report) -> Map:
+def _reachable(name: str, needs: Node, services: Map, on: frozenset[str], report: Report) -> Map:
     kept = Map()
     assert isinstance(needs, Map)
-    known = set(on)
     for other, entry in needs.items():
         required = entry.get("required", True) if isinstance(entry, Map) else True
         path = f"services.{name}.depends_on.{other}"
         mark = needs.key_mark(other)
-        if other in known:
+        if other in on:
             kept.take(other, needs)
         elif other not in services:
             report.error(
                 mark,
                 problem.UNDEFINED,
                 f"service {name!r} needs {other!r}, which is not a service of this stack",
-                hint=nearest(other, services),
+                hint=nearest(other, services) if len(report.problems) < problem.MAX_PROBLEMS else "",
                 path=path,
             )
         elif required:
@@ -80,5 +84,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """A hint with the known word that looks most like `word`; "" when none does."""
     import difflib
 
-    close = difflib.get_close_matches(word, list(known), 1, 0.6)
+    # The time grows with the square of the words' lengths.
+    likely = [other for other in islice(known, _NEAR) if len(other) <= _LONG]
+    close = difflib.get_close_matches(word, likely, 1, 0.6) if len(word) <= _LONG else []
     return f"did you mean {close[0]!r}?" if close else ""

@@ -14,7 +14,7 @@ from jsonschema.exceptions import ValidationError, best_match
 from orchestrator.stackfile import problem
 from orchestrator.stackfile import schema as schemas
 from orchestrator.stackfile.enable import nearest
-from orchestrator.stackfile.problem import Mark, Report
+from orchestrator.stackfile.problem import MAX_PROBLEMS, Mark, Report
 from orchestrator.stackfile.tree import Map, Node, Seq, Timestamp, dotted, find
 
 Path = tuple[str | int, ...]
@@ -61,7 +61,7 @@ def _tell(tree: Map, error: ValidationError, report: Report) -> None:
     found = cast("Map", error.instance)
     match error.validator:
         case "additionalProperties" if error.validator_value is False:
-            for key, key_mark, message, hint in _unknown(error, path):
+            for key, key_mark, message, hint in _unknown(error, path, MAX_PROBLEMS - len(report.problems)):
                 name = dotted((*path, key))
                 report.error(key_mark or mark, problem.UNKNOWN_KEY, message, hint=hint, path=name)
         case "required":
@@ -90,8 +90,9 @@ def _key_place(tree: Map, path: Path) -> Mark | None:
     return node.key_mark(last) if isinstance(node, Map) and isinstance(last, str) else None
 
 
-def _unknown(error: ValidationError, path: Path) -> Iterator[tuple[str, Mark | None, str, str]]:
-    """Each unknown key of a mapping: the key, its place, what is wrong, and what may have been meant."""
+def _unknown(error: ValidationError, path: Path, hints: int) -> Iterator[tuple[str, Mark | None, str, str]]:
+    """Each unknown key of a mapping: the key, its place, what is wrong, and what may have been meant: of the
+    first so many, because comparing words takes its time."""
     found, rules = cast("Map", error.instance), cast("dict[str, object]", error.schema)
     known = [
         key for key in cast("dict[str, object]", rules.get("properties", {})) if not key.startswith("x-")
@@ -107,7 +108,9 @@ def _unknown(error: ValidationError, path: Path) -> Iterator[tuple[str, Mark | N
             continue
         inside = f" in {dotted(path)}" if path else ""
         hint = _MOVED.get(key, "") if _is_service(path) else ""
-        yield key, mark, f"unknown key {key!r}{inside}", hint or nearest(key, known) or _own(path)
+        near = nearest(key, known) if hints > 0 and not hint else ""
+        hints -= 1
+        yield key, mark, f"unknown key {key!r}{inside}", hint or near or _allowed(known) or _own(path)
 
 
 _NAMES = "names are made of letters, digits, '.', - and _"
@@ -115,6 +118,14 @@ _NAMES = "names are made of letters, digits, '.', - and _"
 
 def _is_service(path: Path) -> bool:
     return len(path) == 2 and path[0] == "services"
+
+
+def _allowed(known: list[str]) -> str:
+    """What may stand there, when that is little."""
+    return f"known here: {', '.join(known)}" if len(known) <= _FEW else ""
+
+
+_FEW = 12
 
 
 def _own(path: Path) -> str:

@@ -6,7 +6,9 @@ can't say (an open quote, a port above 65535) is reported at the spot.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+import struct
+from collections.abc import Callable, Container, Mapping
 
 from orchestrator.stackfile import problem, words
 from orchestrator.stackfile.problem import Mark, Report
@@ -40,6 +42,13 @@ class Spot:
         where = dotted(self.path)
         self.report.error(self.mark, code, f"{where}: {message}", hint=hint, path=where)
 
+    def refuse(self, message: str, *, code: str = problem.WRONG_VALUE, hint: str = "") -> None:
+        """As `wrong`, for what is well said and can't be run."""
+        path = self.path
+        where = dotted(path)
+        service = str(path[1]) if path[:1] == ("services",) and len(path) > 1 else ""
+        self.report.refuse(self.mark, code, f"{where}: {message}", hint=hint, path=where, service=service)
+
     def warn(self, message: str) -> None:
         self.report.warn(self.mark, f"{dotted(self.path)}: {message}")
 
@@ -60,6 +69,27 @@ def fields(rules: Mapping[str, Rule]) -> Rule:
         for key, value in node.items():
             rule = rules.get(key)
             result[key] = value if rule is None else rule(value, spot.inside(key, node.mark(key)))
+        return result
+
+    return apply
+
+
+def section(rules: Mapping[str, Rule], *, kept: Container[str] = ()) -> Rule:
+    """As `fields`, without what says nothing (0, false, an empty text, list or mapping) except in `kept`."""
+    long = fields(rules)
+
+    # a text that looks like no time or no bytes is a text all the same
+    amounts = {
+        key: "0s" if rule is duration else "0" for key, rule in rules.items() if rule in (duration, size)
+    }
+
+    def apply(node: Node, spot: Spot) -> Node:
+        result = long(node, spot)
+        if isinstance(result, Map):
+            for key, value in list(result.items()):
+                nothing = not value or (key in amounts and value == amounts[key])
+                if nothing and key not in kept and not key.startswith("x-"):
+                    del result[key]
         return result
 
     return apply
@@ -140,6 +170,39 @@ def _too_long(node: str) -> int:
     raise ValueError(node)
 
 
+def whole(node: Node, spot: Spot) -> Node:
+    """As `integer`; a fraction is cut off."""
+    return int(node) if isinstance(node, float) and math.isfinite(node) else integer(node, spot)
+
+
+def between(least: int, most: int | None = None) -> Rule:
+    """As `integer`, within bounds; the schemas hold only those to them that are written as numbers."""
+
+    def apply(node: Node, spot: Spot) -> Node:
+        value = integer(node, spot)
+        if isinstance(value, int) and not isinstance(value, bool):
+            if value < least:
+                spot.wrong(f"must be at least {least}, not {value}")
+            elif most is not None and value > most:
+                spot.wrong(f"must be at most {most}, not {value}")
+        return value
+
+    return apply
+
+
+def single(node: Node, spot: Spot) -> Node:
+    """As `number`, to the precision of 32 bits, which is all that docker compose keeps of some."""
+    value = number(node, spot)
+    if not isinstance(value, float) or not math.isfinite(value) or len(repr(value)) < 8:
+        return value
+    try:
+        (rounded,) = struct.unpack("f", struct.pack("f", value))
+    except OverflowError:
+        return value
+    shortest = (float(f"{rounded:.{digits}g}") for digits in range(6, 10))
+    return next((short for short in shortest if struct.pack("f", short) == struct.pack("f", rounded)), value)
+
+
 def duration(node: Node, spot: Spot) -> Node:
     if not isinstance(node, str):
         return node
@@ -156,7 +219,15 @@ def duration(node: Node, spot: Spot) -> Node:
 
 def size(node: Node, spot: Spot) -> Node:
     """Bytes, as text (docker compose prints sizes so)."""
+    if isinstance(node, int) and not isinstance(node, bool) and abs(node) < 2**63:
+        return str(node)
+    if isinstance(node, float):
+        # docker compose takes it and says no more of it
+        spot.refuse(f"{node} is not a whole number of bytes", hint='write 1.5 MiB as "1.5m"')
+        return None
     try:
+        if isinstance(node, str) and node.startswith("-"):
+            raise ValueError(node)  # as docker compose: only a number can be -1
         return str(size_in_bytes(text_of(node) if isinstance(node, str | int | float) else ""))
     except ValueError:
         spot.wrong(
@@ -171,14 +242,16 @@ def command(node: Node, spot: Spot) -> Node:
     if not isinstance(node, str):
         return node
     result = Seq()
+    hint = 'run it in a shell with a list: ["sh", "-c", "..."]'
     try:
-        for word in words.split(node):
-            result.add(word, spot.mark)
+        found, operator = words.leading(node)
     except ValueError as error:
-        spot.wrong(
-            f"the text can't be split into words: {error}",
-            hint='run it in a shell with a list: ["sh", "-c", "..."]',
-        )
+        spot.wrong(f"the text can't be split into words: {error}", hint=hint)
+        return result
+    if operator:
+        spot.refuse(f"{operator} works only in a shell, and what follows it is lost", hint=hint)
+    for word in found:
+        result.add(word, spot.mark)
     return result
 
 

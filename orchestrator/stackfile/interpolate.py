@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from orchestrator.model.frozen import dataclass
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.problem import Mark, Report
-from orchestrator.stackfile.tree import Map, Node, Seq, dotted
+from orchestrator.stackfile.tree import Map, Node, Seq, Tagged, dotted
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BRACE = re.compile(r"[{}]")
 _MAX_NESTING = 32
 _MAX_TEXT = 1024 * 1024
 _DOUBLE = "write $$ for a dollar sign that is meant literally"
@@ -67,26 +68,23 @@ def _one(text: str, dollar: int, variables: Variables, nesting: int) -> tuple[st
     if after == "$":
         return "$", dollar + 2
     if after == "{":
-        end = _closing(text, dollar + 1)
+        end = closing(text, dollar + 1)
         if end is None:
             raise InterpolationError(f"${{ without its }} in {text!r:.80}", hint=_DOUBLE)
         return _braced(text[dollar + 2 : end], variables, nesting), end + 1
-    name = _NAME.match(text, dollar + 1)
+    name = NAME.match(text, dollar + 1)
     if name is None:
         return "$", dollar + 1
     return _lookup(name.group(), variables), name.end()
 
 
-def _closing(text: str, opening: int) -> int | None:
+def closing(text: str, opening: int) -> int | None:
     """Braces balance; where they don't, the last one closes (docker compose: ${X:-{} is "{")."""
     depth = 0
-    for index in range(opening, len(text)):
-        if text[index] == "{":
-            depth += 1
-        elif text[index] == "}":
-            depth -= 1
-            if depth == 0:
-                return index
+    for brace in _BRACE.finditer(text, opening):
+        depth += 1 if brace.group() == "{" else -1
+        if depth == 0:
+            return brace.start()
     last = text.rfind("}")
     return last if last > opening else None
 
@@ -100,7 +98,7 @@ def _lookup(name: str, variables: Variables) -> str:
 
 
 def _braced(inner: str, variables: Variables, nesting: int) -> str:
-    name = _NAME.match(inner)
+    name = NAME.match(inner)
     if name is None or "\n" in inner:
         raise InterpolationError(f"${{{inner:.60}}} is not a variable", hint=_DOUBLE)
     key, rest = name.group(), inner[name.end() :]
@@ -156,6 +154,8 @@ class _Walker:
             return self._map(node, path)
         if isinstance(node, Seq):
             return self._list(node, path)
+        if isinstance(node, Tagged) and node.tag == "override":
+            return Tagged(node.tag, self.walk(node.value, path, mark))
         return node
 
     def _map(self, node: Map, path: tuple[str | int, ...]) -> Map:
@@ -164,7 +164,7 @@ class _Walker:
             if value.__class__ is str:
                 if "$" not in value:
                     continue
-            elif not isinstance(value, Map | Seq):
+            elif not isinstance(value, Map | Seq | Tagged):
                 continue
             fresh = self.walk(value, (*path, key), node.at.get(key))
             if fresh is not value:
@@ -184,7 +184,9 @@ class _Walker:
     def _text(self, text: str, path: tuple[str | int, ...], mark: Mark | None) -> str:
         self.mark = mark
         try:
-            return expand(text, self.variables)
+            expanded = expand(text, self.variables)
+            self.report.spend(mark, len(expanded))
+            return expanded
         except InterpolationError as error:
             self.report.error(mark, problem.VARIABLE, error.message, hint=error.hint, path=dotted(path))
             return text

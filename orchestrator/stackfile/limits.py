@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from orchestrator.model import stack as model
-from orchestrator.stackfile import problem
 from orchestrator.stackfile.enable import nearest
 from orchestrator.stackfile.reader import Reader
 
@@ -32,22 +31,20 @@ def ulimits(said: Reader) -> tuple[model.Ulimit, ...]:
     found: list[model.Ulimit] = []
     for name, limit in said.named("ulimits"):
         if name not in ULIMITS:
-            limit.wrong(
-                f"{name!r} is not a limit of Linux", code=problem.WRONG_VALUE, hint=nearest(name, ULIMITS)
-            )
+            limit.refuse(f"{name!r} is not a limit of Linux", hint=nearest(name, ULIMITS))
         one = both.whole(name)
         soft = one if one is not None else limit.whole("soft") or 0
         hard = one if one is not None else limit.whole("hard") or 0
         if soft > hard >= 0:
-            limit.wrong(f"the soft limit {soft} is above the hard limit {hard}")
+            limit.refuse(f"the soft limit {soft} is above the hard limit {hard}")
         found.append(model.Ulimit(name=name, soft=soft, hard=hard))
     return tuple(found)
 
 
 def resources(said: Reader) -> model.Resources:
     """deploy.resources and the older keys of the service must not contradict each other."""
-    limits = said.part("deploy").part("resources").part("limits")
-    reservations = said.part("deploy").part("resources").part("reservations")
+    both = said.part("deploy").part("resources")
+    limits, reservations = both.part("limits"), both.part("reservations")
     _agree(said, "cpus", said.number("cpus"), limits, "cpus", limits.number("cpus"))
     _agree(said, "mem_limit", said.bytes("mem_limit"), limits, "memory", limits.bytes("memory"))
     _agree(said, "pids_limit", said.whole("pids_limit"), limits, "pids", limits.whole("pids"))
@@ -62,7 +59,7 @@ def resources(said: Reader) -> model.Resources:
     memory = _first(limits.bytes("memory"), said.bytes("mem_limit"))
     swap = said.bytes("memswap_limit") or None
     if swap is not None and swap > 0 and (memory is None or swap < memory):
-        said.wrong("needs a mem_limit that is no larger: it counts memory and swap", key="memswap_limit")
+        said.refuse("needs a mem_limit that is no larger: it counts memory and swap", key="memswap_limit")
     return model.Resources(
         memory=memory,
         memory_reservation=_first(reservations.bytes("memory"), said.bytes("mem_reservation")),
@@ -70,6 +67,12 @@ def resources(said: Reader) -> model.Resources:
         cpus=_cores(said, limits),
         cpu_shares=said.whole("cpu_shares") or None,
         cpuset=said.text("cpuset"),
+        cpu_rt_period=said.whole("cpu_rt_period"),
+        cpu_rt_runtime=said.whole("cpu_rt_runtime"),
+        cpu_count=said.whole("cpu_count"),
+        cpu_percent=said.whole("cpu_percent"),
+        mem_swappiness=said.bytes("mem_swappiness"),
+        oom_kill_disable=said.flag("oom_kill_disable"),
         pids=_first(limits.whole("pids"), said.whole("pids_limit")),
     )
 
@@ -78,7 +81,7 @@ def _agree(
     said: Reader, key: str, own: float | None, limits: Reader, other: str, limit: float | None
 ) -> None:
     """Docker compose takes a deploy section without the limit for one that says 0."""
-    if own and limits.node and own != (limit or 0):
+    if own and limits.said and own != (limit or 0):
         stated = f"deploy says {other}: {limit:.15g}" if limit else f"deploy says nothing of {other}"
         said.wrong(f"{own:.15g} here, but {stated}", key=key, hint="keep one of the two")
 
@@ -95,5 +98,5 @@ def _cores(said: Reader, limits: Reader) -> float | None:
     if not cores and quota and quota > 0:
         cores = quota / (said.whole("cpu_period") or _CPU_PERIOD)
     if cores is not None and cores < 0:
-        said.wrong("can't be negative", key="cpus")
+        said.refuse("can't be negative", key="cpus")
     return cores or None

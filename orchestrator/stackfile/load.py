@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import posixpath
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import field
 
 from orchestrator.model import graph
 from orchestrator.model import stack as model
@@ -12,22 +14,29 @@ from orchestrator.model.names import STACK_NAME, normalise_stack_name
 from orchestrator.stackfile import dotenv as env_format
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.check import check
-from orchestrator.stackfile.combine import combine
 from orchestrator.stackfile.complete import Setting, complete
 from orchestrator.stackfile.files import Files
 from orchestrator.stackfile.forms import Spot
-from orchestrator.stackfile.interpolate import InterpolationError, Variables, expand, interpolate
-from orchestrator.stackfile.problem import Report, StackfileError, Warned, reject
+from orchestrator.stackfile.gather import gather
+from orchestrator.stackfile.intake import Document, Intake, Scope
+from orchestrator.stackfile.interpolate import InterpolationError, Variables, expand
+from orchestrator.stackfile.problem import Problem, Report, StackfileError, Warned, reject
 from orchestrator.stackfile.read import Source, read
 from orchestrator.stackfile.resolve import resolve
 from orchestrator.stackfile.shorthand import lengthen
-from orchestrator.stackfile.tree import Map, Plain, plain
+from orchestrator.stackfile.sift import sift
+from orchestrator.stackfile.switches import ALL, Switches
+from orchestrator.stackfile.tree import Map, Plain, Tagged, plain
 from orchestrator.stackfile.unsupported import judge
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orchestrator.stackfile.trail import Trail
 
 NAME_LIMIT = 100
 """Characters of a stack's name; the schemas allow as many in other names."""
 
-__all__ = ["Files", "Loaded", "Source", "StackfileError", "load"]
+__all__ = ["Files", "Loaded", "Source", "StackfileError", "demand_runnable", "load"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +47,12 @@ class Loaded:
     canonical: dict[str, Plain]
     """What `config` prints: everything written out, each $ doubled so that it could be loaded again."""
     warnings: tuple[Warned, ...]
+    refusals: tuple[Problem, ...] = ()
+    """What can't be run. Commands that run services raise what concerns them, see `demand_runnable`."""
+    tree: Map = field(default_factory=Map)
+    """The merged tree in long forms, with its places: also what is switched off or used by nothing."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """The text of every file that was read, by the name that places show."""
 
 
 def load(
@@ -51,14 +66,82 @@ def load(
     services: Sequence[str] = (),
     dotenv: Mapping[str, str] | Sequence[Source] = (),
     strict: bool = True,
+    cwd: str = "",
+    trail: Trail | None = None,
 ) -> Loaded:
     """The stack that `sources` (merged left to right) describe.
 
     `working_dir` is the absolute project directory; `name` is from the command line or COMPOSE_PROJECT_NAME
     and must be a proper name; `services` are named on the command line and switched on whatever their
     profiles; `environment` wins over `dotenv`. Commands that only take things away pass strict=False: env
-    files and variables of secrets may be missing then. Raises StackfileError with every problem found.
+    files and variables of secrets may be missing then. `cwd` is what paths of `sources` count from (else the
+    project directory) and shortens the names of included files in messages. `trail` is filled, for
+    `trail.explain`. Raises StackfileError with every problem found.
     """
+    begun = begin(
+        sources,
+        files=files,
+        environment=environment,
+        working_dir=working_dir,
+        name=name,
+        profiles=profiles,
+        services=services,
+        dotenv=dotenv,
+        strict=strict,
+        cwd=cwd,
+        trail=trail,
+    )
+    report, setting = begun.report, begun.setting
+    tree = begun.tree
+    check(tree, report)
+    if report.problems:
+        # tell what the next phase finds in the rest, too
+        tree = sift(tree, report.problems)
+    tree = lengthen(tree, Spot(report))
+    report.settle()
+    completed = complete(tree, setting, report)
+    judge(completed.tree, report)
+    stack = resolve(completed, setting, tuple(source.path for source in sources), report)
+    report.settle()
+    _order(stack, report)
+    if trail is not None:
+        trail.environment = environment
+        trail.final = completed.tree
+    return Loaded(
+        stack=stack,
+        canonical=_canonical(completed.tree.without("version")),
+        warnings=tuple(report.warnings),
+        refusals=tuple(report.refusals),
+        tree=tree,
+        texts=report.texts,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """The files of a stack as one tree, not yet checked, and what its meaning depends on."""
+
+    tree: Map
+    setting: Setting
+    report: Report
+
+
+def begin(
+    sources: Sequence[Source],
+    *,
+    files: Files,
+    environment: Mapping[str, str],
+    working_dir: str,
+    name: str | None = None,
+    profiles: Sequence[str] = (),
+    services: Sequence[str] = (),
+    dotenv: Mapping[str, str] | Sequence[Source] = (),
+    strict: bool = True,
+    cwd: str = "",
+    trail: Trail | None = None,
+    switches: Switches = ALL,
+) -> Begun:
+    """The first half of `load`, with the same arguments, and of `outline`. Raises StackfileError."""
     report = Report()
     if name is not None and not STACK_NAME.fullmatch(name):
         raise reject(
@@ -67,13 +150,14 @@ def load(
             hint=f"small letters, digits, - and _: {normalise_stack_name(name) or 'mystack'!r}",
         )
     variables = _variables(environment, dotenv, report)
-    documents = [document for source in sources for document in read(source, report)]
+    documents = [
+        Document(file=source.path, path=_path(source.path, cwd or working_dir), tree=tree)
+        for source in sources
+        for tree in read(source, report)
+    ]
     report.settle()
-    if not documents:
-        mark = (sources[0].path, 1, 1, 0) if sources else None
-        raise reject(
-            "the stack file is empty", code=problem.EMPTY, mark=mark, hint="it needs at least `services:`"
-        )
+    if not any(document.tree for document in documents):
+        raise _empty(sources)
     stack_name = name or _name(documents, variables, working_dir)
     if len(stack_name) > NAME_LIMIT:
         raise reject(
@@ -82,30 +166,33 @@ def load(
             hint="choose one with -p NAME",
         )
     variables.setdefault("COMPOSE_PROJECT_NAME", stack_name)
-    trees = [interpolate(document, variables, report) for document in documents]
-    report.settle()
-    tree = combine(trees)
-    check(tree, report)
-    report.settle()
-    tree = lengthen(tree, Spot(report))
-    report.settle()
+    intake = Intake(files=files, report=report, cwd=cwd, literal=not switches.interpolate)
+    tree = gather(documents, Scope(folder=working_dir, variables=variables), intake, trail)
+    if not tree:
+        raise _empty(sources)
     setting = Setting(
         name=stack_name,
         working_dir=working_dir,
         files=files,
         variables=variables,
+        contents=intake.contents,
         profiles=tuple(profiles),
         services=tuple(services),
         strict=strict,
+        switches=switches,
     )
-    completed = complete(tree, setting, report)
-    judge(completed.tree, report)
-    stack = resolve(completed, setting, tuple(source.path for source in sources), report)
-    report.settle()
-    _order(stack, report)
-    return Loaded(
-        stack=stack, canonical=_canonical(completed.tree.without("version")), warnings=tuple(report.warnings)
-    )
+    return Begun(tree=tree, setting=setting, report=report)
+
+
+def demand_runnable(loaded: Loaded, services: Collection[str] | None = None) -> None:
+    """Raises StackfileError with what keeps these services (all: None) from being run as the file says."""
+    found = [
+        refusal
+        for refusal in loaded.refusals
+        if not refusal.service or services is None or refusal.service in services
+    ]
+    if found:
+        raise StackfileError(found)
 
 
 def _variables(
@@ -120,10 +207,25 @@ def _variables(
     return {**below, **environment}
 
 
-def _name(documents: Sequence[Map], variables: Mapping[str, str], working_dir: str) -> str:
+def _empty(sources: Sequence[Source]) -> StackfileError:
+    mark = (sources[0].path, 1, 1, 0) if sources else None
+    return reject(
+        "the stack file is empty", code=problem.EMPTY, mark=mark, hint="it needs at least `services:`"
+    )
+
+
+def _path(path: str, base: str) -> str:
+    return path if path == "-" else posixpath.normpath(posixpath.join(base, path))
+
+
+def _name(documents: Sequence[Document], variables: Mapping[str, str], working_dir: str) -> str:
     """The last file's `name:`, else the project directory's, made proper. Raises StackfileError."""
-    for document in reversed(documents):
+    for document in (one.tree for one in reversed(documents)):
         said = document.get("name")
+        if isinstance(said, Tagged):
+            if said.tag == "reset":
+                break
+            said = said.value
         if not isinstance(said, str) or not said:
             continue
         mark = document.mark("name")

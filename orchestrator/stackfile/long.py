@@ -9,16 +9,18 @@ from orchestrator.stackfile.forms import (
     Keyed,
     Rule,
     Spot,
+    between,
     boolean,
     entries,
     fields,
     integer,
     mapping,
-    number,
+    section,
     size,
     text,
     unique,
     values,
+    whole,
 )
 from orchestrator.stackfile.problem import Mark
 from orchestrator.stackfile.scalar import text_of
@@ -67,45 +69,44 @@ def _short_port(entry: Node, spot: Spot) -> list[Map]:
     ]
 
 
-_PORT: dict[str, Rule] = {"target": integer, "published": text, "host_ip": text, "protocol": text}
+_PORT = section({"target": between(0), "published": text, "host_ip": text, "protocol": text})
 
 
 def _long_port(entry: Map, spot: Spot) -> list[Map]:
-    port = fields(_PORT)(entry, spot)
+    port = _PORT(entry, spot)
     assert isinstance(port, Map)
-    published = port.get("published")
-    try:
-        if isinstance(published, str) and published:
-            ports.port_range(published, "host")
-        host_ip = port.get("host_ip")
-        if isinstance(host_ip, str) and host_ip:
-            port["host_ip"] = ports.host_address(host_ip)
-    except ValueError as error:
-        spot.wrong(str(error))
-    if port.get("published") == "":
-        del port["published"]
-    port.setdefault("mode", "ingress")
-    port.setdefault("protocol", "tcp")
-    protocol = port["protocol"]
+    for key, usual in (("mode", "ingress"), ("protocol", "tcp")):
+        if key not in entry:
+            port[key] = usual
+    protocol, host_ip = port.get("protocol"), entry.get("host_ip")
+    if isinstance(host_ip, str):
+        try:
+            port["host_ip"] = ports.host_address(host_ip or "nothing")
+        except ValueError as error:
+            spot.wrong(str(error))
     if isinstance(protocol, str):
         port["protocol"] = protocol.lower()
     return [port]
 
 
-_MOUNT: dict[str, Rule] = {
-    "read_only": boolean,
-    "target": lambda node, _spot: mounts.clean(node) if isinstance(node, str) else node,
-    "bind": fields({"create_host_path": boolean}),
-    "volume": fields({"nocopy": boolean, "labels": mapping}),
-    "tmpfs": fields({"size": size, "mode": integer}),
-}
+_MOUNT = section(
+    {
+        "read_only": boolean,
+        "target": lambda node, _spot: mounts.clean(node or ".") if isinstance(node, str) else node,
+        "bind": section({"create_host_path": boolean}, kept=("create_host_path",)),
+        "volume": section({"nocopy": boolean, "labels": mapping}),
+        "tmpfs": section({"size": size, "mode": whole}),
+        "image": section({}),
+    },
+    kept=("bind", "volume", "tmpfs", "image"),
+)
 
 
 def mount_list(node: Node, spot: Spot) -> Node:
     result = Keyed()
     for index, entry, mark in entries(node, spot.mark):
         here = spot.inside(index, mark)
-        mount = fields(_MOUNT)(entry, here) if isinstance(entry, Map) else _short_mount(entry, here)
+        mount = _MOUNT(entry, here) if isinstance(entry, Map) else _short_mount(entry, here)
         if isinstance(mount, Map):
             _check_mount(mount, here)
             result.put(mount.get("target"), mount, mark)
@@ -133,14 +134,13 @@ def _short_mount(entry: Node, spot: Spot) -> Map | None:
         target=short.target,
         read_only=short.read_only or None,
     )
-    mount["bind" if short.bind else "volume"] = part
+    if len(written) > 2:  # docker compose, too, says less of /d than of /dd
+        mount["bind" if short.bind else "volume"] = part
     return mount
 
 
 def _check_mount(mount: Map, spot: Spot) -> None:
-    target, source = mount.get("target"), mount.get("source")
-    if not isinstance(target, str) or not target.startswith("/"):
-        spot.wrong(f"the target {target!r} must be an absolute path in the container")
+    source = mount.get("source")
     if mount.get("type") == "bind" and not source:
         spot.wrong("a bind mount needs a source", code=problem.MISSING_KEY)
     if isinstance(source, str) and source.startswith("~") and source[1:2] not in ("", "/"):
@@ -177,13 +177,21 @@ def attachments(node: Node, spot: Spot) -> Node:
             if isinstance(name, str):
                 result.put(name, None, node.mark(index))
         return result
-    rule = fields({"aliases": unique(), "priority": integer, "gw_priority": number, "driver_opts": mapping})
+    rule = section(
+        {
+            "aliases": unique(),
+            "link_local_ips": unique(),
+            "priority": whole,
+            "gw_priority": whole,
+            "driver_opts": mapping,
+        }
+    )
     return values(lambda entry, here: rule(entry, here) if isinstance(entry, Map) else None)(node, spot)
 
 
 def file_list(base: str) -> Rule:
     """The configs or secrets of a service. Docker compose writes the target of a short secret out."""
-    rule = fields({"uid": text, "gid": text, "mode": file_mode})
+    rule = section({"uid": text, "gid": text, "mode": file_mode}, kept=("source",))
 
     def apply(node: Node, spot: Spot) -> Node:
         result = Keyed()
@@ -194,7 +202,7 @@ def file_list(base: str) -> Rule:
                 file = rule(entry, spot.inside(index, mark))
             if isinstance(file, Map):
                 target = file.get("target") or file.get("source")
-                if base != "/":
+                if base != "/" and not (isinstance(entry, Map) and "target" in entry):
                     file.setdefault("target", f"{base}/{target}")
                 result.put(posixpath.join(base, str(target)), file, mark)
         return result.listed
@@ -218,6 +226,9 @@ def file_mode(node: Node, spot: Spot) -> Node:
     return f"0{value:o}"
 
 
+_DEVICE = section({})
+
+
 def device_list(node: Node, spot: Spot) -> Node:
     result = Keyed()
     for index, entry, mark in entries(node, spot.mark):
@@ -230,9 +241,10 @@ def device_list(node: Node, spot: Spot) -> Node:
                 continue
             device = _map(source=source, target=target, permissions=permissions)
         elif isinstance(entry, Map):
-            device = entry.copy()
-            device.setdefault("target", device.get("source"))
-            device.setdefault("permissions", "rwm")
+            long = _DEVICE(entry, spot)
+            device = long if isinstance(long, Map) else device
+            if "target" not in entry:
+                spot.inside(index, mark).wrong("a device needs a target", code=problem.MISSING_KEY)
         result.put(device.get("target"), device, mark)
     return result.listed
 
@@ -269,25 +281,22 @@ def test(node: Node, spot: Spot) -> Node:
         result.add("CMD-SHELL", spot.mark)
         result.add(node, spot.mark)
         return result
-    if isinstance(node, Seq) and node:
-        if node[0] not in ("CMD", "CMD-SHELL", "NONE"):
-            spot.wrong("the first word must be CMD, CMD-SHELL or NONE", hint='for example ["CMD", "true"]')
-        if node[0] == "CMD-SHELL" and len(node) != 2:
-            spot.wrong("CMD-SHELL takes exactly one text")
+    if isinstance(node, Seq) and node and node[0] not in ("CMD", "CMD-SHELL", "NONE"):
+        spot.wrong("the first word must be CMD, CMD-SHELL or NONE", hint='for example ["CMD", "true"]')
     return node
 
 
 def env_file_list(node: Node, spot: Spot) -> Node:
-    result = Seq()
+    """A file named twice keeps its first place, as with docker compose."""
+    result = Keyed()
     for index, entry, mark in entries(node, spot.mark):
-        if isinstance(entry, str):
-            result.add(_map(path=entry, required=True), mark)
-        else:
+        long: Node = _map(path=entry, required=True)
+        if not isinstance(entry, str):
             long = fields({"required": boolean})(entry, spot.inside(index, mark))
-            if isinstance(long, Map):
-                long.setdefault("required", True)
-            result.add(long, mark)
-    return result
+        if isinstance(long, Map):
+            long.setdefault("required", True)
+            result.put(long.get("path"), long, mark)
+    return result.listed
 
 
 def ulimit(node: Node, spot: Spot) -> Node:

@@ -78,25 +78,23 @@ def clean(target: str) -> str:
 def parse_device(text: str) -> tuple[str, str, str]:
     """source, target, permissions. Raises ValueError."""
     parts = text.split(":")
-    if not text or "" in parts or len(parts) > 3:
+    if len(parts) > 3:
         raise ValueError(f"{text!r} is not a device: source[:target[:rwm]]")
-    source = parts[0]
-    permissions = "rwm"
-    target = source
+    source, target, permissions = parts[0], parts[0], "rwm"
     if len(parts) == 3:
         target, permissions = parts[1], parts[2]
-    elif len(parts) == 2:
+    elif len(parts) == 2 and parts[1]:
         if set(parts[1]) <= set("rwm"):
             permissions = parts[1]
         else:
             target = parts[1]
-    if not set(permissions) <= set("rwm"):
-        raise ValueError(f"{permissions!r} is not made of r, w and m")
     return source, target, permissions
 
 
 def absolute(path: str, base: str, home: str) -> str:
-    """A path of the host: relative ones from `base`, ~ from `home`."""
+    """A path of the host: relative ones from `base`, ~ from `home`; absolute ones stay as they are."""
+    if path.startswith("/"):
+        return path
     if path == "~" or path.startswith("~/"):
         path = home + path[1:]
     return clean(posixpath.join(base, path))

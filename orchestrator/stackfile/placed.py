@@ -18,43 +18,63 @@ _PROPAGATION = "rprivate"
 
 def placed(said: Reader, files: Mapping[str, model.FileMount]) -> tuple[model.Mount, ...]:
     """All mounts of a service. `files` holds the stack's configs and secrets as "configs.KEY"."""
-    found: list[model.Mount] = [_mount(entry) for entry in said.listed("volumes")]
+    found: list[model.Mount] = []
+    for entry in said.listed("volumes"):
+        mount = _mount(entry)
+        if mount is not None:
+            found.append(mount)
     found += _tmpfs(said)
+    mounted = len(found)
     for noun in ("configs", "secrets"):
         for entry in said.listed(noun):
             file = files.get(f"{noun}.{entry.text('source')}")
             if file is not None:
                 found.append(_file(entry, file))
-    taken: dict[str, model.Mount] = {}
-    for mount in found:
-        earlier = taken.setdefault(mount.target, mount)
-        if earlier is not mount:
-            said.report.error(
-                _mark(mount.place) or said.mark,
-                problem.CONFLICT,
-                f"{said.path}: {mount.target} is already taken by another mount",
-                hint=f"the other one is at line {earlier.place.line}" if earlier.place else "",
-                path=said.path,
-            )
+    _check_targets(said, found, mounted)
     return tuple(found)
+
+
+def _check_targets(said: Reader, found: list[model.Mount], mounted: int) -> None:
+    """One mount a target. Docker Compose does not look at configs and secrets, which come after `mounted`."""
+    taken: dict[str, model.Mount] = {}
+    for index, mount in enumerate(found):
+        earlier = taken.setdefault(mount.target, mount)
+        if earlier is mount:
+            continue
+        mark = _mark(mount.place) or said.mark
+        message = f"{said.path}: {mount.target} is already taken by another mount"
+        hint = f"the other one is at line {earlier.place.line}" if earlier.place else ""
+        if index < mounted:
+            said.report.error(mark, problem.CONFLICT, message, hint=hint, path=said.path)
+        else:
+            service = str(said.steps[1])
+            said.report.refuse(mark, problem.CONFLICT, message, hint=hint, path=said.path, service=service)
 
 
 def _mark(place: Place | None) -> problem.Mark | None:
     return None if place is None else (place.file, place.line, place.column, place.end_column or 0)
 
 
-def _mount(entry: Reader) -> model.Mount:
+def _mount(entry: Reader) -> model.Mount | None:
+    """None for what this machine can't mount."""
     target = entry.text("target") or ""
+    if not target.startswith("/"):
+        entry.refuse(f"the target {target!r} must be an absolute path in the container")
     match entry.text("type"):
         case "bind":
             bind = entry.part("bind")
+            propagation = bind.text("propagation") or _PROPAGATION
+            if propagation not in mounts.PROPAGATIONS:
+                bind.refuse(f"{propagation!r} is none of {', '.join(mounts.PROPAGATIONS)}", key="propagation")
             return model.BindMount(
                 source=entry.text("source") or "",
                 target=target,
                 read_only=entry.flag("read_only"),
                 create_host_path=bind.flag("create_host_path", default=True),
-                propagation=bind.text("propagation") or _PROPAGATION,
+                propagation=propagation,
                 recursive=bind.text("recursive") or "enabled",
+                selinux=bind.text("selinux") or "",
+                consistency=entry.text("consistency") or "",
                 place=entry.place,
             )
         case "tmpfs":
@@ -74,11 +94,14 @@ def _mount(entry: Reader) -> model.Mount:
                 read_only=entry.flag("read_only"),
                 nocopy=part.flag("nocopy"),
                 subpath=part.text("subpath") or "",
+                labels=part.pairs("labels"),
                 place=entry.place,
             )
         case other:
-            entry.wrong(f"mounts of the type {other} are not supported", key="type", code=problem.UNSUPPORTED)
-            return model.TmpfsMount(target=target, place=entry.place)
+            entry.refuse(
+                f"mounts of the type {other} are not supported", key="type", code=problem.UNSUPPORTED
+            )
+            return None
 
 
 def _tmpfs(said: Reader) -> list[model.TmpfsMount]:
@@ -94,7 +117,9 @@ def _tmpfs(said: Reader) -> list[model.TmpfsMount]:
         mount = model.TmpfsMount(target=mounts.clean(target), place=place_of(mark))
         try:
             if not mount.target.startswith("/"):
-                raise ValueError(f"{target!r} must be an absolute path")
+                path = f"{said.path}.tmpfs[{index}]"
+                message = f"{path}: {target!r} must be an absolute path"
+                said.report.refuse(mark, problem.WRONG_VALUE, message, path=path, service=str(said.steps[1]))
             for option in filter(None, options.split(",")):
                 mount = _with_option(mount, option)
         except ValueError as error:
@@ -135,6 +160,6 @@ def _file(entry: Reader, file: model.FileMount) -> model.FileMount:
 def _owner(entry: Reader, key: str) -> int:
     text = entry.text(key) or "0"
     if not text.isdecimal() or len(text) > 10 or int(text) >= 2**32 - 1:
-        entry.wrong(f"{text!r} is not a number of a user or group", key=key, code=problem.WRONG_VALUE)
+        entry.refuse(f"{text!r} is not a number of a user or group", key=key)
         return 0
     return int(text)

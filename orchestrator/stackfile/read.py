@@ -6,7 +6,8 @@ counted as if written out (so an alias bomb is refused before anything walks it)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import yaml
 
@@ -14,12 +15,13 @@ from orchestrator.model.frozen import dataclass
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.problem import Mark, Report
 from orchestrator.stackfile.scalar import scalar
-from orchestrator.stackfile.tree import Map, Node, Seq
+from orchestrator.stackfile.tree import Map, Node, Seq, Tagged
 
 MAX_BYTES = 8 * 1024 * 1024
 MAX_NODES = 500_000
 MAX_DEPTH = 64
 _CORE = "tag:yaml.org,2002:"
+_MERGING: Mapping[str, Literal["reset", "override"]] = {"!reset": "reset", "!override": "override"}
 _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
@@ -34,12 +36,13 @@ class Source:
 class _Frame:
     """A map or list that is still open."""
 
-    __slots__ = ("anchor", "height", "key", "key_mark", "mark", "merges", "node", "size")
+    __slots__ = ("anchor", "height", "key", "key_mark", "mark", "merges", "node", "size", "tag")
 
-    def __init__(self, node: Map | Seq, mark: Mark, anchor: str | None) -> None:
+    def __init__(self, node: Map | Seq, mark: Mark, anchor: str | None, tag: str | None) -> None:
         self.node = node
         self.mark = mark
         self.anchor = anchor
+        self.tag = tag
         self.size = 1
         self.height = 1
         self.key: str | None = None
@@ -84,6 +87,12 @@ def _events(text: str) -> Iterator[yaml.Event]:
 def _documents(nodes: list[tuple[Node, Mark]], report: Report) -> list[Map]:
     documents: list[Map] = []
     for node, mark in nodes:
+        if isinstance(node, Tagged):
+            if node.tag == "reset":
+                report.error(mark, problem.WRONG_VALUE, "!reset can't stand at the top of a stack file")
+                continue
+            report.warn(mark, "!override has no meaning at the top of a stack file")
+            node = node.value  # noqa: PLW2901
         if isinstance(node, Map):
             documents.append(node)
         elif node is not None:
@@ -151,8 +160,10 @@ class _Builder:
         if event.style == '"' and "\0" in event.value:
             # Only an escape can bring one, and none of the system calls it would go to takes it.
             self.report.error(mark, problem.WRONG_VALUE, "a text can't hold the character \\0")
-        if tag is None:
+        if tag is None or tag in _MERGING:
             value = event.value if event.style else scalar(event.value)
+            if tag is not None:
+                value = Tagged(_MERGING[tag], value)
         else:
             value = self._tagged(tag, event.value, mark)
         if event.anchor is not None:
@@ -169,21 +180,14 @@ class _Builder:
         return text
 
     def _bad_tag(self, tag: str, mark: Mark) -> None:
-        if tag in ("!reset", "!override"):
-            self.report.error(
-                mark,
-                problem.UNSUPPORTED,
-                f"{tag} is not supported yet",
-                hint="leave the key out of the base file",
-            )
-        elif tag.removeprefix(_CORE) not in ("map", "seq", "!", "set", "omap"):
+        if tag.removeprefix(_CORE) not in ("map", "seq", "!", "set", "omap"):
             self.report.warn(mark, f"the YAML tag {tag} has no meaning here")
 
     def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
         mark = self._mark(event)
         if len(self.frames) >= MAX_DEPTH:
             self._refuse(mark, f"nested more than {MAX_DEPTH} levels deep")
-        if event.tag is not None:
+        if event.tag is not None and event.tag not in _MERGING:
             self._bad_tag(event.tag, mark)
         # a collection's own text is long: point at its beginning only
         mark = (mark[0], mark[1], mark[2], 0)
@@ -191,16 +195,18 @@ class _Builder:
         if event.anchor is not None:
             self.opened.add(event.anchor)
             self.anchors.pop(event.anchor, None)
-        self.frames.append(_Frame(node, mark, event.anchor))
+        self.frames.append(_Frame(node, mark, event.anchor, event.tag))
 
     def _close(self) -> None:
         frame = self.frames.pop()
         if frame.merges:
             self._merge(frame)
+        tag = _MERGING.get(frame.tag or "")
+        node = frame.node if tag is None else Tagged(tag, frame.node)
         if frame.anchor is not None:
             self.opened.discard(frame.anchor)
-            self.anchors[frame.anchor] = (frame.node, frame.size, frame.height)
-        self._add(frame.node, frame.mark, frame.size, frame.height)
+            self.anchors[frame.anchor] = (node, frame.size, frame.height)
+        self._add(node, frame.mark, frame.size, frame.height)
 
     def _alias(self, event: yaml.AliasEvent) -> None:
         mark = self._mark(event)

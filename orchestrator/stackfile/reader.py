@@ -16,7 +16,7 @@ _NOTHING = Map()
 class Reader:
     """One mapping of the tree, with its path and place."""
 
-    __slots__ = ("_above", "_step", "mark", "node", "report")
+    __slots__ = ("_above", "_step", "mark", "node", "report", "said")
 
     def __init__(
         self,
@@ -26,6 +26,8 @@ class Reader:
         mark: Mark | None = None,
         above: Reader | None = None,
     ) -> None:
+        self.said = isinstance(node, Map)
+        """Is there such a mapping, though it may be empty?"""
         self.node = node if isinstance(node, Map) else _NOTHING
         self.report = report
         self.mark = mark
@@ -117,6 +119,14 @@ class Reader:
         mark = self.node.mark(key) if key else None
         path = dotted((*self.steps, key) if key else self.steps)
         self.report.error(mark or self.mark, code, f"{path}: {message}", hint=hint, path=path)
+
+    def refuse(self, message: str, *, key: str = "", code: str = problem.WRONG_VALUE, hint: str = "") -> None:
+        """As `wrong`, for what is well said and can't be run."""
+        steps = (*self.steps, key) if key else self.steps
+        mark = (self.node.mark(key) if key else None) or self.mark
+        path = dotted(steps)
+        service = str(steps[1]) if steps[:1] == ("services",) and len(steps) > 1 else ""
+        self.report.refuse(mark, code, f"{path}: {message}", hint=hint, path=path, service=service)
 
     def warn(self, message: str, *, key: str = "") -> None:
         mark = self.node.key_mark(key) if key else None

@@ -19,8 +19,7 @@ Made from `schemas/` and the table in `orchestrator/stackfile/unsupported.py`.
 | key | what it says | pystack |
 |---|---|---|
 """
-_WORDS = {"refuse": "refuses it", "warn": "warns", "inert": "no effect"}
-_CONDITIONAL = {"services.*.build": "refuses it without `image`, else warns"}
+_WORDS = {"refuse": "refuses to run it", "warn": "warns", "inert": "no effect"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,33 +42,34 @@ def page() -> str:
 
 def _verdict(key: Key) -> str:
     if key.row is None:
-        return _CONDITIONAL.get(key.path, "yes")
+        return "yes"
+    if key.row.path != key.path:
+        return f"see `{key.row.path}`"
     return f"{_WORDS[key.row.verdict]}: it {key.row.because}"
 
 
 def every_key() -> list[Key]:
-    """Every key the schemas know, in their order, down to what the table refuses or ignores as a whole."""
+    """Every key the schemas know, in their order; below a key of the table all keys have its row."""
     rows = {row.path: row for row in TABLE}
-    return list(_below(schemas.at("#/$defs/stack"), (), rows))
+    return list(_below(schemas.at("#/$defs/stack"), (), rows, None))
 
 
-def _below(schema: Schema, path: tuple[str, ...], rows: dict[str, Row]) -> Iterator[Key]:
+def _below(schema: Schema, path: tuple[str, ...], rows: dict[str, Row], above: Row | None) -> Iterator[Key]:
     plain = _followed(schema)
     for name, part in _object(plain.get("properties")).items():
         known = _followed(part)
         dotted = ".".join((*path, name))
-        row = rows.get(dotted)
+        row = rows.get(dotted, above)
         yield Key(
             path=dotted, description=str(_object(part).get("description", known.get("description"))), row=row
         )
-        if row is None:
-            yield from _below(part, (*path, name), rows)
+        yield from _below(part, (*path, name), rows, row)
     for pattern, part in _object(plain.get("patternProperties")).items():
         if pattern != "^x-":
-            yield from _below(part, (*path, "*"), rows)
+            yield from _below(part, (*path, "*"), rows, above)
     for keyword in ("items", "additionalProperties"):
         if isinstance(plain.get(keyword), dict):
-            yield from _below(plain[keyword], (*path, "*"), rows)
+            yield from _below(plain[keyword], (*path, "*"), rows, above)
 
 
 def _followed(schema: Schema) -> Object:

@@ -6,15 +6,22 @@ each other, an address outside its network) is reported with its place.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 
 from orchestrator.model import stack as model
+from orchestrator.model.names import scoped_name
 from orchestrator.stackfile import problem
+from orchestrator.stackfile.borrowed import borrow
 from orchestrator.stackfile.complete import Completed, Setting
 from orchestrator.stackfile.problem import Report
 from orchestrator.stackfile.reader import Reader
 from orchestrator.stackfile.recipe import recipe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orchestrator.model import sections
 
 
 def resolve(completed: Completed, setting: Setting, sources: tuple[str, ...], report: Report) -> model.Stack:
@@ -23,7 +30,8 @@ def resolve(completed: Completed, setting: Setting, sources: tuple[str, ...], re
     networks = {key: _network(key, said) for key, said in tree.named("networks")}
     volumes = {key: _volume(key, said) for key, said in tree.named("volumes")}
     files = _files(tree, setting)
-    services = {name: recipe(name, said, files) for name, said in tree.named("services")}
+    services = {name: recipe(name, said, files, setting) for name, said in tree.named("services")}
+    borrow(services, tree)
     _add_links(services, tree)
     _check_addresses(services, networks, tree)
     _check_container_names(services, tree)
@@ -32,18 +40,38 @@ def resolve(completed: Completed, setting: Setting, sources: tuple[str, ...], re
         services=services,
         networks=networks,
         volumes=volumes,
+        configs=_cluster_files("configs", tree, setting),
+        secrets=_cluster_files("secrets", tree, setting),
+        models=_models(tree),
         disabled=completed.disabled,
         working_dir=setting.working_dir,
         files=sources,
     )
 
 
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", re.ASCII)
+_NAME_LIMIT = 200
+
+
+def _check_name(said: Reader) -> None:
+    name = said.text("name") or ""
+    if _NAME.fullmatch(name) is None or len(name) > _NAME_LIMIT:
+        said.refuse(
+            f"{name:.24}{'...' if len(name) > _NAME_LIMIT else ''} can't be a name on this machine",
+            key="name",
+            hint=f"at most {_NAME_LIMIT} letters, digits, _, . and -, the first a letter or digit",
+        )
+
+
 def _network(key: str, said: Reader) -> model.Network:
     driver = said.text("driver") or "bridge"
     if driver != "bridge" and not said.flag("external"):
-        said.wrong(
+        said.refuse(
             f"the network driver {driver!r} is not supported yet", key="driver", code=problem.UNSUPPORTED
         )
+    _check_name(said)
+    ipam = said.part("ipam")
+    rows = [row for row in ipam.listed("config") if row.has("subnet")]
     return model.Network(
         key=key,
         name=said.text("name") or key,
@@ -51,36 +79,53 @@ def _network(key: str, said: Reader) -> model.Network:
         internal=said.flag("internal"),
         driver=driver,
         driver_opts=said.pairs("driver_opts"),
-        subnets=tuple(_subnet(row) for row in said.part("ipam").listed("config") if row.has("subnet")),
+        subnets=tuple(_subnet(row) for row in rows if not _is_v6(row)),
+        subnets6=tuple(_subnet6(row) for row in rows if _is_v6(row)),
+        ipam_driver=ipam.text("driver"),
+        enable_ipv4=said.flag("enable_ipv4") if said.has("enable_ipv4") else None,
+        enable_ipv6=said.flag("enable_ipv6") if said.has("enable_ipv6") else None,
+        attachable=said.flag("attachable"),
         labels=said.pairs("labels"),
         place=said.place,
+    )
+
+
+def _is_v6(said: Reader) -> bool:
+    return ":" in (said.text("subnet") or "")
+
+
+def _subnet6(said: Reader) -> model.Subnet:
+    said.warn("is not supported yet: networks are IPv4", key="subnet")
+    return model.Subnet(
+        subnet=said.text("subnet") or "",
+        gateway=said.text("gateway"),
+        ip_range=said.text("ip_range"),
+        aux_addresses=said.pairs("aux_addresses"),
     )
 
 
 def _subnet(said: Reader) -> model.Subnet:
     subnet = said.text("subnet") or ""
     gateway, ip_range = said.text("gateway"), said.text("ip_range")
+    found = model.Subnet(
+        subnet=subnet, gateway=gateway, ip_range=ip_range, aux_addresses=said.pairs("aux_addresses")
+    )
     try:
         network = IPv4Network(subnet)
     except (AddressValueError, NetmaskValueError, ValueError):
-        said.wrong(
-            f"{subnet!r} is not an IPv4 network",
-            key="subnet",
-            code=problem.WRONG_VALUE,
-            hint="as 10.5.0.0/24",
-        )
-        return model.Subnet(subnet=subnet)
+        said.refuse(f"{subnet!r} is not an IPv4 network", key="subnet", hint="as 10.5.0.0/24")
+        return found
     if gateway is not None and _address(said, "gateway") not in network:
-        said.wrong(f"{gateway} lies outside {subnet}", key="gateway")
+        said.refuse(f"{gateway} lies outside {subnet}", key="gateway", code=problem.CONFLICT)
     if ip_range is not None:
         try:
             inside = IPv4Network(ip_range).subnet_of(network)
         except ValueError:
-            said.wrong(f"{ip_range!r} is not an IPv4 network", key="ip_range", code=problem.WRONG_VALUE)
+            said.refuse(f"{ip_range!r} is not an IPv4 network", key="ip_range")
         else:
             if not inside:
-                said.wrong(f"{ip_range} lies outside {subnet}", key="ip_range")
-    return model.Subnet(subnet=subnet, gateway=gateway, ip_range=ip_range)
+                said.refuse(f"{ip_range} lies outside {subnet}", key="ip_range", code=problem.CONFLICT)
+    return found
 
 
 def _address(said: Reader, key: str) -> IPv4Address:
@@ -88,16 +133,17 @@ def _address(said: Reader, key: str) -> IPv4Address:
     try:
         return IPv4Address(text)
     except AddressValueError:
-        said.wrong(f"{text!r} is not an IPv4 address", key=key, code=problem.WRONG_VALUE)
+        said.refuse(f"{text!r} is not an IPv4 address", key=key)
         return IPv4Address(0)
 
 
 def _volume(key: str, said: Reader) -> model.Volume:
     driver = said.text("driver") or "local"
     if driver != "local":
-        said.wrong(
+        said.refuse(
             f"the volume driver {driver!r} is not supported yet", key="driver", code=problem.UNSUPPORTED
         )
+    _check_name(said)
     return model.Volume(
         key=key,
         name=said.text("name") or key,
@@ -124,14 +170,37 @@ def _files(tree: Reader, setting: Setting) -> dict[str, model.FileMount]:
     return found
 
 
+_CLUSTER = ("external", "labels", "driver", "driver_opts", "template_driver")
+
+
+def _cluster_files(noun: str, tree: Reader, setting: Setting) -> dict[str, sections.ClusterFile]:
+    """What configs or secrets say beyond their content."""
+    found: dict[str, sections.ClusterFile] = {}
+    for key, said in tree.named(noun):
+        named = said.text("name") != scoped_name(setting.name, key)
+        if named or any(part in said.node for part in _CLUSTER):
+            from orchestrator.stackfile import carried
+
+            found[key] = carried.cluster_file(key, said)
+    return found
+
+
+def _models(tree: Reader) -> dict[str, sections.Model]:
+    if not tree.has("models"):
+        return {}
+    from orchestrator.stackfile import carried
+
+    return {key: carried.llm(key, said) for key, said in tree.named("models")}
+
+
 def _content(said: Reader, setting: Setting) -> str:
     variable = said.text("environment")
     if variable is None:
         content = said.node.get("content")
         return content if isinstance(content, str) else ""
-    value = setting.variables.get(variable)
+    value = setting.contents.get(said.path, setting.variables.get(variable))
     if value is None and setting.strict:
-        said.wrong(
+        said.refuse(
             f"the variable {variable} is not set",
             key="environment",
             code=problem.VARIABLE,
@@ -174,7 +243,9 @@ def _check_addresses(
             if network is None or network.external or int(address) == 0:
                 continue
             if services[name].replicas > 1:
-                entry.wrong("several replicas can't share one address", key="ipv4_address")
+                entry.refuse(
+                    "several replicas can't share one address", key="ipv4_address", code=problem.CONFLICT
+                )
             ranges = [row.subnet for row in network.subnets]
             try:
                 inside = any(address in IPv4Network(row) for row in ranges)
@@ -183,7 +254,12 @@ def _check_addresses(
             if not inside:
                 where = f"outside {', '.join(ranges)}" if ranges else "in no subnet"
                 hint = f"give it one: `networks: {{{key}: {{ipam: {{config: [{{subnet: ...}}]}}}}}}`"
-                entry.wrong(f"{address} is {where}", key="ipv4_address", hint="" if ranges else hint)
+                entry.refuse(
+                    f"{address} is {where}",
+                    key="ipv4_address",
+                    code=problem.CONFLICT,
+                    hint="" if ranges else hint,
+                )
 
 
 def _check_container_names(services: dict[str, model.Service], tree: Reader) -> None:

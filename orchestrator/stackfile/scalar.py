@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-from orchestrator.stackfile.tree import Scalar, Timestamp
+from orchestrator.stackfile.tree import Scalar, Tagged, Timestamp
 
 _INTEGER = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|0[bB][01]+|0|[1-9][0-9]*)$")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$")
@@ -84,7 +84,7 @@ def integer(digits: str) -> int:
     return sign * int(body)
 
 
-def text_of(value: Scalar | Timestamp) -> str:
+def text_of(value: Scalar | Timestamp | Tagged) -> str:
     """A scalar where text is wanted (an environment value, a label): the way docker compose prints it."""
     if isinstance(value, str):
         return value
@@ -96,6 +96,8 @@ def text_of(value: Scalar | Timestamp) -> str:
         return str(value)
     if isinstance(value, Timestamp):
         return value.text
+    if isinstance(value, Tagged):
+        return ""
     return _float_text(value)
 
 

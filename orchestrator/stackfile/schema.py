@@ -14,22 +14,11 @@ Schema: TypeAlias = "dict[str, Schema] | list[Schema] | str | int | float | bool
 Object = dict[str, Schema]
 
 NOUNS = (
-    "stack",
-    "service",
-    "dependency",
-    "healthcheck",
-    "deploy",
-    "logging",
-    "attachment",
-    "port",
-    "mount",
-    "file",
-    "network",
-    "volume",
-    "config",
-    "secret",
-    "common",
-)
+    "stack include "
+    "service extends rootfs build provider use envfile device blkio request ulimit credential dependency "
+    "healthcheck deploy update placement hook init watch logging attachment port mount file "
+    "network volume config secret model common"
+).split()
 _HERE = posixpath.dirname(posixpath.abspath(__file__))
 _PLACES = ("../schemas", "../../schemas")
 """In a wheel beside this room, in a checkout at the top."""
@@ -38,8 +27,12 @@ _PLACES = ("../schemas", "../../schemas")
 @functools.cache
 def whole() -> Object:
     """All schemas as one, with references within it. Raises FileNotFoundError when the package is broken."""
-    parts: Object = {noun: _inward(_read(noun)) for noun in NOUNS}
-    return {"$ref": "#/$defs/stack", "$defs": parts}
+    return {"$ref": "#/$defs/stack", "$defs": {noun: _noun(noun) for noun in NOUNS}}
+
+
+@functools.cache
+def _noun(noun: str) -> Schema:
+    return _inward(_read(noun))
 
 
 def _read(noun: str) -> Schema:
@@ -70,9 +63,10 @@ def _inward(node: Schema) -> Schema:
 
 
 def at(reference: str) -> Schema:
-    """The part of the whole that a reference such as #/$defs/port names."""
-    node: Schema = whole()
-    for step in reference.removeprefix("#/").split("/"):
+    """The part of the whole that a reference such as #/$defs/port names. Reads only the file it is in."""
+    noun, *steps = reference.removeprefix("#/$defs/").split("/")
+    node = _noun(noun)
+    for step in steps:
         assert isinstance(node, dict)
         node = node[step]
     return node

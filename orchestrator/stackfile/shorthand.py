@@ -5,62 +5,73 @@ One table a noun says which rule each key follows.
 
 from __future__ import annotations
 
-from orchestrator.stackfile import long
+from orchestrator.stackfile import long, problem, sections
 from orchestrator.stackfile.forms import (
     Rule,
     Spot,
+    between,
     boolean,
     command,
     duration,
     each,
     environment,
     fields,
-    integer,
     mapping,
-    number,
+    section,
+    single,
     size,
     text,
     unique,
     values,
+    whole,
 )
 from orchestrator.stackfile.tree import Map, Node
 
+
+def _nothing(_node: Node, spot: Spot) -> Node:
+    """A key that nobody reads: docker compose takes and drops it."""
+    spot.warn("has no effect: nobody reads it")
+    return None
+
+
+def _retries(node: Node, spot: Spot) -> Node:
+    return between(0)(whole(node, spot), spot)
+
+
+_TIMES = ("interval", "timeout", "retries", "start_period", "start_interval")
 _HEALTHCHECK: dict[str, Rule] = {
     "test": long.test,
     "interval": duration,
     "timeout": duration,
     "start_period": duration,
     "start_interval": duration,
-    "retries": integer,
+    "retries": _retries,
     "disable": boolean,
-}
-
-_DEPLOY: dict[str, Rule] = {
-    "replicas": integer,
-    "labels": mapping,
-    "resources": fields(
-        {
-            "limits": fields({"cpus": number, "memory": size, "pids": integer}),
-            "reservations": fields({"cpus": number, "memory": size}),
-        }
-    ),
-    "restart_policy": fields({"delay": duration, "window": duration, "max_attempts": integer}),
 }
 
 SERVICE: dict[str, Rule] = {
     "annotations": mapping,
     "attach": boolean,
+    "blkio_config": sections.blkio,
+    "build": sections.build,
     "cap_add": unique(),
     "cap_drop": unique(),
     "command": command,
     "configs": long.file_list("/"),
-    "cpu_period": integer,
-    "cpu_quota": integer,
-    "cpu_shares": integer,
-    "cpus": number,
+    "cpu_count": between(0),
+    "cpu_percent": between(0, 100),
+    "cpu_period": whole,
+    "cpu_quota": whole,
+    "cpu_rt_period": whole,
+    "cpu_rt_runtime": whole,
+    "cpu_shares": whole,
+    "cpus": single,
     "cpuset": text,
+    "credential_spec": sections.credential,
     "depends_on": long.depends_on,
-    "deploy": fields(_DEPLOY),
+    "deploy": sections.deploy,
+    "develop": sections.develop,
+    "device_cgroup_rules": unique(),
     "devices": long.device_list,
     "dns": unique(),
     "dns_opt": unique(),
@@ -69,56 +80,83 @@ SERVICE: dict[str, Rule] = {
     "env_file": long.env_file_list,
     "environment": environment,
     "expose": unique(),
+    "external_links": unique(),
     "extra_hosts": long.extra_hosts,
+    "gpus": sections.gpus,
     "group_add": unique(),
-    "healthcheck": fields(_HEALTHCHECK),
+    "healthcheck": section(_HEALTHCHECK, kept=_TIMES),
     "init": boolean,
     "label_file": each(text),
     "labels": mapping,
     "links": unique(),
-    "logging": fields({"options": values(text)}),
+    "logging": section({"options": mapping}),
     "mem_limit": size,
     "mem_reservation": size,
+    "mem_swappiness": size,
     "memswap_limit": size,
+    "models": sections.models,
     "networks": long.attachments,
-    "oom_score_adj": integer,
-    "pids_limit": integer,
+    "oom_kill_disable": boolean,
+    "oom_score_adj": between(-1000, 1000),
+    "pids_limit": whole,
     "ports": long.port_list,
+    "post_start": each(sections.hook),
+    "pre_start": each(sections.init),
+    "pre_stop": each(sections.hook),
     "privileged": boolean,
+    "provider": sections.provider,
+    "pull_refresh_after": _nothing,
     "pull_policy": lambda node, _spot: "missing" if node == "if_not_present" else node,
     "profiles": unique(),
     "read_only": boolean,
-    "scale": integer,
+    "scale": between(0),
     "secrets": long.file_list("/run/secrets"),
     "security_opt": unique(),
     "shm_size": size,
     "stdin_open": boolean,
     "stop_grace_period": duration,
+    "storage_opt": mapping,
     "sysctls": mapping,
     "tmpfs": unique(key=lambda entry: entry.partition("=")[0]),
     "tty": boolean,
     "ulimits": values(long.ulimit),
     "volumes": long.mount_list,
+    "volumes_from": unique(),
 }
 
-_SUBNET: dict[str, Rule] = {"subnet": text, "gateway": text, "ip_range": text}
-_NETWORK: dict[str, Rule] = {
-    "attachable": boolean,
-    "driver_opts": mapping,
-    "enable_ipv4": boolean,
-    "enable_ipv6": boolean,
-    "external": boolean,
-    "internal": boolean,
-    "ipam": fields({"config": each(fields(_SUBNET))}),
-    "labels": mapping,
-}
-_VOLUME: dict[str, Rule] = {"driver_opts": mapping, "external": boolean, "labels": mapping}
-_FILE: dict[str, Rule] = {"external": boolean, "labels": mapping, "driver_opts": mapping, "content": text}
+
+def _addresses(node: Node, spot: Spot) -> Node:
+    """Options of the address driver are for nobody: docker compose drops them, too."""
+    result = _IPAM(node, spot)
+    return result.without("options") if isinstance(result, Map) else result
 
 
-def _noun(rules: dict[str, Rule]) -> Rule:
+_IPAM = section({"config": each(section({"aux_addresses": mapping}))})
+_NETWORK = section(
+    {
+        "attachable": boolean,
+        "driver_opts": mapping,
+        "enable_ipv4": boolean,
+        "enable_ipv6": boolean,
+        "external": boolean,
+        "internal": boolean,
+        "ipam": _addresses,
+        "labels": mapping,
+    },
+    kept=("enable_ipv4", "enable_ipv6", "name"),
+)
+_VOLUME = section(
+    {"driver_opts": mapping, "external": boolean, "labels": mapping}, kept=("driver_opts", "name")
+)
+_FILE = section(
+    {"external": boolean, "labels": mapping, "driver_opts": mapping},
+    kept=("content", "environment", "external", "file", "name"),
+)
+_MODEL = section({"runtime_flags": each(text)})
+
+
+def _noun(rule: Rule) -> Rule:
     """A top-level network, volume, config or secret; an absent one is empty."""
-    rule = fields(rules)
 
     def apply(node: Node, spot: Spot) -> Node:
         return rule(_without_old_name(node, spot), spot) if isinstance(node, Map) else Map()
@@ -131,10 +169,12 @@ def _without_old_name(node: Map, spot: Spot) -> Map:
     old = node.get("external")
     if not isinstance(old, Map):
         return node
-    spot.warn("external.name is obsolete: write `external: true` and `name:`")
     fresh = node.copy()
     fresh["external"] = True
     if "name" in old:
+        spot.warn("external.name is obsolete: write `external: true` and `name:`")
+        if node.get("name") not in (None, old["name"]):
+            spot.wrong("name and external.name contradict each other", code=problem.CONFLICT)
         fresh.take("name", old)
     return fresh
 
@@ -145,6 +185,7 @@ STACK: dict[str, Rule] = {
     "volumes": _noun(_VOLUME),
     "configs": _noun(_FILE),
     "secrets": _noun(_FILE),
+    "models": values(_MODEL),
 }
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 
-from orchestrator.stackfile import problem
 from orchestrator.stackfile.enable import nearest
 from orchestrator.stackfile.reader import Reader
 
@@ -31,6 +30,8 @@ _OTHER_SIGNALS = ("IOT", "POLL", "CLD", "RTMIN", "RTMAX")
 _REAL_TIME = re.compile(r"RTMIN\+([1-9]|[12][0-9]|30)|RTMAX-([1-9]|[12][0-9]|30)", re.ASCII)
 _LAST_SIGNAL = 64
 _CPUS = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*", re.ASCII)
+_CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
+NAME_LIMIT = 200
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?", re.ASCII)
 """sethostname(2) takes 64 bytes; a blank would make two names of it in /etc/hosts."""
 _SIZE = re.compile(r"[0-9]+(\.[0-9]+)?\s*[bkmgt]?(i?b)?", re.ASCII | re.IGNORECASE)
@@ -74,18 +75,22 @@ def _is_signal(text: str) -> bool:
 
 
 def _names(said: Reader) -> None:
+    own = said.text("container_name")
+    if own is not None and (_CONTAINER.fullmatch(own) is None or len(own) > NAME_LIMIT):
+        hint = f"at most {NAME_LIMIT} letters, digits, _, . and -, the first a letter or digit"
+        _wrong(said, "container_name", f"{own:.24} can't be a name on this machine", hint)
     host = said.text("hostname")
     if host is not None and _HOST.fullmatch(host) is None:
         hint = "at most 64 letters, digits, '.', - and _"
         _wrong(said, "hostname", f"{host!r} can't be the name of a machine", hint)
     for server, spot in said.each("dns"):
         if not _is_address(server):
-            spot.wrong(f"{server!r} is not an IP address", code=problem.WRONG_VALUE)
+            spot.refuse(f"{server!r} is not an IP address")
     for line, spot in said.each("extra_hosts"):
         name, _, address = line.partition("=")
         if address != "host-gateway" and not _is_address(address):
             hint = "lines look like name=10.0.0.1 or name=host-gateway"
-            spot.wrong(f"{address!r}, for {name}, is not an IP address", code=problem.WRONG_VALUE, hint=hint)
+            spot.refuse(f"{address!r}, for {name}, is not an IP address", hint=hint)
 
 
 def _is_address(text: str) -> bool:
@@ -102,15 +107,15 @@ def _security(said: Reader) -> None:
             bare = name.upper().removeprefix("CAP_")
             if bare not in CAPABILITIES:
                 hint = nearest(bare, CAPABILITIES)
-                spot.wrong(f"{name!r} is not a capability of Linux", code=problem.WRONG_VALUE, hint=hint)
+                spot.refuse(f"{name!r} is not a capability of Linux", hint=hint)
     for option, spot in said.each("security_opt"):
         key = option.partition("=" if "=" in option else ":")[0]
         if key not in _SECURITY:
             hint = nearest(key, _SECURITY) or f"one of {', '.join(_SECURITY)}"
-            spot.wrong(f"{option!r} is not an option of security", code=problem.WRONG_VALUE, hint=hint)
+            spot.refuse(f"{option!r} is not an option of security", hint=hint)
     for name, value in said.named("sysctls"):
         if not name.replace("/", ".").startswith(_PRIVATE_SYSCTLS):
-            value.wrong(
+            value.refuse(
                 "belongs to the whole machine, not to a container",
                 hint="a container has its own net.*, fs.mqueue.*, kernel.msg*, kernel.sem and kernel.shm*",
             )
@@ -128,10 +133,10 @@ def _limits(said: Reader) -> None:
         if memory is not None and 0 < memory < LEAST_MEMORY:
             bytes_meant = "; a number without a unit counts bytes" if memory < 64 * 1024 else ""
             reader.warn(f"hardly a program runs with less than 6m{bytes_meant}", key=key)
-    shared = said.bytes("shm_size")
-    if shared is not None and shared < 0:
-        _wrong(said, "shm_size", "a size can't be negative")
+    for key, least in (("shm_size", 0), ("mem_limit", -1), ("mem_reservation", -1), ("memswap_limit", -1)):
+        if (said.bytes(key) or 0) < least:
+            _wrong(said, key, "a size can't be negative")
 
 
 def _wrong(said: Reader, key: str, message: str, hint: str = "") -> None:
-    said.wrong(message, key=key, code=problem.WRONG_VALUE, hint=hint)
+    said.refuse(message, key=key, hint=hint)

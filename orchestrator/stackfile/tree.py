@@ -7,12 +7,12 @@ also keeps YAML aliases cheap).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from orchestrator.stackfile.problem import Mark
 
 Scalar = str | int | float | bool | None
-Node: TypeAlias = "Map | Seq | Timestamp | str | int | float | bool | None"
+Node: TypeAlias = "Map | Seq | Tagged | Timestamp | str | int | float | bool | None"
 Plain: TypeAlias = "dict[str, Plain] | list[Plain] | str | int | float | bool | None"
 
 
@@ -83,6 +83,16 @@ class Seq(list[Node]):
         return self.at[index] if index < len(self.at) else None
 
 
+class Tagged:
+    """A value with !reset or !override. None is left once the files are combined."""
+
+    __slots__ = ("tag", "value")
+
+    def __init__(self, tag: Literal["reset", "override"], value: Node) -> None:
+        self.tag = tag
+        self.value = value
+
+
 class Timestamp:
     """An unquoted date. YAML gives it a type of its own, which no key of a stack file takes."""
 
@@ -98,6 +108,15 @@ class Timestamp:
         return hash(self.text)
 
 
+def size(node: Node) -> int:
+    """How many values there are, aliases written out."""
+    if isinstance(node, Map):
+        return 1 + sum([size(value) for value in node.values()])
+    if isinstance(node, Seq):
+        return 1 + sum([size(value) for value in node])
+    return size(node.value) if isinstance(node, Tagged) else 1
+
+
 def plain(node: Node, text: Callable[[str], str] = str) -> Plain:
     """The tree as bare data, every string value passed through `text`."""
     if isinstance(node, str):
@@ -108,7 +127,7 @@ def plain(node: Node, text: Callable[[str], str] = str) -> Plain:
         return [plain(value, text) for value in node]
     if isinstance(node, Timestamp):
         return node.text
-    return node
+    return plain(node.value, text) if isinstance(node, Tagged) else node
 
 
 def find(root: Node, path: tuple[str | int, ...]) -> Mark | None:

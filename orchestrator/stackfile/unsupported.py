@@ -1,6 +1,6 @@
 """The one table of keys of the Compose Specification that we know and don't (yet) honour.
 
-    refuse   leaving it out would change what runs: an error
+    refuse   leaving it out would change what runs: commands that run it stop; `config` prints it and warns
     warn     the stack runs, but something the user asked for does not happen: said once, with its place
     inert    has no meaning on one machine, or is a note to the reader: printed by `config`, nothing else
 
@@ -27,10 +27,12 @@ class Row:
     path: str
     verdict: Verdict
     because: str
+    fine: tuple[str, ...] = ()
+    """Values that ask for nothing but what is done anyway."""
 
 
-def _row(path: str, verdict: Verdict, because: str) -> Row:
-    return Row(path=path, verdict=verdict, because=because)
+def _row(path: str, verdict: Verdict, because: str, *fine: str) -> Row:
+    return Row(path=path, verdict=verdict, because=because, fine=fine)
 
 
 _LATER = "is not supported yet"
@@ -40,62 +42,60 @@ _SERVICE = "services.*"
 
 TABLE: tuple[Row, ...] = (
     _row("version", "warn", "is obsolete and has no effect: leave it out"),
-    _row("include", "refuse", _LATER),
-    _row("models", "refuse", _LATER),
-    _row(f"{_SERVICE}.extends", "refuse", _LATER),
+    _row("models", "inert", "is for the services that use them"),
+    _row(f"{_SERVICE}.build", "warn", f"{_LATER}: the image must be in the local store"),
     _row(f"{_SERVICE}.provider", "refuse", _LATER),
-    _row(f"{_SERVICE}.models", "refuse", _LATER),
-    _row(f"{_SERVICE}.volumes_from", "refuse", f"{_LATER}: list the volumes"),
-    _row(f"{_SERVICE}.external_links", "refuse", f"{_LATER}: put both stacks on one external network"),
-    _row(f"{_SERVICE}.use_api_socket", "refuse", _LATER),
+    _row(f"{_SERVICE}.models", "warn", f"{_LATER}: no model is run, and its variables are not set"),
+    _row(f"{_SERVICE}.external_links", "warn", f"{_LATER}: put both stacks on one external network"),
+    _row(f"{_SERVICE}.use_api_socket", "warn", f"{_LATER}: the containers have no such socket"),
     _row(f"{_SERVICE}.gpus", "refuse", _LATER),
     _row(f"{_SERVICE}.pre_start", "refuse", _LATER),
     _row(f"{_SERVICE}.post_start", "refuse", _LATER),
     _row(f"{_SERVICE}.pre_stop", "refuse", _LATER),
-    _row(f"{_SERVICE}.credential_spec", "refuse", _WINDOWS),
-    _row(f"{_SERVICE}.deploy.resources.reservations.devices", "refuse", _LATER),
+    _row(f"{_SERVICE}.credential_spec", "warn", _WINDOWS),
     _row(f"{_SERVICE}.develop", "warn", f"{_LATER}: files are not watched"),
     _row(f"{_SERVICE}.platform", "warn", f"{_LATER}: the image's own platform counts"),
-    _row(f"{_SERVICE}.runtime", "warn", "names another container runtime: ours is used"),
-    _row(f"{_SERVICE}.isolation", "warn", _WINDOWS),
-    _row(f"{_SERVICE}.cgroup", "warn", _LATER),
-    _row(f"{_SERVICE}.cgroup_parent", "warn", _LATER),
-    _row(f"{_SERVICE}.userns_mode", "warn", _LATER),
-    _row(f"{_SERVICE}.storage_opt", "warn", _LATER),
-    _row(f"{_SERVICE}.blkio_config", "warn", _LATER),
+    _row(f"{_SERVICE}.runtime", "warn", "names another container runtime: ours is used", "runc"),
+    _row(f"{_SERVICE}.isolation", "warn", _WINDOWS, "default"),
+    _row(f"{_SERVICE}.cgroup", "warn", f"{_LATER}: containers have a namespace of their own", "private"),
+    _row(f"{_SERVICE}.cgroup_parent", "warn", f"{_LATER}: containers are below our own cgroup"),
+    _row(f"{_SERVICE}.userns_mode", "warn", f"{_LATER}: containers use this machine's users", "host"),
+    _row(f"{_SERVICE}.storage_opt", "warn", f"{_LATER}: the writable layer has no limit"),
+    _row(f"{_SERVICE}.blkio_config", "warn", f"{_LATER}: block devices are used without limits"),
     _row(f"{_SERVICE}.cpu_rt_period", "warn", _LATER),
     _row(f"{_SERVICE}.cpu_rt_runtime", "warn", _LATER),
     _row(f"{_SERVICE}.cpu_count", "warn", _WINDOWS),
     _row(f"{_SERVICE}.cpu_percent", "warn", _WINDOWS),
     _row(f"{_SERVICE}.mem_swappiness", "warn", _LATER),
     _row(f"{_SERVICE}.oom_kill_disable", "warn", _LATER),
-    _row(f"{_SERVICE}.device_cgroup_rules", "warn", _LATER),
-    _row(f"{_SERVICE}.pull_refresh_after", "warn", _LATER),
+    _row(f"{_SERVICE}.device_cgroup_rules", "warn", f"{_LATER}: only what `devices` names is allowed"),
+    _row(f"{_SERVICE}.pull_refresh_after", "warn", "has no effect: nobody reads it"),
     _row(f"{_SERVICE}.deploy.mode", "inert", _CLUSTER),
     _row(f"{_SERVICE}.deploy.endpoint_mode", "inert", _CLUSTER),
     _row(f"{_SERVICE}.deploy.labels", "inert", "labels the service in a cluster, not its containers"),
     _row(f"{_SERVICE}.deploy.placement", "warn", _CLUSTER),
     _row(f"{_SERVICE}.deploy.update_config", "warn", f"{_LATER}: all replicas are replaced as ordered"),
-    _row(f"{_SERVICE}.deploy.rollback_config", "warn", _LATER),
+    _row(f"{_SERVICE}.deploy.rollback_config", "warn", f"{_LATER}: a failed update is not undone"),
     _row(f"{_SERVICE}.deploy.resources.reservations.cpus", "inert", "is for the scheduler of a cluster"),
+    _row(f"{_SERVICE}.deploy.resources.reservations.devices", "refuse", _LATER),
     _row(f"{_SERVICE}.deploy.resources.reservations.generic_resources", "warn", _CLUSTER),
     _row(f"{_SERVICE}.ports.*.mode", "inert", _CLUSTER),
     _row(f"{_SERVICE}.ports.*.app_protocol", "inert", "is a note to the reader"),
     _row(f"{_SERVICE}.ports.*.name", "inert", "is a note to the reader"),
     _row(f"{_SERVICE}.volumes.*.consistency", "inert", "has no effect on Linux"),
     _row(f"{_SERVICE}.volumes.*.bind.selinux", "inert", "has no effect without SELinux"),
-    _row(f"{_SERVICE}.volumes.*.volume.labels", "warn", _LATER),
-    _row(f"{_SERVICE}.volumes.*.image", "refuse", _LATER),
+    _row(f"{_SERVICE}.volumes.*.volume.labels", "warn", f"{_LATER}: anonymous volumes have no labels"),
+    _row(f"{_SERVICE}.volumes.*.image", "inert", "is for mounts of the type image, which are refused"),
     _row(f"{_SERVICE}.networks.*.ipv6_address", "warn", f"{_LATER}: networks are IPv4"),
     _row(f"{_SERVICE}.networks.*.link_local_ips", "warn", _LATER),
-    _row(f"{_SERVICE}.networks.*.interface_name", "warn", _LATER),
+    _row(f"{_SERVICE}.networks.*.interface_name", "warn", f"{_LATER}: interfaces are eth0, eth1 ..."),
     _row(f"{_SERVICE}.networks.*.driver_opts", "warn", _LATER),
     _row("networks.*.attachable", "inert", _CLUSTER),
     _row("networks.*.enable_ipv4", "inert", "networks are always IPv4"),
     _row("networks.*.enable_ipv6", "warn", f"{_LATER}: networks are IPv4"),
-    _row("networks.*.ipam.driver", "warn", _LATER),
+    _row("networks.*.ipam.driver", "warn", f"{_LATER}: addresses are given out by pystack", "default"),
     _row("networks.*.ipam.options", "inert", "means something to other address drivers only"),
-    _row("networks.*.ipam.config.*.aux_addresses", "warn", _LATER),
+    _row("networks.*.ipam.config.*.aux_addresses", "warn", f"{_LATER}: these addresses may be given out"),
     _row("configs.*.name", "inert", "configs never leave their stack"),
     _row("configs.*.labels", "inert", _CLUSTER),
     _row("configs.*.template_driver", "refuse", _CLUSTER),
@@ -134,7 +134,8 @@ def judge(tree: Map, report: Report) -> None:
     for row, mark, path in _matches(tree, _TREE, (), None):
         name = dotted(path)
         if row.verdict == "refuse":
-            report.error(mark, problem.UNSUPPORTED, f"{name} {row.because}", path=name)
+            service = str(path[1]) if path[0] == "services" else ""
+            report.refuse(mark, problem.UNSUPPORTED, f"{name} {row.because}", path=name, service=service)
         else:
             report.warn(mark, f"{name} {row.because}")
 
@@ -142,7 +143,7 @@ def judge(tree: Map, report: Report) -> None:
 def _matches(
     node: Node, branch: _Branch, path: tuple[str | int, ...], mark: Mark | None
 ) -> Iterator[tuple[Row, Mark | None, tuple[str | int, ...]]]:
-    if branch.row is not None and node is not None and node is not False:
+    if branch.row is not None and node is not None and node is not False and node not in branch.row.fine:
         yield branch.row, mark, path
     every = branch.below.get("*")
     if isinstance(node, Map):
@@ -155,15 +156,3 @@ def _matches(
     elif isinstance(node, Seq) and every is not None:
         for index, entry in enumerate(node):
             yield from _matches(entry, every, (*path, index), node.mark(index))
-
-
-def refuse_build(service: Map, name: str, report: Report) -> None:
-    """`build` is fine beside an `image`: then the image must be there already."""
-    if "build" not in service:
-        return
-    mark, path = service.key_mark("build"), f"services.{name}.build"
-    if service.get("image"):
-        report.warn(mark, f"{path} {_LATER}: the image must be in the local store")
-        return
-    hint = "build the image elsewhere, `pystack load` it, and name it with `image:`"
-    report.error(mark, problem.UNSUPPORTED, f"{path} {_LATER}", hint=hint, path=path)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from orchestrator.model import stack as model
 from orchestrator.stackfile import problem
+from orchestrator.stackfile.ports import LAST, host_address, port_range
 from orchestrator.stackfile.reader import Reader
 
 _NOT_PRIVATE: dict[str, model.Sharing] = {"host": model.OfHost(), "none": model.Isolated()}
@@ -25,7 +26,7 @@ def sharing(said: Reader, key: str) -> model.Sharing:
         return model.OfService(service=mode.removeprefix("service:"))
     if mode in _MODES[key]:
         return _NOT_PRIVATE[mode]
-    said.wrong(
+    said.refuse(
         f"{mode!r} is not supported",
         key=key,
         code=problem.UNSUPPORTED,
@@ -43,6 +44,10 @@ def attachments(said: Reader) -> tuple[model.Attachment, ...]:
             network=key,
             aliases=entry.texts("aliases"),
             ipv4_address=entry.text("ipv4_address"),
+            ipv6_address=entry.text("ipv6_address"),
+            link_local_ips=entry.texts("link_local_ips"),
+            interface_name=entry.text("interface_name"),
+            driver_opts=entry.pairs("driver_opts"),
             mac_address=entry.text("mac_address"),
             priority=entry.whole("priority") or 0,
             gw_priority=entry.whole("gw_priority") or 0,
@@ -59,16 +64,17 @@ def _with_mac(said: Reader, found: list[model.Attachment], mac: str) -> list[mod
     """The service's own mac_address belongs to its main network: the one of the highest priority."""
     main = max(range(len(found)), key=lambda index: found[index].priority)
     if found[main].mac_address not in (None, mac):
-        said.wrong(f"differs from that of the network {found[main].network!r}", key="mac_address")
+        said.refuse(f"differs from that of the network {found[main].network!r}", key="mac_address")
     found[main] = replace(found[main], mac_address=mac)
     return found
 
 
 def ports(said: Reader, mode: model.Sharing) -> tuple[model.Port, ...]:
     if isinstance(mode, model.OfService) and said.has("ports"):
-        said.wrong(
+        said.refuse(
             f"a service in the network of {mode.service!r} can't publish ports",
             key="ports",
+            code=problem.CONFLICT,
             hint=f"publish them on {mode.service!r}",
         )
     if isinstance(mode, model.OfHost | model.Isolated) and said.has("ports"):
@@ -79,20 +85,43 @@ def ports(said: Reader, mode: model.Sharing) -> tuple[model.Port, ...]:
         protocol = port.text("protocol") or "tcp"
         target = port.whole("target") or 0
         if protocol not in ("tcp", "udp"):
-            port.wrong(f"the protocol {protocol} is not supported yet", code=problem.UNSUPPORTED)
-        if not 0 < target <= 65535:
-            port.wrong(f"{target} is not a container port", key="target", code=problem.WRONG_VALUE)
-        low, _, high = (port.text("published") or "0").partition("-")
+            known = protocol == "sctp"
+            message = (
+                f"the protocol {protocol} is not supported yet" if known else f"{protocol!r} is no protocol"
+            )
+            port.refuse(message, code=problem.UNSUPPORTED if known else problem.WRONG_VALUE)
+        if not 0 < target <= LAST:
+            port.refuse(f"{target} is not a container port", key="target")
         found.append(
             model.Port(
                 target=target,
-                published=(int(low), int(high or low)),
-                host_ip=port.text("host_ip") or "",
+                published=_published(port),
+                host_ip=_host_ip(port),
                 protocol="udp" if protocol == "udp" else "tcp",
+                mode=port.text("mode") or "ingress",
+                name=port.text("name") or "",
+                app_protocol=port.text("app_protocol") or "",
                 place=port.place,
             )
         )
     return tuple(found)
+
+
+def _published(port: Reader) -> tuple[int, int]:
+    published = port.text("published") or "0"
+    try:
+        return port_range(published, "host")
+    except ValueError as error:
+        port.refuse(str(error), key="published")
+        return (0, 0)
+
+
+def _host_ip(port: Reader) -> str:
+    try:
+        return host_address(port.text("host_ip") or "")
+    except ValueError as error:
+        port.refuse(str(error), key="host_ip")
+        return ""
 
 
 def extra_hosts(said: Reader) -> tuple[tuple[str, str], ...]:

@@ -9,14 +9,22 @@ _ENDS = ";&|<>"
 
 
 def split(text: str) -> list[str]:
-    """The words. Raises ValueError for an open quote, parentheses, and shell operators.
+    """The words. Raises ValueError for an open quote, parentheses, and shell operators."""
+    words, operator = leading(text)
+    if operator:
+        raise ValueError(f"{operator} works only in a shell")
+    return words
 
-    Docker compose silently drops everything from the first operator on; that is never what was meant.
+
+def leading(text: str) -> tuple[list[str], str]:
+    """The words before the first shell operator, and the operator. Raises ValueError for what can't be split.
+
+    Docker compose silently drops everything from the operator on; that is never what was meant.
     """
     words: list[str] = []
     word: list[str] = []
     started = False
-    quote = ""
+    quote = operator = ""
     index = 0
     while index < len(text):
         char = text[index]
@@ -38,6 +46,10 @@ def split(text: str) -> list[str]:
             if started:
                 words.append("".join(word))
             word, started = [], False
+        elif char in _ENDS and not quote:
+            operator = char
+            started = started and not _is_file_number(char, word)
+            break
         else:
             quote = _next_quote(char, quote, word)
             word.append(char)
@@ -46,11 +58,16 @@ def split(text: str) -> list[str]:
         raise ValueError(f"the quote {quote} is not closed")
     if started:
         words.append("".join(word))
-    return words
+    return words, operator
+
+
+def _is_file_number(char: str, word: list[str]) -> bool:
+    """As in 2>file."""
+    return char == ">" and bool(word) and word[0].isdigit()
 
 
 def _next_quote(char: str, quote: str, word: list[str]) -> str:
-    """Backticks and $( ) keep their blanks in one word. Raises ValueError for operators."""
+    """Backticks and $( ) keep their blanks in one word. Raises ValueError for other parentheses."""
     if char == "`":
         return "" if quote == "`" else "`"
     if quote:
@@ -61,6 +78,4 @@ def _next_quote(char: str, quote: str, word: list[str]) -> str:
         raise ValueError("a parenthesis needs quotes")
     if char == ")":
         raise ValueError("a parenthesis needs quotes")
-    if char in _ENDS:
-        raise ValueError(f"{char} works only in a shell")
     return ""

@@ -52,6 +52,7 @@ def loaded(
         services=services,
         dotenv=[Source(path=".env", text=dotenv)] if dotenv is not None else (),
         strict=strict,
+        cwd=FOLDER,
     )
 
 
@@ -60,6 +61,11 @@ def refused(*texts: str, **given: object) -> tuple[Problem, ...]:
     with pytest.raises(StackfileError) as caught:
         loaded(*texts, **given)  # type: ignore[arg-type]
     return caught.value.problems
+
+
+def unrunnable(*texts: str, **given: object) -> tuple[Problem, ...]:
+    """What keeps the stack of these texts from being run, though it can be loaded."""
+    return loaded(*texts, **given).refusals  # type: ignore[arg-type]
 
 
 def web(body: str, rest: str = "") -> str:

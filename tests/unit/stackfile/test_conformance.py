@@ -1,6 +1,7 @@
 """Compose semantics, row by row: tests/golden/stackfile/*.yml.
 
-A row says what a file gives (in canonical form) or with which code it is refused. Where we differ from docker
+A row says what a file gives (in canonical form) or with which code it is refused; `unrunnable` is the code with
+which commands that run it refuse what can be loaded. Where we differ from docker
 compose on purpose, the row also says what docker compose does, and docs/compose-differences.md says why.
 """
 
@@ -42,6 +43,9 @@ def test_compose_semantics(row: Row) -> None:
         return
     found = loaded(*texts, **given)
     assert brief(found.canonical, single="body" in row) == row["gives"]
+    assert [problem.code for problem in found.refusals][:1] == (
+        [row["unrunnable"]] if "unrunnable" in row else []
+    )
 
 
 def brief(canonical: Any, *, single: bool) -> Any:

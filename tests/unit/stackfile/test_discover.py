@@ -85,6 +85,50 @@ def test_env_files_replace_the_default_one_and_later_ones_win() -> None:
     assert located(texts, env={"COMPOSE_DISABLE_ENV_FILE": "1"}).dotenv == {}
 
 
+@pytest.mark.parametrize(
+    ("said", "read"), [("1", False), ("T", False), ("true", False), ("0", True), ("", True)]
+)
+def test_the_default_env_file_is_turned_off_as_go_reads_yes_and_no(said: str, read: bool) -> None:
+    texts = {"/p/app/stack.yml": STACK, "/p/app/.env": "A=0"}
+    assert located(texts, env={"COMPOSE_DISABLE_ENV_FILE": said}).dotenv == ({"A": "0"} if read else {})
+
+
+def test_a_word_that_is_neither_yes_nor_no_is_refused() -> None:
+    with pytest.raises(StackfileError, match="COMPOSE_DISABLE_ENV_FILE is 'off'"):
+        located({"/p/app/stack.yml": STACK, "/p/app/.env": "A=0"}, env={"COMPOSE_DISABLE_ENV_FILE": "off"})
+
+
+def test_a_named_env_file_is_read_though_the_default_one_is_off() -> None:
+    texts = {"/p/app/stack.yml": STACK, "/p/app/.env": "A=0", "/p/app/e": "A=1"}
+    off = {"COMPOSE_DISABLE_ENV_FILE": "1"}
+    assert located(texts, env=off, env_files=["e"]).dotenv == {"A": "1"}
+    assert located(texts, env=off | {"COMPOSE_ENV_FILES": "e"}).dotenv == {"A": "1"}
+
+
+def test_of_two_override_files_docker_composes_first_is_taken_and_both_are_told() -> None:
+    """The order of the endings is another than that of the stack files."""
+    texts = dict.fromkeys(
+        ["/p/app/compose.yml", "/p/app/compose.override.yaml", "/p/app/compose.override.yml"], STACK
+    )
+    found = located(texts)
+    assert [source.path for source in found.sources] == ["compose.yml", "compose.override.yml"]
+    assert "compose.override.yaml" in found.warnings[0].message
+
+
+def test_the_separator_of_compose_file_may_stand_in_dotenv_too() -> None:
+    texts = {
+        "/p/app/.env": "COMPOSE_FILE=a.yml|b.yml\nCOMPOSE_PATH_SEPARATOR=|\n",
+        "/p/app/a.yml": STACK,
+        "/p/app/b.yml": STACK,
+    }
+    assert [source.path for source in located(texts).sources] == ["a.yml", "b.yml"]
+
+
+def test_standard_input_may_stand_between_files() -> None:
+    found = located({"-": STACK, "/p/x/a.yml": STACK}, paths=["/p/x/a.yml", "-"])
+    assert ([source.path for source in found.sources], found.working_dir) == (["/p/x/a.yml", "-"], "/p/x")
+
+
 def test_an_env_file_that_is_not_there() -> None:
     with pytest.raises(StackfileError, match="nope"):
         located({"/p/app/stack.yml": STACK}, env_files=["nope"])

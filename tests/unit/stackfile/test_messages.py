@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.model.errors import ExitCode
+from orchestrator.stackfile.load import demand_runnable
 from orchestrator.stackfile.problem import MAX_PROBLEMS, StackfileError
 from tests.unit.stackfile.given import loaded, refused, web
 
@@ -28,7 +29,7 @@ def entries() -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize(("name", "text", "says"), entries(), ids=[entry[0] for entry in entries()])
 def test_messages(name: str, text: str, says: str) -> None:
     with pytest.raises(StackfileError) as caught:
-        loaded(text, files={"bad.env": "A=1\nB C=2\n"})
+        demand_runnable(loaded(text, files={"bad.env": "A=1\nB C=2\n"}))
     assert str(caught.value) == says
     assert caught.value.exit_code == ExitCode.INVALID_STACK
 

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.model import codec
 from orchestrator.model import stack as model
 from orchestrator.model.stack import Stack
-from tests.unit.stackfile.given import loaded, refused, web
+from tests.unit.stackfile.given import loaded, refused, unrunnable, web
 
 
 def only(body: str, rest: str = "", **given: object) -> model.Service:
@@ -60,13 +60,15 @@ def test_a_secret_from_a_variable_is_its_content() -> None:
     text = web("secrets: [s]", "secrets: {s: {environment: TOKEN}}\n")
     (mount,) = loaded(text, env={"TOKEN": "abc"}).stack.services["web"].mounts
     assert mount == model.FileMount(kind="secret", name="s", target="/run/secrets/s", content="abc")
-    assert refused(text)[0].code == "E010"
+    assert unrunnable(text)[0].code == "E010"
 
 
 def test_commands_that_take_away_need_neither_secrets_nor_env_files() -> None:
     text = web("secrets: [s]\nenv_file: gone.env", "secrets: {s: {environment: TOKEN}}\n")
     assert "web" in loaded(text, strict=False).stack.services
-    assert {problem.code for problem in refused(text)} == {"E010", "E021"}
+    assert loaded(text, strict=False).refusals == ()
+    assert [problem.code for problem in refused(text)] == ["E021"]
+    assert [problem.code for problem in unrunnable(text, files={"gone.env": ""})] == ["E010"]
 
 
 def test_ports() -> None:
@@ -88,7 +90,7 @@ def test_ports_have_no_effect_in_the_host_network() -> None:
 
 def test_ports_belong_to_the_service_whose_network_is_shared() -> None:
     text = "services: {a: {image: x, network_mode: 'service:b', ports: [80]}, b: {image: x}}"
-    assert "publish them on 'b'" in refused(text)[0].hint
+    assert "publish them on 'b'" in loaded(text).refusals[0].hint
 
 
 def test_dependencies_with_their_places() -> None:

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.model.errors import ExitCode
 from orchestrator.stackfile.files import read_text
 from orchestrator.stackfile.problem import StackfileError
-from tests.unit.stackfile.given import Disk, loaded, refused, web
+from tests.unit.stackfile.given import Disk, loaded, refused, unrunnable, web
 
 WRONG = {
     "working_dir: srv/app": "services.web.working_dir: 'srv/app' must be an absolute path in the container",
@@ -25,7 +25,6 @@ WRONG = {
     f"hostname: {'a' * 65}": f"services.web.hostname: '{'a' * 65}' can't be the name of a machine",
     "dns: [9.9.9.9, 1.2.3]": "services.web.dns[1]: '1.2.3' is not an IP address",
     "extra_hosts: [db=there]": "services.web.extra_hosts[0]: 'there', for db, is not an IP address",
-    "extra_hosts: [db]": "services.web.extra_hosts[0]: 'db' is not a line of hosts: name=address",
     "cap_add: [NET_ADMN]": "services.web.cap_add[0]: 'NET_ADMN' is not a capability of Linux",
     "cap_drop: [CAP_FOO]": "services.web.cap_drop[0]: 'CAP_FOO' is not a capability of Linux",
     "security_opt: [no-new-privilege]": (
@@ -58,8 +57,9 @@ RIGHT = (
 
 @pytest.mark.parametrize("body", WRONG)
 def test_what_no_container_can_have_is_refused(body: str) -> None:
-    (problem,) = refused(web(body))
+    (problem,) = unrunnable(web(body))
     assert problem.message == WRONG[body]
+    assert problem.service == "web"
     assert problem.place is not None
     assert problem.place.line > 2
 

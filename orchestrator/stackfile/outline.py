@@ -1,0 +1,141 @@
+"""Text -> what `config --no-...` prints: some steps of loading left out, so that no Stack can come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from orchestrator.stackfile import problem
+from orchestrator.stackfile.check import check
+from orchestrator.stackfile.complete import complete
+from orchestrator.stackfile.files import Files
+from orchestrator.stackfile.forms import Spot
+from orchestrator.stackfile.load import begin
+from orchestrator.stackfile.paths import move
+from orchestrator.stackfile.problem import Mark, Report, StackfileError
+from orchestrator.stackfile.read import Source
+from orchestrator.stackfile.shorthand import SERVICE, lengthen
+from orchestrator.stackfile.switches import Switches
+from orchestrator.stackfile.tree import Map, Node, Plain, Seq, plain
+
+_STRUCTURE = (
+    "build",
+    "configs",
+    "depends_on",
+    "devices",
+    "dns",
+    "dns_search",
+    "env_file",
+    "gpus",
+    "models",
+    "networks",
+    "ports",
+    "secrets",
+    "volumes",
+)
+"""Keys of a service whose short forms are written out even where variables are not filled in."""
+
+
+def outline(
+    sources: Sequence[Source],
+    switches: Switches,
+    *,
+    files: Files,
+    environment: Mapping[str, str],
+    working_dir: str,
+    name: str | None = None,
+    profiles: Sequence[str] = (),
+    services: Sequence[str] = (),
+    dotenv: Mapping[str, str] | Sequence[Source] = (),
+    cwd: str = "",
+) -> dict[str, Plain]:
+    """The canonical form less some steps. Arguments as for `load`. Raises StackfileError."""
+    begun = begin(
+        sources,
+        files=files,
+        environment=environment,
+        working_dir=working_dir,
+        name=name,
+        profiles=profiles,
+        services=services,
+        dotenv=dotenv,
+        cwd=cwd,
+        switches=switches,
+    )
+    report = begun.report
+    if switches.interpolate:
+        check(begun.tree, report)
+        report.settle()
+        tree = lengthen(begun.tree, Spot(report))
+    else:
+        _check_literal(begun.tree, report)
+        tree = _lengthen_literal(begun.tree)
+    report.settle()
+    if switches.paths:
+        tree = move(tree, working_dir, files.home)
+    completed = complete(tree, begun.setting, report)
+    report.settle()
+    escape = (lambda text: text.replace("$", "$$")) if switches.interpolate else str
+    found = plain(completed.tree.without("version"), escape)
+    assert isinstance(found, dict)
+    return found
+
+
+def _check_literal(tree: Map, report: Report) -> None:
+    """What the schemas don't allow, but for values that a variable gives: nobody knows them yet."""
+    strict = Report()
+    for file, text in report.texts.items():
+        strict.knows(file, text)
+    check(tree, strict)
+    sure = [
+        one for one in strict.problems if "$" not in problem.written(report.texts, problem.mark_of(one.place))
+    ]
+    if sure:
+        raise StackfileError(sure)
+
+
+def _lengthen_literal(tree: Map) -> Map:
+    services = tree.get("services")
+    if not isinstance(services, Map):
+        return tree
+    fresh = services.alike()
+    for name, service in services.items():
+        fresh[name] = _service(service) if isinstance(service, Map) else service
+    result = tree.copy()
+    result["services"] = fresh
+    return result
+
+
+def _service(service: Map) -> Map:
+    fresh = service.copy()
+    for key in _STRUCTURE:
+        if key in service:
+            fresh[key] = _long(key, service[key], service.mark(key))
+    return fresh
+
+
+def _long(key: str, node: Node, mark: Mark | None) -> Node:
+    """The long form of a value. A short form with a variable in it can't be taken apart before the variable
+    has a value: of mounts it stays alone, of other things it keeps the whole list as it is (as with docker).
+    """
+    if isinstance(node, Seq) and key == "volumes":
+        mounts = Seq()
+        for index, entry in enumerate(node):
+            one = Seq()
+            one.add(entry, node.mark(index))
+            long = one if _has_variable(one) else _ruled(key, one, mark)
+            for inside, value in enumerate(long if isinstance(long, Seq) else ()):
+                mounts.add(value, one.mark(inside))
+        return mounts
+    return node if _has_variable(node) else _ruled(key, node, mark)
+
+
+def _ruled(key: str, node: Node, mark: Mark | None) -> Node:
+    told = Report()
+    long = SERVICE[key](node, Spot(told, key, mark))
+    return node if told.problems else long
+
+
+def _has_variable(node: Node) -> bool:
+    if isinstance(node, Seq):
+        return any(isinstance(entry, str) and "$" in entry for entry in node)
+    return isinstance(node, str) and "$" in node
