@@ -196,7 +196,8 @@ def in_memory(directory: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", "-l", str(directory)], check=True)
+        if os.path.ismount(directory):
+            subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
 def settle() -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-UNPRIVILEGED = ("config", "version")
+UNPRIVILEGED = ("config", "convert", "check", "schema", "version")
 
 
 def main() -> None:
@@ -30,11 +30,13 @@ def main() -> None:
 
 def enter(argv: list[str]) -> int:
     """The exit code of a command line; every failure has been told on standard error."""
+    ansi = None
     try:
         from orchestrator.cli import fast
 
         call = fast.parse(argv)
         if call is not None:
+            ansi = str(call.scope.get("ansi") or "") or None
             return perform(call)
         from orchestrator.cli import full
 
@@ -43,7 +45,7 @@ def enter(argv: list[str]) -> int:
         try:
             from orchestrator.cli import failure
 
-            return failure.report(error)
+            return failure.report(error, ansi)
         except (OSError, KeyboardInterrupt):
             return 1
     except SystemExit as end:

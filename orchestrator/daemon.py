@@ -31,7 +31,7 @@ from typing import Any
 
 import trio
 
-from orchestrator.api import asking, converging, processes
+from orchestrator.api import asking, converging, processes, volumes
 from orchestrator.api.server import Server, Verb, listen
 from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Stacks
@@ -51,6 +51,8 @@ VERBS: dict[str, Verb] = {
     "ls": asking.ls,
     "stack": asking.stack,
     "image_users": asking.image_users,
+    "volumes": volumes.volumes,
+    "volume_rm": volumes.remove,
     "plan": asking.plan,
     "logs": asking.logs,
     "events": asking.events,
@@ -150,7 +152,7 @@ async def supervise(places: Places, ready_fd: int) -> None:
             if alone:
                 await _clear(server, machine, places)
             with contextlib.suppress(Gone):
-                await session.end(exit_code=verdict.exit_code, error="\n".join(verdict.failures))
+                await converging.conclude(session, verdict)
             if alone:
                 _go()
 

@@ -12,11 +12,14 @@ from orchestrator.api import orders, show
 from orchestrator.api.follow import described, follow
 from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Stacks
-from orchestrator.engines.local import clock, records
+from orchestrator.engines.local import clock
 from orchestrator.engines.local.table import Follower
+from orchestrator.images.config import ImageConfig
+from orchestrator.images.store import Store
 from orchestrator.model import codec
 from orchestrator.model.desired import Desired
-from orchestrator.model.observation import Container, Observation
+from orchestrator.model.errors import PystackError
+from orchestrator.model.observation import Container, Observation, State
 from orchestrator.model.stack import Stack
 from orchestrator.planner.plan import plan as decide
 from orchestrator.reconciler.history import Event
@@ -37,9 +40,21 @@ async def ps(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
         stacks.machine.table.of_stack(supervised.name),
         key=lambda live: (live.container.service, live.container.slot),
     )
-    await session.end(
-        [show.container_row(one.container, supervised.loop.desired, waits, now) for one in live]
-    )
+    desired, store = supervised.loop.desired, stacks.machine.store
+    rows = [
+        show.container_row(one.container, desired, waits, now, _image(store, one.container)) for one in live
+    ]
+    await session.end(rows)
+
+
+def _image(store: Store, container: Container) -> ImageConfig | None:
+    """The run defaults of its image; None when it has none, or has lost it."""
+    if not container.image_id:
+        return None
+    try:
+        return store.config(container.image_id)
+    except (PystackError, OSError):
+        return None
 
 
 async def ls(session: Session, stacks: Stacks, _request: dict[str, Any]) -> None:
@@ -60,7 +75,14 @@ async def stack(session: Session, stacks: Stacks, request: dict[str, Any]) -> No
 
 
 async def image_users(session: Session, stacks: Stacks, _request: dict[str, Any]) -> None:
-    await session.end(await trio.to_thread.run_sync(records.image_users, stacks.machine.places.stacks))
+    """Image id -> the containers made from it, and whether they run."""
+    users: dict[str, list[dict[str, Any]]] = {}
+    containers = (live.container for live in stacks.machine.table.containers.values())
+    for container in sorted(containers, key=lambda one: one.name):
+        if container.image_id:
+            running = container.state is State.RUNNING
+            users.setdefault(container.image_id, []).append({"container": container.name, "running": running})
+    await session.end(users)
 
 
 async def plan(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
@@ -152,10 +174,10 @@ async def _until_gone(session: Session, stacks: Stacks, name: str, wanted: Any, 
 
 
 async def events(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
-    """The history from memory, then what happens from now on if "follow" is set."""
+    """The history from memory unless "history" is false, then what happens from now on if "follow" is set."""
     name = request.get("stack")
     async with stacks.history.follow() as channel:
-        for event in list(stacks.history):
+        for event in list(stacks.history) if request.get("history", True) else ():
             if name in (None, event.stack) and event.outcome != "begun":
                 await session.send(_event_line(event))
         if request.get("follow"):
@@ -181,6 +203,8 @@ def _event_line(event: Event) -> dict[str, Any]:
     return {
         "event": "action",
         "stack": event.stack,
+        "service": event.service,
+        "id": event.id,
         "time": clock.wall_at(event.at),
         "target": event.target,
         "verb": event.verb,

@@ -123,10 +123,11 @@ class Connection:
 def call(paths: Paths, request: Message, fds: Sequence[int] = ()) -> Any:
     """Ask, skip what comes before the end, return the result. Raises PystackError as the end says."""
     with reach(paths, request, fds) as connection:
-        return _result(connection)
+        return result(connection)
 
 
-def _result(connection: Connection) -> Any:
+def result(connection: Connection) -> Any:
+    """Skip what comes before the end, and return what it carries. Raises PystackError as the end says."""
     for message in connection.lines():
         if "end" in message:
             return outcome(message["end"])
@@ -202,7 +203,7 @@ def ask(paths: Paths, request: Message) -> Any:
     if connection is None:
         return None
     with connection:
-        return _result(connection)
+        return result(connection)
 
 
 def alive(paths: Paths) -> bool:
@@ -324,9 +325,15 @@ def needs_root(what: str) -> PystackError:
 
 
 def lost() -> PystackError:
+    """It was killed, or has died of a bug: the keeper starts another, which finds everything by records."""
     from orchestrator.model.errors import ExitCode, PystackError
 
-    return PystackError("the supervisor has gone in the middle of the answer", exit_code=ExitCode.SUPERVISOR)
+    return PystackError(
+        "the supervisor was lost in the middle of this command",
+        exit_code=ExitCode.SUPERVISOR,
+        hint="containers run on and another one takes over; `pystack ps` shows how far it came, "
+        "then say the command again",
+    )
 
 
 def _ending(code: int) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import re
 import signal as signals
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -14,27 +12,22 @@ import trio
 from orchestrator.api import orders
 from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Change, Stacks, Supervised
+from orchestrator.api.telling import Telling
 from orchestrator.engines.local import clock
 from orchestrator.model import codec
 from orchestrator.model.action import ProbeContainer, SignalContainer
 from orchestrator.model.desired import Desired, Wanted
-from orchestrator.model.errors import ExitCode, UserError
-from orchestrator.model.observation import State
-from orchestrator.model.plan import Wait
+from orchestrator.model.errors import ExitCode, UserError, no_containers
+from orchestrator.model.observation import Container, State
 from orchestrator.model.stack import ImageRoot, Stack
+from orchestrator.planner.creating import BRINGS_IMAGE
 from orchestrator.planner.progress import Verdict, progress
 from orchestrator.reconciler.history import Event
 from orchestrator.reconciler.loop import View
 
 Goal = Literal["started", "ready", "stopped", "gone", "forgotten"]
 
-GATHER_SECONDS = 0.015
 SETTLE_SECONDS = 2.0
-WORTH_TELLING = 0.3
-"""Seconds that something has to wait before the client hears of it."""
-_FIGURES = re.compile(r"[\d.]+")
-
-OUTCOMES = {"ok": "done", "failed": "failed", "begun": "begun"}
 
 
 # --- the verbs ---------------------------------------------------------------------------------------
@@ -85,14 +78,16 @@ def demand_images(stacks: Stacks, stack: Stack, services: Iterable[str]) -> None
         raise UserError(
             "\n".join(missing.values()),
             exit_code=ExitCode.IMAGE,
-            hint="`pystack load -i FILE` or `pystack import DIRECTORY NAME` brings it",
+            hint=BRINGS_IMAGE,
         )
 
 
 async def down(session: Session, stacks: Stacks, request: dict[str, Any]) -> Verdict:
     """Everything but the last message, which is the supervisor's: it may leave with this stack."""
     name = request["stack"]
-    if stacks.get(name) is None and not any(stacks.machine.table.of_stack(name)):
+    volumes = stacks.machine.table.volumes.values() if request.get("remove_volumes") else ()
+    left = any(volume.stack == name for volume in volumes)
+    if stacks.get(name) is None and not left and not any(stacks.machine.table.of_stack(name)):
         return Verdict(done=True)
 
     def change(previous: Desired | None) -> Desired:
@@ -123,7 +118,9 @@ async def start(session: Session, stacks: Stacks, request: dict[str, Any]) -> No
 
 async def stop(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
     name, services = request["stack"], request.get("services", [])
-    _known(stacks, name)
+    if stacks.get(name) is None:
+        await session.end()
+        return
     timeout = request.get("timeout")
     await converge(
         session,
@@ -156,7 +153,9 @@ async def remove(session: Session, stacks: Stacks, request: dict[str, Any]) -> N
         session,
         stacks,
         name,
-        lambda previous: orders.remove(_existing(previous, name), services),
+        lambda previous: orders.remove(
+            _existing(previous, name), services, volumes=bool(request.get("volumes"))
+        ),
         services,
         goal="gone",
     )
@@ -198,6 +197,7 @@ async def kill(session: Session, stacks: Stacks, request: dict[str, Any]) -> Non
     ]
     async with trio.open_nursery() as nursery:
         for container in running:
+            stacks.history.record(_signalled(container, number))
             action = SignalContainer(
                 id=container.id,
                 name=container.name,
@@ -208,6 +208,20 @@ async def kill(session: Session, stacks: Stacks, request: dict[str, Any]) -> Non
             )
             nursery.start_soon(supervised.engine.apply, action)
     await session.end({"killed": [container.name for container in running]})
+
+
+def _signalled(container: Container, number: int) -> Event:
+    """What the user's own signals leave in the history; those of the planner are in it as actions."""
+    return Event(
+        at=clock.now(),
+        target=f"container:{container.name}",
+        verb="kill" if number == signals.SIGKILL else "signal",
+        because=f"signal {number}, asked for",
+        outcome="ok",
+        stack=container.stack,
+        service=container.service,
+        id=container.id,
+    )
 
 
 def signal_number(text: str) -> int:
@@ -244,7 +258,8 @@ async def converge(
     seconds until it is given up.
     """
     began = clock.now()
-    telling = Telling(session, name, began, waits=goal in ("started", "ready"))
+    services = tuple(services)
+    telling = Telling(session, name, began, services, waits=goal in ("started", "ready"))
     verdict: Verdict | None = None
     async with stacks.history.follow() as events:
         supervised, revision = await stacks.want(name, change)
@@ -252,15 +267,20 @@ async def converge(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(telling.events, events)
             nursery.start_soon(_watch_client, session, nursery.cancel_scope)
-            verdict = await _verdict(supervised, revision, tuple(services), goal, timeout, telling)
+            verdict = await _verdict(supervised, revision, services, goal, timeout, telling)
             await _settled(supervised)
             nursery.cancel_scope.cancel()
         if verdict is None:
             raise Gone
         await telling.rest(events)
     if end:
-        await session.end(exit_code=verdict.exit_code, error="\n".join(verdict.failures))
+        await conclude(session, verdict)
     return verdict
+
+
+async def conclude(session: Session, verdict: Verdict) -> None:
+    """The last message of a command that has waited for `verdict`."""
+    await session.end(exit_code=verdict.exit_code, error="\n".join(verdict.failures), hint=verdict.hint)
 
 
 async def _settled(supervised: Supervised) -> None:
@@ -280,82 +300,6 @@ async def _watch_client(session: Session, scope: trio.CancelScope) -> None:
             await session.receive()
     except Gone:
         scope.cancel()
-
-
-class Telling:
-    """Turns events and waits of one stack into lines for one client."""
-
-    def __init__(self, session: Session, stack: str, began: float, *, waits: bool) -> None:
-        """`waits`: tell also of what is merely not done yet; of what can't be done is told in any case."""
-        self._patient = waits
-        self._events: trio.MemoryReceiveChannel[Event] | None = None
-        self._session = session
-        self._stack = stack
-        self._began = began
-        self._waits: dict[str, tuple[float, str, bool]] = {}
-        """Target -> since when, for what reason, and whether the client knows."""
-        self._warned: set[str] = set()
-
-    async def events(self, events: trio.MemoryReceiveChannel[Event]) -> None:
-        """What happens in one moment goes into one message: a hundred starts are four hundred events."""
-        self._events = events
-        async for event in events:
-            await self._tell([event])
-            await trio.sleep(GATHER_SECONDS)
-            await self.rest(events)
-
-    async def rest(self, events: trio.MemoryReceiveChannel[Event]) -> None:
-        """What has happened already and is not told yet."""
-        found: list[Event] = []
-        with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
-            while True:
-                found.append(events.receive_nowait())
-        await self._tell(found)
-
-    async def _tell(self, events: list[Event]) -> None:
-        lines = [self._line(event) for event in events if self._matters(event)]
-        if lines:
-            # What was taken from the channel must arrive, even if the verdict comes in between.
-            with trio.CancelScope(shield=True):
-                await self._session.send(*lines)
-
-    def _matters(self, event: Event) -> bool:
-        return event.stack == self._stack and event.outcome in OUTCOMES and event.at >= self._began
-
-    def _line(self, event: Event) -> dict[str, Any]:
-        return {
-            "event": "action",
-            "at": round(event.at - self._began, 4),
-            "target": event.target,
-            "verb": event.verb,
-            "because": event.because,
-            "outcome": OUTCOMES[event.outcome],
-            "error": event.because if event.outcome == "failed" else None,
-        }
-
-    async def view(self, view: View) -> None:
-        if self._events is not None:
-            await self.rest(self._events)  # what was done comes before what it now waits for
-        waiting = {wait.target for wait in view.plan.waits}
-        self._waits = {target: told for target, told in self._waits.items() if target in waiting}
-        for wait in view.plan.waits:
-            await self._wait(wait, view.observation.at)
-        for warning in view.plan.warnings:
-            if warning not in self._warned:
-                self._warned.add(warning)
-                await self._session.send({"event": "warning", "message": warning})
-
-    async def _wait(self, wait: Wait, now: float) -> None:
-        # A count-down is one reason, however often its figures change.
-        reason = _FIGURES.sub("", wait.because)
-        since, told, said = self._waits.get(wait.target, (now, "", False))
-        if told != reason:
-            since, said = now, False
-        lasts = wait.failed or (self._patient and now - since >= WORTH_TELLING)
-        if lasts and not said:
-            line = {"event": "wait", "target": wait.target, "because": wait.because, "failed": wait.failed}
-            await self._session.send(line)
-        self._waits[wait.target] = (since, reason, said or lasts)
 
 
 async def _verdict(
@@ -433,11 +377,11 @@ async def _next_or_gone(
 def _known(stacks: Stacks, name: str) -> Supervised:
     supervised = stacks.get(name)
     if supervised is None:
-        raise UserError(f"no stack {name} is up", hint="`pystack ls` lists stacks, `pystack up` starts one")
+        raise no_containers(name)
     return supervised
 
 
 def _existing(previous: Desired | None, name: str) -> Desired:
     if previous is None:
-        raise UserError(f"no stack {name} is up")
+        raise no_containers(name)
     return previous

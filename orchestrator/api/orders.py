@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from orchestrator.model.desired import Desired, Intent, Wanted
-from orchestrator.model.errors import UserError
+from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import Network, OfService, Service, Stack
+from orchestrator.planner.survey import name_of, slots_of
 
 NAME_BYTES = 200
 """Of a name on the machine: with what we add, it has to fit into a file name (255, NAME_MAX)."""
@@ -67,6 +68,62 @@ def demand_names(stack: Stack) -> None:
     for name in (stack.name, *networks, *volumes):
         if not 0 < len(name.encode()) <= NAME_BYTES or "/" in name or name.startswith(".") or "\0" in name:
             raise UserError(f"{name[:80]!r} can't be the name of a stack, a network or a volume")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bearer:
+    """Whose name a container has, or is about to have."""
+
+    name: str
+    stack: str
+    service: str
+
+
+def bearers(desired: Desired) -> list[Bearer]:
+    """The containers that a stack wants to have."""
+    if desired.down:
+        return []
+    return [
+        Bearer(name=name_of(desired.stack.name, service, slot), stack=desired.stack.name, service=key)
+        for key, service in desired.stack.services.items()
+        if desired.intents.get(key, _UNASKED).wanted in (Wanted.RUNNING, Wanted.CREATED)
+        for slot in slots_of(service)
+    ]
+
+
+def shown(service: str) -> str:
+    """The service that a one-off was made of, whose own name is made up."""
+    return service.rpartition("-run-")[0] or service
+
+
+_UNASKED = Intent(wanted=Wanted.ABSENT)
+
+
+def demand_free_names(desired: Desired, there: Iterable[Bearer], others: Iterable[Bearer]) -> None:
+    """Names of containers are the machine's. Raises UserError for one that another container has.
+
+    `there`: every container of the machine; `others`: what other stacks want to have. A container that is
+    in the way in the stack itself is in the way only if nobody takes it away.
+    """
+    stack = desired.stack
+    taken = {bearer.name: bearer for bearer in (*others, *there)}
+    for wanted in bearers(desired):
+        holder = taken.get(wanted.name)
+        if holder is None or (holder.stack, holder.service) == (stack.name, wanted.service):
+            continue
+        if holder.stack == stack.name and (holder.service in stack.services or desired.remove_orphans):
+            continue
+        place = stack.services[wanted.service].place
+        where = f"{place}: " if place else ""
+        foreign = holder.stack != stack.name
+        owner = f"service {shown(holder.service)}" + (f" of stack {holder.stack}" if foreign else "")
+        said = f"container name {wanted.name} is already in use by {owner}"
+        remedy = f"`pystack -p {holder.stack} down`" if foreign else "--remove-orphans"
+        raise UserError(
+            f"{where}service {shown(wanted.service)}: {said}",
+            exit_code=ExitCode.CONFLICT,
+            hint=f"{remedy} takes that one away; or choose another container_name",
+        )
 
 
 def up(previous: Desired | None, stack: Stack, options: UpOptions) -> Desired:
@@ -134,8 +191,9 @@ def stop(previous: Desired, services: Iterable[str], timeout: float | None) -> D
     return _change(previous, services, wanted=Wanted.STOPPED, stop_timeout=timeout)
 
 
-def remove(previous: Desired, services: Iterable[str]) -> Desired:
-    return _change(previous, services, wanted=Wanted.ABSENT)
+def remove(previous: Desired, services: Iterable[str], *, volumes: bool = False) -> Desired:
+    """`volumes`: with the anonymous ones."""
+    return _change(previous, services, wanted=Wanted.ABSENT, remove_volumes=volumes)
 
 
 def start(previous: Desired, services: Iterable[str]) -> Desired:
@@ -183,6 +241,25 @@ def run(previous: Desired | None, stack: Stack, oneoff: str, *, no_deps: bool) -
         intents[name] = replace(intents[name], ignore_dependencies=False)
     intents[oneoff] = replace(intents[oneoff], ignore_dependencies=no_deps)
     return replace(base, intents=intents, remove_orphans=False)
+
+
+def withdraw(
+    current: Desired, before: Desired | None, ours: Desired, names: Iterable[str], started: Iterable[str]
+) -> Desired:
+    """Take back what `run` has asked for besides its one-off (`ours`, after `before`) and has not come about:
+    services that are not `started`, and that nobody has asked for since.
+    """
+    intents = dict(current.intents)
+    for name in set(names) - set(started):
+        now, then = intents.get(name), ours.intents.get(name)
+        old = before.intents.get(name) if before is not None else None
+        if now is None or then is None or now.turn != then.turn or old == then:
+            continue
+        if old is None:
+            del intents[name]
+        else:
+            intents[name] = old
+    return replace(current, intents=intents)
 
 
 def found(name: str, containers: Iterable[Container]) -> Desired:
@@ -234,9 +311,19 @@ def _chosen(previous: Desired, services: Iterable[str]) -> list[str]:
 
 
 def _change(
-    previous: Desired, services: Iterable[str], *, wanted: Wanted, stop_timeout: float | None = None
+    previous: Desired,
+    services: Iterable[str],
+    *,
+    wanted: Wanted,
+    stop_timeout: float | None = None,
+    remove_volumes: bool = False,
 ) -> Desired:
     intents = dict(previous.intents)
     for name in _chosen(previous, services):
-        intents[name] = replace(intents.get(name, Intent()), wanted=wanted, stop_timeout=stop_timeout)
+        intents[name] = replace(
+            intents.get(name, Intent()),
+            wanted=wanted,
+            stop_timeout=stop_timeout,
+            remove_volumes=remove_volumes,
+        )
     return replace(previous, intents=intents)

@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from orchestrator.engines.local.bundle import arguments
+from orchestrator.images.config import ImageConfig
 from orchestrator.model.desired import Desired, Wanted
+from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container, HealthStatus, PublishedPort, Run, State
 from orchestrator.model.stack import DirectoryRoot, HostRoot, ImageRoot, RootFilesystem
 from orchestrator.planner.restarts import sequel
@@ -87,10 +90,22 @@ def port_row(port: PublishedPort) -> dict[str, Any]:
     }
 
 
+def command(container: Container, image: ImageConfig | None) -> str:
+    """What runs in it: the service's words, else its image's; "" when neither has any."""
+    try:
+        return " ".join(arguments(container.definition, image))
+    except EngineError:
+        return ""
+
+
 def container_row(
-    container: Container, desired: Desired | None, waits: Mapping[str, str], now: float
+    container: Container,
+    desired: Desired | None,
+    waits: Mapping[str, str],
+    now: float,
+    image: ImageConfig | None = None,
 ) -> dict[str, Any]:
-    """One row of `ps`. `waits`: target -> why it is not as it should be."""
+    """One row of `ps`. `waits`: target -> why it is not as it should be. `image`: its image's defaults."""
     run = container.run
     known = desired is not None and (
         container.service in desired.stack.services or container.service in desired.stack.disabled
@@ -105,9 +120,7 @@ def container_row(
         "oneoff": container.definition.oneoff,
         "orphan": not known,
         "image": root_name(container.definition.root),
-        "command": " ".join(
-            (*(container.definition.entrypoint or ()), *(container.definition.command or ()))
-        ),
+        "command": command(container, image),
         "created": container.created_at,
         "state": "restarting" if restarting else container.state.value,
         "status": status(container, now, restarting=restarting),

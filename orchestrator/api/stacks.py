@@ -14,9 +14,8 @@ from orchestrator.api import orders
 from orchestrator.engines.local import clock, records
 from orchestrator.engines.local.engine import LocalEngine
 from orchestrator.engines.local.machine import Machine
-from orchestrator.engines.local.trouble import report
+from orchestrator.engines.local.trouble import of_file, report
 from orchestrator.model.desired import Desired
-from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container
 from orchestrator.planner.layout import layout
 from orchestrator.planner.leaving import finished
@@ -93,6 +92,7 @@ class Stacks:
             previous = supervised.loop.desired if supervised else None
             desired = orders.acknowledge(previous, change(previous), self._running(name), clock.now())
             orders.demand_names(desired.stack)
+            self._demand_free_names(previous, desired)
             layout(desired.stack)  # raises for a circle: it would keep the loop from ever looking
             await self._write(desired)
             if supervised is None:
@@ -100,6 +100,22 @@ class Stacks:
                 return supervised, supervised.loop.revision
             supervised.engine.watch(desired.stack)
             return supervised, supervised.loop.want(desired)
+
+    def _demand_free_names(self, previous: Desired | None, desired: Desired) -> None:
+        """What is wanted already was judged then; a stop or a restart must not fail for it."""
+        if previous is not None and set(orders.bearers(desired)) <= set(orders.bearers(previous)):
+            return
+        there = (live.container for live in self.machine.table.containers.values())
+        orders.demand_free_names(
+            desired,
+            [orders.Bearer(name=one.name, stack=one.stack, service=one.service) for one in there],
+            [
+                bearer
+                for other in self._stacks.values()
+                if other.name != desired.stack.name
+                for bearer in orders.bearers(other.loop.desired)
+            ],
+        )
 
     def _running(self, name: str) -> dict[str, tuple[float, ...]]:
         """Service -> when its runs began that are under way."""
@@ -121,7 +137,7 @@ class Stacks:
             await trio.to_thread.run_sync(write)
         except OSError as error:
             if not desired.down:
-                raise EngineError(f"{path}: {error.strerror}") from error
+                raise of_file(error, f"stack {desired.stack.name} can't be written down") from error
             report(error)  # a full disk must not keep anybody from taking away what fills it
 
     def _begin(self, desired: Desired) -> Supervised:

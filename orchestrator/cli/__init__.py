@@ -11,7 +11,10 @@
     change                 down, start, stop, restart, kill, rm
     execute terminal copy  exec; raw mode and sizes; bytes between descriptors
     show events logs       ps ls port version; events; logs
-    check images           config and plan; images load import rmi
+    config encode pin      config: the resolved file, as docker's JSON, with digests for names
+    origin                 config --explain: where a value comes from
+    check diagnose schema  check; problems and findings as text, JSON and SARIF; the schema for editors
+    plan images            plan; images load import rmi
 
     follow record prefix   log files; their lines; names and colours before them
     progress painter       action events -> lines and frames; painting them on a terminal

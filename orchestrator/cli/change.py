@@ -36,11 +36,16 @@ def start(scope: Scope, *, services: tuple[str, ...]) -> int:
 
 
 def stop(scope: Scope, *, services: tuple[str, ...], timeout: float | None) -> int:
-    """Stop containers, dependents first."""
-    if client.idle(scope.paths):
-        demand_services(scope, scope.name(), services, [])
-        return 0
-    return _order_existing(scope, {"verb": "stop", "services": services, "timeout": timeout})
+    """Stop containers, dependents first. Where nothing is there nothing has to be stopped."""
+    name = scope.name()
+    acted, code = False, 0
+    if not client.idle(scope.paths):
+        request: Message = {"verb": "stop", "stack": name, "services": services, "timeout": timeout}
+        shown, code = order(scope, request)
+        acted = shown.board.acted
+    if not acted:
+        demand_services(scope, name, services, [])
+    return code
 
 
 def restart(scope: Scope, *, services: tuple[str, ...], timeout: float | None, no_deps: bool) -> int:
@@ -55,7 +60,13 @@ def kill(scope: Scope, *, services: tuple[str, ...], signal: str | None) -> int:
     number = signal_name(signal or "SIGKILL")
     name = _existing(scope, services)
     shown = painter.Progress(scope, "Killing")
-    told = client.call(scope.paths, {"verb": "kill", "stack": name, "services": services, "signal": number})
+    try:
+        told = client.call(
+            scope.paths, {"verb": "kill", "stack": name, "services": services, "signal": number}
+        )
+    except Exception:
+        demand_services(scope, name, services, [])
+        raise
     names = (told or {}).get("killed") or []
     for container in names:
         verb = "kill" if number == "SIGKILL" else "signal"
@@ -88,14 +99,15 @@ def rm(scope: Scope, *, services: tuple[str, ...], force: bool, stop: bool, volu
     if not names:
         say.err("No stopped containers\n")
         return 0
-    if not force and not _agreed(names):
+    if not force and not agreed(f"? Going to remove {', '.join(names)} Are you sure? [yN] "):
         return 0
     _, code = order(scope, {"verb": "rm", "stack": name, "services": services, "volumes": volumes})
     return code
 
 
-def _agreed(names: list[str]) -> bool:
-    say.err(f"? Going to remove {', '.join(names)} Are you sure? [yN] ")
+def agreed(question: str) -> bool:
+    """Whether the user says yes; at the end of the input it is no."""
+    say.err(question)
     import sys
 
     return sys.stdin.readline().strip().lower() in ("y", "yes")
@@ -103,7 +115,12 @@ def _agreed(names: list[str]) -> bool:
 
 def _order_existing(scope: Scope, request: Message) -> int:
     name = _existing(scope, request["services"])
-    _, code = order(scope, {"stack": name, **request})
+    try:
+        _, code = order(scope, {"stack": name, **request})
+    except Exception:
+        # Of a stack that is not there nobody could say that it has no such service.
+        demand_services(scope, name, request["services"], [])
+        raise
     return code
 
 
@@ -112,6 +129,8 @@ def _existing(scope: Scope, services: tuple[str, ...]) -> str:
     name = scope.name()
     if client.idle(scope.paths):
         demand_services(scope, name, services, [])
+        from orchestrator.model.errors import no_containers
+
         raise no_containers(name)
     return name
 
@@ -187,9 +206,3 @@ def no_such_service(name: str) -> PystackError:
     from orchestrator.model.errors import UserError
 
     return UserError(f"no such service: {name}")
-
-
-def no_containers(stack: str) -> PystackError:
-    from orchestrator.model.errors import UserError
-
-    return UserError(f'no container found for project "{stack}"', hint="`pystack up` creates them")

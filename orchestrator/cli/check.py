@@ -1,197 +1,113 @@
-"""Commands that look at the stack file and change nothing: config and plan. Rendering is pure."""
+"""`check`: is the stack file valid, and what in it is allowed and yet better looked at?"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 
-from orchestrator.api import client
-from orchestrator.cli import change, columns, say
-from orchestrator.cli.arrange import arrange, demand
+from orchestrator.cli import diagnose, loading, say
+from orchestrator.cli.arrange import demand
+from orchestrator.cli.change import usage
 from orchestrator.cli.scope import Scope
-from orchestrator.cli.up import conflict, scales
-from orchestrator.model import codec, fingerprint
-from orchestrator.model.errors import UserError
-from orchestrator.model.stack import ImageRoot, Stack
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    from orchestrator.api.wire import Message
-    from orchestrator.stackfile.load import Loaded
+from orchestrator.model.errors import ExitCode
+from orchestrator.stackfile import findings as rules
+from orchestrator.stackfile import problem
+from orchestrator.stackfile.enable import nearest
+from orchestrator.stackfile.finding import Finding
 
 
-def config(
+def check(
     scope: Scope,
     *,
     services: tuple[str, ...],
+    strict: bool,
+    ignore: tuple[str, ...],
     format: str | None,  # noqa: A002 - the option's name
-    names_only: bool,
-    volumes: bool,
-    networks: bool,
-    images: bool,
-    profiles: bool,
-    hash: str | None,  # noqa: A002 - the option's name
-    quiet: bool,
-    output: str | None,
-    environment: bool,
 ) -> int:
-    """Check the stack file; print it resolved, or one aspect of it."""
-    if environment:
-        from orchestrator.cli.loading import UserFiles
-
-        located = scope.located(UserFiles())
-        return _put(_lines(f"{k}={v}" for k, v in sorted({**located.dotenv, **os.environ}.items())), output)
-    loaded = scope.load(services)
-    stack = loaded.stack
-    demand(stack, services)
-    if quiet:
-        return 0
-    if names_only:
-        text = _lines(stack.services)
-    elif volumes:
-        text = _lines(sorted(stack.volumes))
-    elif networks:
-        text = _lines(sorted(stack.networks))
-    elif images:
-        roots = (service.root for service in stack.services.values())
-        text = _lines(sorted({root.reference for root in roots if isinstance(root, ImageRoot)}))
-    elif profiles:
-        text = _lines(sorted(profile_names(scope)))
-    elif hash is not None:
-        text = hashes(stack, hash)
-    else:
-        text = canonical(narrowed(loaded, services), format or "yaml")
-    return _put(text, output)
-
-
-def _lines(words: Any) -> str:
-    return "".join(f"{word}\n" for word in words)
-
-
-def _put(text: str, output: str | None) -> int:
-    if output is None:
-        say.out(text)
-        return 0
+    """Print what is found. 0: nothing that fails, 1: an error (with `strict` also a warning), else the code
+    of an invalid file.
+    """
+    ignored = _codes(ignore)
+    more: tuple[str, ...] = ()
     try:
-        with open(output, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError(f"{output}: {error.strerror}") from None
-    return 0
-
-
-def narrowed(loaded: Loaded, services: tuple[str, ...]) -> dict[str, Any]:
-    """The canonical form with the named services and what they need only (compose.md S11). Pure."""
-    tree: dict[str, Any] = dict(loaded.canonical)
-    if not services:
-        return tree
-    from orchestrator.cli.attach import involved
-    from orchestrator.cli.wish import Wish
-
-    wanted = involved(loaded.stack, Wish(services=services))
-    tree["services"] = {name: body for name, body in tree.get("services", {}).items() if name in wanted}
-    return tree
-
-
-def canonical(tree: Mapping[str, Any], form: str) -> str:
-    """The canonical form as text. Pure."""
-    if form == "json":
-        import json
-
-        return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
-    import yaml
-
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text: str = yaml.dump(
-        tree, Dumper=dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=1000
-    )
-    return text
-
-
-def hashes(stack: Stack, which: str) -> str:
-    """`web 12ab...` lines: the fingerprints by which `up` sees that a service has changed. Pure."""
-    names = sorted(stack.services) if which == "*" else [name for name in which.split(",") if name]
-    demand(stack, names)
-    return _lines(f"{name} {fingerprint.of_service(stack.services[name])}" for name in names)
-
-
-def profile_names(scope: Scope) -> set[str]:
-    """Every profile that a service of the stack names."""
-    everything = Scope(
-        file=scope.file,
-        project_name=scope.project_name,
-        project_directory=scope.project_directory,
-        profile=("*",),
-        env_file=scope.env_file,
-    ).load()
-    services: Any = everything.canonical.get("services") or {}
-    return {profile for service in services.values() for profile in service.get("profiles") or ()}
-
-
-def plan(
-    scope: Scope,
-    *,
-    services: tuple[str, ...],
-    down: bool,
-    scale: tuple[str, ...],
-    force_recreate: bool,
-    no_recreate: bool,
-    no_deps: bool,
-    remove_orphans: bool,
-    format: str | None,  # noqa: A002 - the option's name
-) -> int:
-    """Show what `up` (or `down`) would do, when, and why, and change nothing. 1: something cannot be done."""
-    if force_recreate and no_recreate:
-        raise conflict("--force-recreate", "--no-recreate")
-    started = client.begin_supervisor(scope.paths)
-    stack = arrange(scope.load(services).stack, scales(scale))
-    demand(stack, services)
-    if started is not None:
-        started.wait()
-    request: Message = {
-        "verb": "plan",
-        "stack": codec.encode(stack),
-        "services": services,
-        "wanted": "running",
-        "down": down,
-        "force_recreate": force_recreate,
-        "no_recreate": no_recreate,
-        "no_deps": no_deps,
-        "remove_orphans": change.orphans_wanted(remove_orphans),
-    }
-    told = client.call(scope.paths, request)
-    if format == "json":
-        from orchestrator.api.wire import dumps
-
-        say.out(dumps(told) + "\n")
+        found, runs = _found(scope, services, ignored)
+    except problem.StackfileError as error:
+        found = tuple(map(diagnose.of_problem, error.problems))
+        code, more = int(error.exit_code), error.rest
     else:
-        say.out(render(told))
-    for warning in told.get("warnings") or ():
-        say.warning(warning)
-    return 1 if any(wait.get("failed") for wait in told.get("waits") or ()) else 0
-
-
-def render(told: Message) -> str:
-    """`0.22  container:db-1  start  missing` lines, in columns; then what can't be done. Pure."""
-    lines = [
-        (
-            f"{line['at']:.2f}",
-            say.printable(line["target"]),
-            line["verb"],
-            say.printable(line.get("because") or ""),
+        fatal = ("error", "warning") if strict else ("error",)
+        failed = ExitCode.FAILED if runs else ExitCode.INVALID_STACK
+        code = int(failed) if any(finding.severity in fatal for finding in found) else 0
+    if format == "json":
+        say.out(diagnose.as_json(found))
+    elif format == "sarif":
+        say.out(diagnose.sarif(found, _described(), _version()))
+    else:
+        colour = say.colourful(say.STDOUT, scope.ansi)
+        say.out(
+            diagnose.text(found, colour=colour) + "".join(f"{line}\n" for line in (*more, summary(found)))
         )
-        for line in told.get("lines") or ()
+    return code
+
+
+def _codes(words: tuple[str, ...]) -> frozenset[str]:
+    """--ignore C101 --ignore public-port,C402. Raises UserError for a word that is neither code nor name."""
+    codes = frozenset(code for word in words for code in word.split(",") if code)
+    for code in sorted(codes):
+        if code not in rules.KNOWN:
+            hint = nearest(code, rules.KNOWN) or "docs/checks.md lists the codes"
+            raise usage(f"--ignore: {code!r} is no finding", hint)
+    return codes
+
+
+def _found(
+    scope: Scope, services: tuple[str, ...], ignored: frozenset[str]
+) -> tuple[tuple[Finding, ...], bool]:
+    """What there is to say, in the order of the file; and whether `up` would take the stack."""
+    files = loading.UserFiles()
+    located = scope.located(files)
+    loaded = loading.load(files, located, services, strict=True, warn=False)
+    demand(loaded.stack, services)
+    refused = [
+        refusal
+        for refusal in loaded.refusals
+        if not (services and refusal.service) or refusal.service in services
     ]
-    widths = [max((columns.width(cell) for cell in column), default=0) for column in zip(*lines, strict=True)]
-    text = "".join(
-        f"{at:>{widths[0]}}  {target:<{widths[1]}}  {verb:<{widths[2]}}  {because}".rstrip() + "\n"
-        for at, target, verb, because in lines
-    )
-    waits = "".join(
-        f"{'cannot' if wait.get('failed') else 'waits'}  {say.printable(wait['target'])}  "
-        f"{say.printable(wait.get('because') or '')}\n"
-        for wait in told.get("waits") or ()
-    )
-    return text + waits or "Nothing to do.\n"
+    found = [diagnose.of_problem(refusal) for refusal in refused]
+    found += _chosen(rules.find(loaded.tree, loaded.stack, loaded.texts, ignore=ignored), services)
+    if rules.WARNED not in ignored | rules.ignored_at_top(loaded.tree):
+        for warning in (*located.warnings, *loaded.warnings):
+            excerpt = problem.excerpt(loaded.texts, problem.mark_of(warning.place))
+            found.append(diagnose.of_warning(warning, rules.WARNED, excerpt))
+    return tuple(sorted(found, key=_order)), not refused
+
+
+def _chosen(found: Sequence[Finding], services: tuple[str, ...]) -> list[Finding]:
+    """Those about the services that were named; all when none was. Pure."""
+    paths = tuple(f"services.{name}." for name in services)
+    return [finding for finding in found if not paths or f"{finding.path}.".startswith(paths)]
+
+
+def _order(finding: Finding) -> tuple[str, int, int]:
+    place = finding.place
+    return (place.file, place.line, place.column) if place else ("", 0, 0)
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """`1 error, 2 warnings`. Pure."""
+    counts = {"error": 0, "warning": 0, "note": 0}
+    for finding in findings:
+        counts[finding.severity] += 1
+    said = [f"{count} {word}{'s' if count > 1 else ''}" for word, count in counts.items() if count]
+    return ", ".join(said) or "nothing found"
+
+
+def _described() -> list[tuple[str, str, str, str]]:
+    known = [(rule.code, rule.name, rule.severity, rule.because) for rule in rules.TABLE]
+    loads = [(code, name, "error", sentence) for code, (name, sentence) in problem.CODES.items()]
+    return [*known, (rules.WARNED, "warned", "warning", "Loading the file gives a warning."), *loads]
+
+
+def _version() -> str:
+    from orchestrator import __version__
+
+    return __version__

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from orchestrator.api.wire import Message
     from orchestrator.cli.scope import Scope
-    from orchestrator.cli.terminal import Raw
+    from orchestrator.cli.terminal import DetachKeys, Raw
 
 STDIN = 0
 IMPATIENCE = 3
@@ -244,6 +244,7 @@ class OnTerminal(Attended):
 
     shows_output = True
     """Whether its output comes from the master; that of `run` comes from the log."""
+    keys: DetachKeys | None = None
 
     def __init__(self, connection: client.Connection, wakeup: Wakeup) -> None:
         super().__init__(connection, wakeup)
@@ -256,6 +257,8 @@ class OnTerminal(Attended):
         finally:
             if self.raw is not None:
                 self.raw.__exit__()
+            if self.detached():
+                say.err("\nread escape sequence: it runs on\n")
             for fd in (self.master, *self.connection.received_fds):
                 if fd >= 0:
                     os.close(fd)
@@ -273,9 +276,21 @@ class OnTerminal(Attended):
         if self.shows_output:
             self.outputs[self.master] = say.STDOUT
 
-    def through(self) -> Callable[[bytes], bytes] | None:
+    def through(self) -> Callable[[bytes], bytes]:
         """What the user types goes through this."""
-        return None
+        from orchestrator.cli.terminal import DetachKeys
+
+        self.keys = DetachKeys()
+        return self.keys
+
+    def detached(self) -> bool:
+        """Ctrl-P Ctrl-Q: the user goes, the process stays."""
+        return self.keys is not None and self.keys.pressed
+
+    def after_turn(self) -> None:
+        if self.code is None and self.detached():
+            self.connection.send({"detach": True})
+            self.code = 0
 
     def output_ended(self, fd: int) -> None:
         self.outputs.pop(fd)

@@ -8,8 +8,11 @@ from orchestrator.cli import say
 from orchestrator.model.errors import ExitCode, PystackError
 
 
-def report(error: BaseException) -> int:
-    """Tell the user in one message; the traceback only with PYSTACK_DEBUG=1. Returns the exit code."""
+def report(error: BaseException, ansi: str | None = None) -> int:
+    """Tell the user in one message; the traceback only with PYSTACK_DEBUG=1. Returns the exit code.
+
+    `ansi` is the option of that name.
+    """
     if os.environ.get("PYSTACK_DEBUG") not in (None, "", "0"):
         import traceback
 
@@ -20,8 +23,20 @@ def report(error: BaseException) -> int:
         say.err("\n")
         return ExitCode.INTERRUPTED
     message, hint, code = describe(error)
-    say.err(render(message, hint, colour=say.colourful(say.STDERR)))
+    colour = say.colourful(say.STDERR, ansi)
+    say.err((_painted(error) if colour else "") or render(message, hint, colour=colour))
     return code
+
+
+def _painted(error: BaseException) -> str:
+    """The problems of a stack file in colours; "" for anything else."""
+    from orchestrator.cli import diagnose
+    from orchestrator.stackfile.problem import StackfileError
+
+    if not isinstance(error, StackfileError):
+        return ""
+    rest = "".join(f"{line}\n" for line in error.rest)
+    return diagnose.text(map(diagnose.of_problem, error.problems), colour=True) + rest
 
 
 def describe(error: BaseException) -> tuple[str, str, int]:

@@ -51,14 +51,17 @@ def parse(argv: Sequence[str]) -> Call | None:
         scope, words = _options(SCOPE, argv, interspersed=False)
         if not words:
             return None
-        command = COMMANDS.get(words[0])
+        name, left = words[0], words[1:]
+        if name not in COMMANDS and left:
+            name, left = f"{name} {left[0]}", left[1:]  # volume ls
+        command = COMMANDS.get(name)
         if command is None:
             return None
-        values, rest = _options(command.options, words[1:], interspersed=not command.program)
+        values, rest = _options(command.options, left, interspersed=not command.program)
         values.update(_arguments(command.arguments, rest))
     except NotUnderstoodError:
         return None
-    return call(words[0], scope, values)
+    return call(name, scope, values)
 
 
 def call(name: str, before: Values, values: Values) -> Call | None:

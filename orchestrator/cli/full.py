@@ -40,7 +40,6 @@ ABSENT = {
     "stats": "",
     "top": "`pystack exec SERVICE ps` shows the processes of a container that has ps",
     "unpause": "`pystack kill -s CONT SERVICE` lets processes go on",
-    "volumes": "`pystack config --volumes` prints their names",
     "wait": "`pystack up --exit-code-from SERVICE` returns a service's exit code",
     "watch": "",
 }
@@ -86,6 +85,15 @@ class Commands(typer.core.TyperGroup):
         return build(cmd_name, self.perform) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if len(args) > 1 and f"{args[0]} {args[1]}" in COMMANDS:
+            name = f"{args[0]} {args[1]}"
+            return name, build(name, self.perform), args[2:]
+        if below := [name for name in COMMANDS if name.startswith(f"{args[0]} ")]:
+            raise UserError(
+                f"`pystack {args[0]}` is not a whole command",
+                exit_code=ExitCode.USAGE,
+                hint=f"one of: {', '.join(f'`pystack {name}`' for name in below)}",
+            )
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             if args[0] in ABSENT:
                 raise UserError(

@@ -91,10 +91,12 @@ def logs(
     def wanted(source: Source) -> bool:
         return (source.attach or bool(services)) and index in (None, source.slot)
 
-    if not steadily(lambda: survey(scope, request, sources)):
+    served = steadily(lambda: survey(scope, request, sources))
+    if services and not sources:
         from orchestrator.cli.change import demand_services
 
         demand_services(scope, name, services, [])
+    if not served:
         return 0
     view = prefix.View(
         (source.name for source in sources.values() if wanted(source)),

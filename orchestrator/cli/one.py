@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orchestrator.api.wire import Message
     from orchestrator.cli.scope import Scope
+    from orchestrator.model.stack import Stack
 
 
 def run(
@@ -44,11 +45,9 @@ def run(
     from dataclasses import replace
 
     from orchestrator.cli import oneoff
-    from orchestrator.cli.arrange import demand
     from orchestrator.model import codec
 
-    stack = scope.load((service,)).stack
-    demand(stack, (service,))
+    stack = _runnable(scope, service, no_deps=no_deps)
     token = os.urandom(6).hex()
     recipe = oneoff.recipe(
         stack,
@@ -85,3 +84,16 @@ def run(
         say.out(f"{recipe.container_name}\n")
         return 0
     return oneoff.attended(scope, stack, request, terminal=terminal)
+
+
+def _runnable(scope: Scope, service: str, *, no_deps: bool) -> Stack:
+    """The stack, in which the service and what it needs can be run. Raises UserError."""
+    from orchestrator.cli.arrange import demand
+    from orchestrator.cli.attach import involved
+    from orchestrator.cli.wish import Wish
+    from orchestrator.stackfile.load import demand_runnable
+
+    loaded = scope.load((service,))
+    demand(loaded.stack, (service,))
+    demand_runnable(loaded, involved(loaded.stack, Wish(services=(service,), no_deps=no_deps)))
+    return loaded.stack

@@ -26,8 +26,6 @@ from orchestrator.stackfile import mounts, ports, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from orchestrator.api.wire import Message
 
 
@@ -61,7 +59,6 @@ class OneOff(execute.OnTerminal):
         self._stack = stack
         self._service = service
         self._source: Source | None = None
-        self._keys: Callable[[bytes], bytes] | None = None
         self.awaits_terminal = False
         """Output must not come before our terminal is raw, or its line ends would be changed."""
 
@@ -93,10 +90,7 @@ class OneOff(execute.OnTerminal):
             self._shown.tick()
         else:
             self._copy()
-        keys = self._keys
-        if keys is not None and getattr(keys, "pressed", False):
-            self.connection.send({"detach": True})
-            self.code = 0
+        super().after_turn()
 
     def drain(self) -> None:
         self.awaits_terminal = False
@@ -108,12 +102,6 @@ class OneOff(execute.OnTerminal):
             self.code = 128 + number
             return
         super().signalled(number)
-
-    def through(self) -> Callable[[bytes], bytes]:
-        from orchestrator.cli.terminal import DetachKeys
-
-        self._keys = DetachKeys()
-        return self._keys
 
     def _copy(self) -> None:
         if self._source is None or self.awaits_terminal:

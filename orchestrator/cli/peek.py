@@ -19,8 +19,8 @@ CANDIDATES = (
 OVERRIDES = (
     "stack.override.yml",
     "stack.override.yaml",
-    "compose.override.yaml",
     "compose.override.yml",
+    "compose.override.yaml",
     "docker-compose.override.yml",
     "docker-compose.override.yaml",
 )

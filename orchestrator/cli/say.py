@@ -12,6 +12,9 @@ STDOUT = 1
 STDERR = 2
 RED = "31"
 YELLOW = "33"
+CYAN = "36"
+BOLD = "1"
+FAINT = "2"
 
 
 def write(fd: int, data: bytes) -> None:
@@ -36,8 +39,9 @@ def err(text: str) -> None:
     write(STDERR, text.encode("utf-8", "surrogateescape"))
 
 
-def warning(message: str) -> None:
-    err(f"{paint('warning:', YELLOW, on=colourful(STDERR))} {printable(message)}\n")
+def warning(message: str, place: object = None) -> None:
+    head = f"{place}: " if place is not None else ""
+    err(f"{printable(head)}{paint('warning:', YELLOW, on=colourful(STDERR))} {printable(message)}\n")
 
 
 def colourful(fd: int, ansi: str | None = None, environ: Mapping[str, str] = os.environ) -> bool:

@@ -139,6 +139,34 @@ _RECREATE = (
     Option("--no-recreate", "flag", "Keep containers even when their definition has changed"),
 )
 
+_CONFIG = (
+    "config:config",
+    "Check the stack file and print it resolved",
+    (
+        Option("--format", "text", "How to show it", choices=("yaml", "json")),
+        Option("-q --quiet", "flag", "Only check"),
+        Option("-o --output", "text", "Write it here", metavar="FILE"),
+        Option("--services", "flag", "Print the names of the services", name="names_only"),
+        Option("--volumes", "flag", "Print the names of the volumes"),
+        Option("--networks", "flag", "Print the names of the networks"),
+        Option("--models", "flag", "Print the names of the models"),
+        Option("--images", "flag", "Print the names of the images"),
+        Option("--profiles", "flag", "Print the names of the profiles"),
+        Option("--hash", "text", "Print the fingerprints of services (a,b or *)", metavar="SERVICE"),
+        Option("--variables", "flag", "Print the variables that the file uses, and their defaults"),
+        Option("--environment", "flag", "Print the variables that interpolation takes values from"),
+        Option("--explain", "text", "Tell where a value comes from (services.web.image)", metavar="PATH"),
+        Option("--no-interpolate", "flag", "Leave variables as they are written"),
+        Option("--no-normalize", "flag", "Leave out names and what follows from other keys"),
+        Option("--no-path-resolution", "flag", "Leave relative paths as they are"),
+        Option("--no-consistency", "flag", "Do not check that what is named is defined"),
+        Option("--no-env-resolution", "flag", "Do not read env files"),
+        Option("--resolve-image-digests", "flag", "Pin the images to their digests"),
+        Option("--lock-image-digests", "flag", "Print an override file that pins the images"),
+    ),
+    _SERVICES,
+)
+
 COMMANDS: dict[str, Command] = {
     "up": Command(
         "up:up",
@@ -266,25 +294,25 @@ COMMANDS: dict[str, Command] = {
         (Argument("service", required=True), Argument("command", many=True)),
         program=True,
     ),
-    "config": Command(
-        "check:config",
-        "Check the stack file and print it resolved",
+    "config": Command(*_CONFIG),
+    "convert": Command(*_CONFIG, hidden=True),
+    "check": Command(
+        "check:check",
+        "Look for what is wrong, risky or not meant in the stack file",
         (
-            Option("--format", "text", "How to show it", choices=("yaml", "json")),
-            Option("--services", "flag", "Print the names of the services", name="names_only"),
-            Option("--volumes", "flag", "Print the names of the volumes"),
-            Option("--networks", "flag", "Print the names of the networks"),
-            Option("--images", "flag", "Print the names of the images"),
-            Option("--profiles", "flag", "Print the names of the profiles"),
-            Option("--hash", "text", "Print the fingerprint of a service (* for all)", metavar="SERVICE"),
-            Option("-q --quiet", "flag", "Only check"),
-            Option("-o --output", "text", "Write it here", metavar="FILE"),
-            Option("--environment", "flag", "Print the variables used for interpolation"),
+            Option("--strict", "flag", "Warnings fail, too"),
+            Option("--format", "text", "How to show it", choices=("text", "json", "sarif")),
+            Option("--ignore", "texts", "Leave out a finding (code or name)", metavar="CODE"),
         ),
         _SERVICES,
     ),
+    "schema": Command(
+        "schema:schema",
+        "Print the JSON Schema of stack files, for editors",
+        (Option("-o --output", "text", "Write it here", metavar="FILE"),),
+    ),
     "plan": Command(
-        "check:plan",
+        "plan:plan",
         "Show what `up` would do",
         (
             Option("--down", "flag", "Show what `down` would do"),
@@ -340,6 +368,36 @@ COMMANDS: dict[str, Command] = {
         "Remove images",
         (Option("--force", "flag", "Also when a stopped container uses it"),),
         (Argument("names", many=True, required=True),),
+    ),
+    "volumes": Command("volumes:of_stack", "List the volumes of the stack", (_QUIET, _JSON), _SERVICES),
+    "volume ls": Command(
+        "volumes:ls",
+        "List the volumes of this machine",
+        (
+            _QUIET,
+            _JSON,
+            Option("-f --filter", "texts", "Only such (dangling=true, name=PART)", metavar="FILTER"),
+        ),
+    ),
+    "volume inspect": Command(
+        "volumes:inspect",
+        "Show all that is known of volumes, as JSON",
+        (),
+        (Argument("names", many=True, required=True),),
+    ),
+    "volume rm": Command(
+        "volumes:rm",
+        "Remove volumes that no container uses",
+        (Option("-f --force", "flag", "Also of names that there are not"),),
+        (Argument("names", many=True, required=True),),
+    ),
+    "volume prune": Command(
+        "volumes:prune",
+        "Remove the anonymous volumes that no container uses",
+        (
+            Option("-a --all", "flag", "Named ones as well"),
+            Option("-f --force", "flag", "Do not ask"),
+        ),
     ),
     "version": Command(
         "show:version",

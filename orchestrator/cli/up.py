@@ -134,12 +134,16 @@ def send(scope: Scope, request: Message, wish: Wish, scale: tuple[str, ...]) -> 
     from orchestrator.cli.arrange import arrange, demand, demand_ports
     from orchestrator.cli.attach import Session, involved
     from orchestrator.model import codec
+    from orchestrator.stackfile.load import demand_runnable
 
-    stack = arrange(scope.load(wish.services).stack, counts)
+    loaded = scope.load(wish.services)
+    stack = arrange(loaded.stack, counts)
     demand(stack, (*wish.services, *wish.attach, *wish.no_attach))
     if wish.exit_code_from:
         demand(stack, (wish.exit_code_from,))
-    demand_ports(stack, involved(stack, wish))
+    about = involved(stack, wish)
+    demand_runnable(loaded, about)
+    demand_ports(stack, about)
     request["stack"] = codec.encode(stack)
     if started is not None:
         started.wait()

@@ -19,6 +19,7 @@ from orchestrator.planner.ports import HostPorts, Refusal
 from orchestrator.planner.survey import Fate, Survey, name_of
 
 SIGTERM = 15
+BRINGS_IMAGE = "`pystack load -i FILE` or `pystack import DIRECTORY NAME` brings it"
 
 
 def create(survey: Survey, draft: Draft, ports: HostPorts) -> None:
@@ -57,7 +58,7 @@ class _Maker:
             if published.passing:
                 draft.wait(target, published.because)
             else:
-                draft.refuse(target, published.because, ExitCode.CONFLICT)
+                draft.refuse(target, published.because, ExitCode.CONFLICT, published.hint)
             return
         draft.act(self._action(service, slot, name, addresses, published))
 
@@ -66,8 +67,7 @@ class _Maker:
         survey, draft = self._survey, self._draft
         root = service.root
         if isinstance(root, ImageRoot) and root.reference not in survey.observation.images:
-            hint = "(pystack load -i FILE or pystack import)"
-            draft.refuse(target, f"image not here: {root.reference} {hint}", ExitCode.IMAGE)
+            draft.refuse(target, f"image not here: {root.reference}", ExitCode.IMAGE, BRINGS_IMAGE)
             return True
         for network in survey.layout.networks[service.name]:
             segment = survey.segments[network]
@@ -95,7 +95,7 @@ class _Maker:
         """What fails for its network or volume fails for the same reason."""
         refusal = self._draft.refusal(other)
         if refusal is not None:
-            self._draft.refuse(target, refusal.because, refusal.exit_code)
+            self._draft.refuse(target, refusal.because, refusal.exit_code, refusal.hint)
         else:
             self._draft.wait(target, because)
 

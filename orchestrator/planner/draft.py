@@ -43,26 +43,32 @@ class Draft:
 
     def _held_up(self, failure: Failure) -> bool:
         if not failure.retryable:
-            self.refuse(failure.target, failure.because, failure.exit_code)
+            self.refuse(failure.target, failure.because, failure.exit_code, failure.hint)
             return True
-        due = failure.at + retry_delay(failure.count)
+        due = failure.at + (LONGEST_RETRY if failure.lasting else retry_delay(failure.count))
         if due <= self.now:
             return False
         self.wake(due)
-        hopeless = failure.count >= WORTH_SAYING
+        hopeless = failure.lasting or failure.count >= WORTH_SAYING
         again = "still trying" if hopeless else f"trying again in {due - self.now:.1f} s"
         because = f"{failure.because}; {again} (failed {failure.count}x)"
         self._waits[failure.target] = Wait(
-            target=failure.target, because=because, failed=hopeless, exit_code=failure.exit_code
+            target=failure.target,
+            because=failure.because if failure.lasting else because,
+            failed=hopeless,
+            exit_code=failure.exit_code,
+            hint=failure.hint,
         )
         return True
 
     def wait(self, target: str, because: str) -> None:
         self._waits.setdefault(target, Wait(target=target, because=because))
 
-    def refuse(self, target: str, because: str, exit_code: int = 1) -> None:
+    def refuse(self, target: str, because: str, exit_code: int = 1, hint: str = "") -> None:
         """Waiting alone won't help."""
-        self._waits[target] = Wait(target=target, because=because, failed=True, exit_code=exit_code)
+        self._waits[target] = Wait(
+            target=target, because=because, failed=True, exit_code=exit_code, hint=hint
+        )
 
     def refusal(self, target: str) -> Wait | None:
         found = self._waits.get(target)

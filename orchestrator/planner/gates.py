@@ -4,15 +4,31 @@ speaks."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import IntEnum
 
 from orchestrator.model.desired import Intent, Wanted
 from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container, HealthStatus, State
+from orchestrator.model.plan import Wait
 from orchestrator.model.stack import Dependency, DependencyCondition
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.restarts import Sequel, sequel
 from orchestrator.planner.survey import Fate, Survey, name_of
+
+DEPENDENCY = "dependency failed to start: "
+"""What comes before the reason of the one that failed first, however many wait for each other (docker
+compose's words)."""
+OUTPUT_SHOWN = 200
+_SPEAKS_FOR_ITSELF = (
+    DEPENDENCY,
+    "container ",
+    "service ",
+    "network ",
+    "volume ",
+    "external ",
+    "can't write ",
+)
 
 
 class Answer(IntEnum):
@@ -30,6 +46,7 @@ class Gate:
     answer: Answer
     because: str = ""
     exit_code: int = 1
+    hint: str = ""
 
 
 def _open(because: str) -> Gate:
@@ -40,8 +57,32 @@ def _not_yet(because: str) -> Gate:
     return Gate(answer=Answer.NOT_YET, because=because)
 
 
-def _failed(because: str, exit_code: int = 1) -> Gate:
-    return Gate(answer=Answer.FAILED, because=because, exit_code=exit_code)
+def _failed(because: str, exit_code: int = 1, hint: str = "") -> Gate:
+    return Gate(answer=Answer.FAILED, because=because, exit_code=exit_code, hint=hint)
+
+
+def about(container: str, because: str) -> str:
+    """The sentence with the container's name before it, where it does not say what it is about."""
+    if because.startswith(_SPEAKS_FOR_ITSELF) or container in because:
+        return because
+    return f"container {container}: {because}"
+
+
+def where_to_look(container: Container) -> str:
+    """A hint for a container that runs or has run: what its health check said, and the command for more."""
+    run = container.run
+    if run is None or run.error:
+        return ""
+    words = ""
+    if run.health is not None and run.health.status is HealthStatus.UNHEALTHY and run.health.results:
+        last = run.health.results[-1]
+        said = " ".join(last.output.split())[:OUTPUT_SHOWN]
+        code = "" if last.exit_code < 0 else f" (exit {last.exit_code})"
+        words = (
+            f"its last health check{code} said: {said}; " if said else f"its last health check failed{code}; "
+        )
+    name = container.service.rpartition("-run-")[0] if container.definition.oneoff else container.service
+    return f"{words}`pystack logs {name}` shows what it wrote"
 
 
 class Gates:
@@ -68,7 +109,9 @@ class Gates:
                 reasons.append(gate.because)
             elif gate.answer > worst.answer:
                 worst = gate
-        if worst.answer is not Answer.OPEN:
+        if worst.answer is Answer.FAILED:
+            return replace(worst, because=DEPENDENCY + worst.because)
+        if worst.answer is Answer.NOT_YET:
             return worst
         return _open(", ".join(reason for reason in reasons if reason))
 
@@ -86,7 +129,7 @@ class Gates:
         intent = survey.intent(name)
         containers = survey.by_service.get(name, ())
         if not containers and (intent is None or intent.wanted in (Wanted.ABSENT, Wanted.STOPPED)):
-            return _failed(f"{name} is not there, and nobody has asked for it")
+            return _failed(f"service {name} has no container, and nobody has asked for one")
         gates = [self._vacancy(name, slot) for slot in survey.vacant.get(name, ())]
         seats = survey.seats.get(name, containers)
         gates += [self._ask_one(container, condition, intent or Intent()) for container in seats]
@@ -94,9 +137,10 @@ class Gates:
 
     def _vacancy(self, name: str, slot: int) -> Gate:
         stack = self._survey.desired.stack
-        refusal = self._draft.refusal(f"container:{name_of(stack.name, stack.services[name], slot)}")
+        title = name_of(stack.name, stack.services[name], slot)
+        refusal = self._draft.refusal(f"container:{title}")
         if refusal is not None:
-            return _failed(f"{name} can't be made: {refusal.because}", refusal.exit_code)
+            return _passed_on(title, refusal)
         return _not_yet(f"{name} is not there yet")
 
     def _ask_one(self, container: Container, condition: DependencyCondition, intent: Intent) -> Gate:
@@ -110,15 +154,21 @@ class Gates:
             return RUNNING_RULES[condition](container)
         refusal = self._draft.refusal(f"container:{container.name}")
         if refusal is not None:
-            return _failed(f"{container.service} failed: {refusal.because}", refusal.exit_code)
+            return _passed_on(container.name, refusal)
         if container.run is None:
             if wanted:
                 return _not_yet(f"{container.service} is not started yet")
-            return _failed(f"{container.service} is not started, and nobody has asked for it")
+            return _failed(f"container {container.name} is not started, and nobody has asked for it")
         next_step = sequel(container.run, container.definition.restart, intent, self._survey.now)
         if not wanted:
             next_step = Sequel(kind="rest", because=next_step.because)
         return ENDED_RULES[condition](container, next_step)
+
+
+def _passed_on(container: str, refusal: Wait) -> Gate:
+    """What failed for a dependency of its own has failed for that one's reason."""
+    because = about(container, refusal.because).removeprefix(DEPENDENCY)
+    return _failed(because, refusal.exit_code, refusal.hint)
 
 
 # --- a container that runs ---------------------------------------------------------------------------------
@@ -133,7 +183,7 @@ def _running_healthy(container: Container) -> Gate:
     assert run is not None
     name = container.service
     if container.healthcheck is None:
-        return _failed(f"{name} has no health check")
+        return _failed(f"container {container.name} has no healthcheck configured")
     if run.stopping is not None:
         return _not_yet(f"{name} is stopping")
     status = run.health.status if run.health else HealthStatus.STARTING
@@ -141,7 +191,7 @@ def _running_healthy(container: Container) -> Gate:
         case HealthStatus.HEALTHY:
             return _open(f"{name} is healthy")
         case HealthStatus.UNHEALTHY:
-            return _failed(f"{name} is unhealthy")
+            return _failed(f"container {container.name} is unhealthy", hint=where_to_look(container))
     return _not_yet(f"{name} is not healthy yet")
 
 
@@ -158,23 +208,33 @@ RUNNING_RULES: dict[DependencyCondition, Callable[[Container], Gate]] = {
 # --- a container whose run has ended -----------------------------------------------------------------------
 
 
+def exited(container: Container, then: str) -> str:
+    """How a run has ended that should not have; `then`: the sequel's reason."""
+    code = container.run.exit_code if container.run is not None else None
+    rest = then.removeprefix(f"exit {code}").removeprefix(", ")
+    shown = "" if code is None else f" ({code})"
+    return f"container {container.name} exited{shown}" + (f", {rest}" if rest else "")
+
+
 def _ended_started(container: Container, then: Sequel) -> Gate:
     """Started means that the start succeeded, even if the program has ended since (docker compose)."""
     if then.kind == "start":
         return _not_yet(f"{container.service} is not started yet")
     if then.kind == "broken":
-        return _failed(f"{container.service} failed to start: {then.because}", then.exit_code)
+        return _failed(about(container.name, then.because), then.exit_code)
     return _open(f"{container.service} was started")
 
 
 def _ended_healthy(container: Container, then: Sequel) -> Gate:
     if container.healthcheck is None:
-        return _failed(f"{container.service} has no health check")
+        return _failed(f"container {container.name} has no healthcheck configured")
     if then.kind == "start":
         return _not_yet(f"{container.service} is not started yet")
     if then.kind == "later":
         return _not_yet(f"{container.service} is restarting")
-    return _failed(f"{container.service} is not healthy: {then.because}", then.exit_code)
+    if then.kind == "broken":
+        return _failed(about(container.name, then.because), then.exit_code)
+    return _failed(exited(container, then.because), then.exit_code, where_to_look(container))
 
 
 def _ended_completed(container: Container, then: Sequel) -> Gate:
@@ -184,13 +244,14 @@ def _ended_completed(container: Container, then: Sequel) -> Gate:
     if then.kind == "start":
         return _not_yet(f"{container.service} is not started yet")
     if then.kind == "broken":
-        return _failed(f"{container.service} failed to start: {then.because}", then.exit_code)
+        return _failed(about(container.name, then.because), then.exit_code)
     if run.exit_code == 0 and not run.error:
         return _open(f"{container.service} has completed")
     if then.kind == "later":
         return _not_yet(f"{container.service} is trying again (exit {run.exit_code}, attempt {run.attempt})")
     code = "its exit code was lost" if run.exit_code is None else f"exit {run.exit_code}"
-    return _failed(f"{container.service} did not complete successfully: {code}")
+    because = f'service "{container.service}" didn\'t complete successfully: {code}'
+    return _failed(because, hint=where_to_look(container))
 
 
 ENDED_RULES: dict[DependencyCondition, Callable[[Container, Sequel], Gate]] = {

@@ -21,6 +21,7 @@ class Refusal:
 
     because: str
     passing: bool
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,10 @@ class _Holder:
     port: PublishedPort
     who: str
     leaving: bool
+    foreign: bool
+    """Not of this stack."""
+    stack: str
+    """Whose it is, when it is another stack's."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,7 +89,8 @@ class HostPorts:
 
     def _holder(self, wish: PublishedPort, but: str = "") -> _Holder | None:
         for holder in self._held.get((wish.protocol, wish.host_port), ()):
-            if _clash(wish, holder.port) and holder.who != but and not (but and holder.port == wish):
+            own = but and not holder.foreign and holder.port == wish
+            if _clash(wish, holder.port) and holder.who != but and not own:
                 return holder
         return None
 
@@ -102,12 +108,20 @@ class HostPorts:
             ours.update(action.ports)
             for port in action.ports:
                 self._hold(port, f"container {action.name}", leaving=False)
+        stack = self.survey.desired.stack.name
+        foreign = [held for held in self.survey.observation.ports_held if held.stack != stack]
+        for held in foreign:
+            who = f"container {held.container} of stack {held.stack}"
+            self._hold(held.port, who, leaving=False, foreign=True, stack=held.stack)
+        known = ours | {held.port for held in foreign}
         for port in self.survey.observation.ports_taken:
-            if port not in ours:
-                self._hold(port, "another program or stack", leaving=False)
+            if port not in known:
+                self._hold(port, "another program", leaving=False, foreign=True)
 
-    def _hold(self, port: PublishedPort, who: str, *, leaving: bool) -> None:
-        holder = _Holder(port=port, who=who, leaving=leaving)
+    def _hold(
+        self, port: PublishedPort, who: str, *, leaving: bool, foreign: bool = False, stack: str = ""
+    ) -> None:
+        holder = _Holder(port=port, who=who, leaving=leaving, foreign=foreign, stack=stack)
         self._held.setdefault((port.protocol, port.host_port), []).append(holder)
 
 
@@ -131,7 +145,20 @@ def _refusal(wish: PublishedPort, holder: _Holder) -> Refusal:
         return Refusal(
             because=f"port {where}/{wish.protocol} is free when {holder.who} has gone", passing=True
         )
-    return Refusal(because=f"port {where}/{wish.protocol} is in use by {holder.who}", passing=False)
+    return Refusal(
+        because=f"port {where}/{wish.protocol} is in use by {holder.who}",
+        passing=False,
+        hint=_hint(wish, holder),
+    )
+
+
+def _hint(wish: PublishedPort, holder: _Holder) -> str:
+    if holder.stack:
+        return f"`pystack -p {holder.stack} stop` frees it; or publish another port"
+    if holder.foreign:
+        table = "-lntp" if wish.protocol == "tcp" else "-lnup"
+        return f"`ss {table} 'sport = :{wish.host_port}'` shows which; or publish another port"
+    return ""
 
 
 def _clash(left: PublishedPort, right: PublishedPort) -> bool:

@@ -11,6 +11,7 @@ from orchestrator.model.observation import Container, HealthStatus, Observation,
 from orchestrator.model.plan import Plan, Wait
 from orchestrator.planner import fates, networks
 from orchestrator.planner.draft import Draft
+from orchestrator.planner.gates import DEPENDENCY, about, exited, where_to_look
 from orchestrator.planner.leaving import finished
 from orchestrator.planner.restarts import Sequel, has_turn, sequel
 from orchestrator.planner.survey import Fate, Survey, name_of, survey
@@ -45,11 +46,13 @@ class SeatProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`done`: nothing is left to wait for. `failures` are sentences; `exit_code` is the first one's."""
+    """`done`: nothing is left to wait for. `failures` are sentences; `exit_code` and `hint` are the first
+    one's."""
 
     done: bool
     failures: tuple[str, ...] = ()
     exit_code: int = 0
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,7 @@ class _Seat:
     started: str | None
     ready: str | None
     exit_code: int = 1
+    hint: str = ""
 
 
 def progress(
@@ -89,8 +93,8 @@ def progress(
     to_go = [c for c in ending if seen.fate(c) is Fate.REMOVE]
     return Progress(
         seats=(*(seat.row for seat in seats), *(_ending_row(seen, c) for c in ending)),
-        started=_verdict([(seat.started, seat.exit_code) for seat in seats]),
-        ready=_verdict([(seat.ready, seat.exit_code) for seat in seats]),
+        started=_verdict([(seat.started, seat.exit_code, seat.hint) for seat in seats]),
+        ready=_verdict([(seat.ready, seat.exit_code, seat.hint) for seat in seats]),
         stopped=_end_verdict([c for c in ending if c.state is State.RUNNING], refusals),
         gone=_gone(desired, observation, to_go, refusals),
     )
@@ -123,16 +127,18 @@ def _seats(seen: Survey, refusals: dict[str, Wait], services: Collection[str] | 
 
 def _vacant(title: str, service: str, intent: Intent, refusal: Wait | None) -> _Seat:
     phase = Phase.FAILED if refusal else Phase.PENDING
-    problem = refusal.because if refusal else None
     row = SeatProgress(
         name=title,
         service=service,
         phase=phase,
         wanted=intent.wanted,
-        because=problem or "",
+        because=refusal.because if refusal else "",
         exit_code=refusal.exit_code if refusal else None,
     )
-    return _Seat(row=row, started=problem, ready=problem, exit_code=refusal.exit_code if refusal else 1)
+    if refusal is None:
+        return _Seat(row=row, started=None, ready=None)
+    problem = about(title, refusal.because)
+    return _Seat(row=row, started=problem, ready=problem, exit_code=refusal.exit_code, hint=refusal.hint)
 
 
 def _of_container(seen: Survey, intent: Intent, container: Container, refusal: Wait | None) -> _Seat:
@@ -148,7 +154,13 @@ def _of_container(seen: Survey, intent: Intent, container: Container, refusal: W
         because=because,
         exit_code=code,
     )
-    return _Seat(row=row, started=started, ready=ready, exit_code=refusal.exit_code if refusal else 1)
+    return _Seat(
+        row=row,
+        started=started,
+        ready=ready,
+        exit_code=refusal.exit_code if refusal else 1,
+        hint=refusal.hint if refusal else where_to_look(container) if ready else "",
+    )
 
 
 _Stand = tuple[Phase, str, str | None, str | None]
@@ -157,7 +169,8 @@ _Stand = tuple[Phase, str, str | None, str | None]
 
 def _stand(seen: Survey, intent: Intent, container: Container, refusal: Wait | None) -> _Stand:
     if refusal is not None:
-        return Phase.FAILED, refusal.because, refusal.because, refusal.because
+        problem = about(container.name, refusal.because)
+        return Phase.FAILED, refusal.because, problem, problem
     judgement = seen.fates[container.id]
     if judgement.fate is not Fate.KEEP:
         running = container.state is State.RUNNING
@@ -185,14 +198,14 @@ def _running(container: Container, run: Run) -> _Stand:
         case HealthStatus.HEALTHY:
             return Phase.HEALTHY, "", "", ""
         case HealthStatus.UNHEALTHY:
-            return Phase.UNHEALTHY, "is unhealthy", "", f"{container.name} is unhealthy"
+            return Phase.UNHEALTHY, "is unhealthy", "", f"container {container.name} is unhealthy"
     return Phase.STARTING, "health check has not answered yet", "", None
 
 
 def _ended(seen: Survey, container: Container, then: Sequel) -> _Stand:
-    name = container.name
     if then.kind == "broken":
-        return Phase.FAILED, then.because, f"{name}: {then.because}", f"{name}: {then.because}"
+        problem = about(container.name, then.because)
+        return Phase.FAILED, then.because, problem, problem
     if then.kind == "start":
         return Phase.PENDING, then.because, None, None
     if then.kind == "later":
@@ -201,8 +214,7 @@ def _ended(seen: Survey, container: Container, then: Sequel) -> _Stand:
     code = run.exit_code if run is not None else None
     if code == 0 and _awaited(seen, container.service):
         return Phase.EXITED, then.because, "", ""
-    shown = "exit code lost" if code is None else f"{code}"
-    return Phase.EXITED, then.because, "", f"{name} exited ({shown})"
+    return Phase.EXITED, then.because, "", exited(container, then.because)
 
 
 def _awaited(seen: Survey, service: str) -> bool:
@@ -228,20 +240,31 @@ def _ending_row(seen: Survey, container: Container) -> SeatProgress:
     )
 
 
-def _verdict(stands: list[tuple[str | None, int]]) -> Verdict:
-    failed = [(sentence, code) for sentence, code in stands if sentence]
+_Told = tuple[str | None, int, str]
+"""How far something has come (see _Seat), and the exit code and hint that go with a failure."""
+
+
+def _verdict(stands: list[_Told]) -> Verdict:
+    failed = [(sentence, code, hint) for sentence, code, hint in stands if sentence]
+    # Who waits in vain for what is told of anyway has nothing to add.
+    causes = {DEPENDENCY + sentence for sentence, _, _ in failed}
+    failed = [one for one in failed if one[0] not in causes]
     return Verdict(
-        done=all(sentence is not None for sentence, _ in stands),
-        failures=tuple(dict.fromkeys(sentence for sentence, _ in failed)),
+        done=all(sentence is not None for sentence, _, _ in stands),
+        failures=tuple(dict.fromkeys(sentence for sentence, _, _ in failed)),
         exit_code=failed[0][1] if failed else 0,
+        hint=failed[0][2] if failed else "",
     )
+
+
+def _failure(wait: Wait) -> _Told:
+    kind, _, name = wait.target.partition(":")
+    return (about(name, wait.because) if kind == "container" else wait.because), wait.exit_code, wait.hint
 
 
 def _end_verdict(left: list[Container], refusals: dict[str, Wait]) -> Verdict:
     targets = [f"container:{container.name}" for container in left]
-    return _verdict(
-        [(refusals[t].because, refusals[t].exit_code) if t in refusals else (None, 1) for t in targets]
-    )
+    return _verdict([_failure(refusals[t]) if t in refusals else (None, 1, "") for t in targets])
 
 
 def _gone(
@@ -252,5 +275,5 @@ def _gone(
     if finished(desired, observation):
         return Verdict(done=True)
     if refusals:
-        return _verdict([(wait.because, wait.exit_code) for wait in refusals.values()])
+        return _verdict([_failure(wait) for wait in refusals.values()])
     return Verdict(done=False)

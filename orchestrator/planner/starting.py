@@ -38,7 +38,9 @@ def _start_one(
         case "rest":
             return
         case "broken":
-            draft.refuse(target, then.because, then.exit_code)
+            failure = survey.observation.failures.get(target)
+            hint = failure.hint if failure is not None and failure.because == then.because else ""
+            draft.refuse(target, then.because, then.exit_code, hint)
             return
         case "later" if then.at > survey.now:
             draft.wait(target, then.because)
@@ -47,7 +49,7 @@ def _start_one(
         case "start":
             gate = gates.before(container.service)
             if gate.answer is Answer.FAILED:
-                draft.refuse(target, gate.because, gate.exit_code)
+                draft.refuse(target, gate.because, gate.exit_code, gate.hint)
                 return
             if gate.answer is Answer.NOT_YET:
                 draft.wait(target, gate.because)
@@ -117,5 +119,5 @@ def _port_clash(draft: Draft, ports: HostPorts, container: Container) -> bool:
     if clash.passing:
         draft.wait(target, clash.because)
     else:
-        draft.refuse(target, clash.because, ExitCode.CONFLICT)
+        draft.refuse(target, clash.because, ExitCode.CONFLICT, clash.hint)
     return True

@@ -39,7 +39,9 @@ def remove(survey: Survey, draft: Draft) -> None:
         if judgement.fate not in (Fate.REMOVE, Fate.REPLACE) or survey.live(container):
             continue
         gone_for_good = judgement.fate is Fate.REMOVE
+        intent = survey.intent(container.service)
         with_volumes = survey.desired.down and survey.desired.remove_volumes
+        with_volumes = with_volumes or (intent is not None and intent.remove_volumes)
         draft.act(
             RemoveContainer(
                 id=container.id,

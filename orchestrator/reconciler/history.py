@@ -30,6 +30,9 @@ class Event:
     because: str
     outcome: str
     stack: str = ""
+    service: str = ""
+    id: str = ""
+    """Service and id of the container that it happened to, if it was one and is known."""
 
 
 class History:
@@ -77,23 +80,30 @@ def differences(before: Observation | None, after: Observation, stack: str = "")
     )
     return [
         Event(
-            at=after.at, target=f"container:{name}", verb=word, because=because, outcome="seen", stack=stack
+            at=after.at,
+            target=f"container:{container.name}",
+            verb=word,
+            because=because,
+            outcome="seen",
+            stack=stack,
+            service=container.service,
+            id=container.id,
         )
-        for name, word, because in chain.from_iterable(found)
+        for container, word, because in chain.from_iterable(found)
     ]
 
 
-def _of_container(before: Container | None, after: Container) -> Iterator[tuple[str, str, str]]:
+def _of_container(before: Container | None, after: Container) -> Iterator[tuple[Container, str, str]]:
     run = after.run
     if before is None or run is None:
         return
     if after.state is State.EXITED and not _same_end(before.run, run):
-        yield after.name, "exit", describe_exit(run)
+        yield after, "exit", describe_exit(run)
     status = run.health.status if run.health else None
     previous = before.run.health.status if before.run and before.run.health else None
     if status is not None and status is not previous and status is not HealthStatus.STARTING:
         failed = status is HealthStatus.UNHEALTHY
-        yield after.name, status.value, "its probe failed repeatedly" if failed else "its probe succeeded"
+        yield after, status.value, "its probe failed repeatedly" if failed else "its probe succeeded"
 
 
 def _same_end(before: Run | None, after: Run) -> bool:

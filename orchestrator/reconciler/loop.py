@@ -22,7 +22,7 @@ from typing import TypeVar
 import trio
 
 from orchestrator.engines.base import Engine
-from orchestrator.model.action import Action, ProbeContainer, verb
+from orchestrator.model.action import Action, CreateContainer, ProbeContainer, verb
 from orchestrator.model.desired import Desired
 from orchestrator.model.errors import EngineError, PystackError
 from orchestrator.model.frozen import dataclass
@@ -103,6 +103,8 @@ class Loop:
         self._probes: deque[Action] = deque()
         self._failures: dict[str, Failure] = {}
         self._said: set[tuple[str, str]] = set()
+        self._known: dict[str, tuple[str, str]] = {}
+        """Target -> service and id of the containers last seen."""
         self._urgent = True
         self._bell = trio.Event()
         self._seen = trio.Event()
@@ -215,6 +217,7 @@ class Loop:
         self._view = View(
             number=self._passes, revision=revision, desired=desired, observation=observation, plan=decided
         )
+        self._known = {f"container:{one.name}": (one.service, one.id) for one in observation.containers}
         self._note(before, self._view)
         self._backlog, self._probes = deque(), deque()
         for action in decided.actions:
@@ -268,12 +271,10 @@ class Loop:
                 await self._engine.apply(action)
                 self._succeeded(action)
         except EngineError as error:
-            self._failed(action, error.message, retryable=error.retryable, exit_code=int(error.exit_code))
+            self._failed(action, error)
         except Exception as error:
             self._on_bug(error)
-            self._failed(
-                action, f"internal error: {type(error).__name__}: {error}", retryable=True, exit_code=1
-            )
+            self._failed(action, EngineError(f"internal error: {type(error).__name__}: {error}"))
         finally:
             del self._busy[action.target]
             self._dispatch()
@@ -284,7 +285,7 @@ class Loop:
         if not isinstance(action, ProbeContainer):
             self._record(action.target, verb(action), action.because, "ok")
 
-    def _failed(self, action: Action, because: str, *, retryable: bool, exit_code: int) -> None:
+    def _failed(self, action: Action, error: EngineError) -> None:
         before = self._failures.get(action.target)
         same = before is not None and before.verb == verb(action)
         failure = Failure(
@@ -292,12 +293,14 @@ class Loop:
             verb=verb(action),
             count=before.count + 1 if before is not None and same else 1,
             at=self._now(),
-            because=because,
-            retryable=retryable,
-            exit_code=exit_code,
+            because=error.message,
+            retryable=error.retryable,
+            lasting=error.lasting,
+            exit_code=int(error.exit_code),
+            hint=error.hint,
         )
         self._failures[action.target] = failure
-        self._record(action.target, failure.verb, because, "failed")
+        self._record(action.target, failure.verb, error.message, "failed")
 
     # --- the history --------------------------------------------------------------------------------
 
@@ -318,10 +321,26 @@ class Loop:
             self._record(target, word, because, outcome)
 
     def _record(self, target: str, word: str, because: str, outcome: str) -> None:
-        name = self._desired.stack.name
+        service, container_id = self._whose(target)
         self.history.record(
-            Event(at=self._now(), target=target, verb=word, because=because, outcome=outcome, stack=name)
+            Event(
+                at=self._now(),
+                target=target,
+                verb=word,
+                because=because,
+                outcome=outcome,
+                stack=self._desired.stack.name,
+                service=service,
+                id=container_id,
+            )
         )
+
+    def _whose(self, target: str) -> tuple[str, str]:
+        """(service, id) of the container that a target is; of one that is being made, too."""
+        work = self._busy.get(target)
+        if work is not None and isinstance(work.action, CreateContainer):
+            return work.action.service.name, work.action.id
+        return self._known.get(target, ("", ""))
 
     def _bug(self, target: str, word: str, error: Exception) -> None:
         """Anything that keeps us from looking: say it, and try again later; the loop never ends by it."""

@@ -143,7 +143,7 @@ LINES = {
     "port wbe 80": (1, "error: no such service: wbe"),
     "exec wbe true": (1, "error: no such service: wbe"),
     "exec idle true": (1, "is not running"),
-    "exec --index 2 web true": (1, "error: service web has no running container with index 2"),
+    "exec --index 2 web true": (1, 'error: service "web" has no running container with index 2'),
     "port idle 80": (1, 'error: service "idle" is not running'),
     "port web 80": (1, "error: no port 80/tcp for container lab-web-1"),
     "start idle": (1, "error: service idle has no container to start"),
@@ -154,7 +154,7 @@ LINES = {
     "exec -T web /strange": (126, 'error: exec: "/strange": exec format error'),
     "exec -T web /tmp": (126, 'error: exec: "/tmp": permission denied'),
     "exec -T -u nobodyelse web true": (1, "error: unable to find user nobodyelse: "),
-    "exec -T -w /nowhere web true": (1, "/nowhere: No such file or directory"),
+    "exec -T -w /nowhere web true": (1, "working directory /nowhere: no such file or directory"),
     "run --rm -T web nosuch": (127, 'error: exec: "nosuch": executable file not found in $PATH'),
     "run --rm -T web /plain": (126, 'error: exec: "/plain": permission denied'),
     # images
@@ -209,7 +209,7 @@ FILES = {
     "a: {HOST, entrypoint: /strange}": (126, 'exec: "/strange": exec format error'),
     "a: {HOST, user: nobodyelse}": (1, "unable to find user nobodyelse: no matching entries in passwd"),
     "a: {HOST, user: '1:nogroup'}": (1, "unable to find group nogroup: no matching entries in group"),
-    "a: {HOST, working_dir: /plain}": (1, "/plain: Not a directory"),
+    "a: {HOST, working_dir: /plain}": (1, "working directory /plain: not a directory"),
     "a: {HOST, cpuset: '4000'}": (1, "cpuset"),
     "a: {HOST, devices: [/dev/none]}": (1, "device /dev/none: No such file or directory"),
     "a: {HOST, volumes: [{type: bind, source: ./none, target: /x, bind: {create_host_path: false}}]}": (
@@ -307,7 +307,7 @@ def test_a_state_root_that_is_full(lab: Pystack, tmp_path: Path) -> None:
         full = replace(lab, root=root)
         (root / "filler").write_bytes(b"x" * 64 * 1024)
         ran = full.run("up", "-d", exit_code=1)
-        assert said(ran).endswith("No space left on device"), ran
+        assert said(ran).endswith("no space left on device"), ran
         one_message(ran)
         ran = full.run("import", ".", exit_code=1)
         assert said(ran) == f"error: {root}/data/images: No space left on device", ran
@@ -381,7 +381,9 @@ def test_a_supervisor_that_dies_while_a_command_waits(lab: Pystack, own: Pystack
         os.kill(supervisor(own.root), signal.SIGKILL)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 5, err
-    assert "error: the supervisor has gone in the middle of the answer" in err.splitlines()
+    assert "error: the supervisor was lost in the middle of this command" in err.splitlines()
+    assert "containers run on" in err
+    assert "say the command again" in err
     assert len(own.run("-f", "slow.yml", "ps", "-q").stdout.split()) == 1
     own.run("-f", "slow.yml", "down", "-t", "0")
 

@@ -203,7 +203,15 @@ def test_exec_into_what_does_not_run_is_refused(site: Site) -> None:
     assert (
         "no such service" in site.ask("exec", exit_code=1, stack="e2", service="zz", command=["true"]).error
     )
-    assert "no stack" in site.ask("exec", exit_code=1, stack="nope", service="a", command=["true"]).error
+    for verb, said in (
+        ("exec", 'service "a" is not running'),
+        ("start", 'no container found for project "nope"'),
+        ("restart", 'no container found for project "nope"'),
+        ("kill", 'no container found for project "nope"'),
+    ):
+        answer = site.ask(verb, exit_code=1, stack="nope", service="a", services=["a"], command=["true"])
+        assert answer.error == said
+    site.ask("stop", stack="nope", services=["a"])
     site.down("e2")
 
 

@@ -61,6 +61,7 @@ class Answer:
     lines: list[dict[str, Any]] = field(default_factory=list)
     exit_code: int = -1
     error: str = ""
+    hint: str = ""
     result: Any = None
     fds: list[int] = field(default_factory=list)
 
@@ -99,7 +100,8 @@ class Talk:
                 if "end" in line:
                     end = line["end"]
                     self.answer.exit_code, self.answer.result = end["exit_code"], end.get("result")
-                    self.answer.error = (end.get("error") or {}).get("message", "")
+                    wrong = end.get("error") or {}
+                    self.answer.error, self.answer.hint = wrong.get("message", ""), wrong.get("hint", "")
                 else:
                     self.answer.lines.append(line)
         except Exception as error:

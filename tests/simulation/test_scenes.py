@@ -224,7 +224,10 @@ def test_a_command_that_is_not_there_is_tried_once_a_turn() -> None:
             assert loop.view is not None
             refused = {w.target: (w.because, w.exit_code) for w in loop.view.plan.waits}
             assert refused["container:shop-web-1"] == ("no such command: serve", 127)
-            assert refused["container:shop-other-1"] == ("web failed: no such command: serve", 127)
+            assert refused["container:shop-other-1"] == (
+                "dependency failed to start: container shop-web-1: no such command: serve",
+                127,
+            )
             assert len(starts(stage, "shop-web-1")) == 1
             await stage.settled(stage.want(wanting(loop.desired, "web", turn=2)))
         assert len(starts(stage, "shop-web-1")) == 2

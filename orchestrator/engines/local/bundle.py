@@ -100,6 +100,8 @@ class Ground:
     init: str | None = None
     stdin: bool = False
     all_capabilities: tuple[str, ...] = ()
+    host_name: str = ""
+    """The machine's own."""
 
 
 Json = dict[str, Any]
@@ -111,7 +113,7 @@ def config(container: Container, ground: Ground) -> Json:
     return {
         "ociVersion": "1.0.2",
         "root": {"path": "rootfs", "readonly": service.read_only},
-        **_host_names(container),
+        **_host_names(container, ground),
         "process": process(container, ground),
         "mounts": mounts(container, ground),
         "annotations": {
@@ -124,13 +126,13 @@ def config(container: Container, ground: Ground) -> Json:
     }
 
 
-def _host_names(container: Container) -> Json:
+def _host_names(container: Container, ground: Ground) -> Json:
     """Left out without a uts namespace of the container's own: they would rename the host, or a peer."""
     service = container.definition
     if not isinstance(service.uts, Private):
         return {}
     return {
-        "hostname": hostname(container),
+        "hostname": hostname(container, ground.host_name),
         **({"domainname": service.domainname} if service.domainname else {}),
     }
 
@@ -167,8 +169,11 @@ def launch(container: Container, ground: Ground) -> Json:
     }
 
 
-def hostname(container: Container) -> str:
-    return container.definition.hostname or container.id[:12]
+def hostname(container: Container, host_name: str) -> str:
+    """What it is called by itself; on the host's network as the host, unless the service says otherwise."""
+    service = container.definition
+    of_host = host_name if isinstance(service.network_mode, OfHost) or isinstance(service.uts, OfHost) else ""
+    return service.hostname or of_host or container.id[:12]
 
 
 # --- process ---------------------------------------------------------------------------------------
@@ -180,7 +185,9 @@ def process(container: Container, ground: Ground) -> Json:
         "terminal": service.tty,
         "user": {"uid": 0, "gid": 0},
         "args": [*([INIT, "--"] if ground.init else []), *arguments(service, ground.image)],
-        "env": [f"{key}={value}" for key, value in environment(container, ground.image).items()],
+        "env": [
+            f"{key}={value}" for key, value in environment(container, ground.image, ground.host_name).items()
+        ],
         "cwd": service.working_dir or (ground.image.working_dir if ground.image else "") or "/",
         "capabilities": _capability_sets(service, ground),
         "rlimits": [
@@ -210,8 +217,8 @@ def arguments(service: Service, image: ImageConfig | None) -> list[str]:
     return argv
 
 
-def environment(container: Container, image: ImageConfig | None) -> dict[str, str]:
-    env = {"PATH": PATH, "HOSTNAME": hostname(container)}
+def environment(container: Container, image: ImageConfig | None, host_name: str) -> dict[str, str]:
+    env = {"PATH": PATH, "HOSTNAME": hostname(container, host_name)}
     if container.definition.tty:
         env["TERM"] = "xterm"
     if image:
@@ -381,9 +388,10 @@ def exec_process(
     workdir: str | None,
     tty: bool,
     privileged: bool = False,
+    host_name: str = "",
 ) -> Json:
     """The OCI process of `exec` and of a health check: the container's user, environment and directory."""
-    env = environment(container, image)
+    env = environment(container, image, host_name)
     if tty:
         env["TERM"] = "xterm"
     env.update(environment_more)

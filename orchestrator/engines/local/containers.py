@@ -24,7 +24,7 @@ from orchestrator.engines.local.pump import Moving, Pump, make_fifo, open_fifo
 from orchestrator.engines.local.records import Built, Mounted, RunRecord
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Changed, Live, Table
-from orchestrator.engines.local.trouble import report
+from orchestrator.engines.local.trouble import of_file, report
 from orchestrator.kernel import cgroups, syscalls
 from orchestrator.model import health
 from orchestrator.model.action import CreateContainer, RemoveContainer, SignalContainer, StartContainer
@@ -101,7 +101,7 @@ class Containers:
         try:
             await trio.to_thread.run_sync(work, limiter=self._shared.threads)
         except OSError as error:
-            raise EngineError(_explain(error)) from error
+            raise of_file(error, within=(self._places.data, self._places.run)) from error
 
     # --- start -------------------------------------------------------------------------------------
 
@@ -337,7 +337,7 @@ class Containers:
         try:
             records.write(path, RunRecord(run=run, boot_id=clock.boot_id()))
         except OSError as error:
-            raise EngineError(f"container {container.name}: {_explain(error)}") from error
+            raise of_file(error, f"container {container.name}") from error
 
     def _note_run(self, container: Container, run: Run) -> None:
         """Write down what has happened already. A full disk does not undo it, and must not hold up a stop."""
@@ -498,11 +498,6 @@ def _rotation(container: Container) -> logs.Rotation:
         max_size=bundle.size(options["max-size"]) if "max-size" in options else logs.DEFAULT_MAX_SIZE,
         max_files=int(options.get("max-file", logs.DEFAULT_MAX_FILES)),
     )
-
-
-def _explain(error: OSError) -> str:
-    where = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror or error}{where}"
 
 
 def _held_key(live: Live) -> str:

@@ -13,6 +13,7 @@ from orchestrator.engines.local.containers import Containers
 from orchestrator.engines.local.execs import Execs
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.table import Table
+from orchestrator.engines.local.trouble import of_file
 from orchestrator.engines.local.wiring import Wiring
 from orchestrator.images.config import ImageConfig
 from orchestrator.images.store import Store
@@ -29,7 +30,7 @@ from orchestrator.model.action import (
     StartContainer,
 )
 from orchestrator.model.errors import EngineError
-from orchestrator.model.observation import ImageState, Observation, PublishedPort
+from orchestrator.model.observation import HeldPort, ImageState, Observation, PublishedPort
 from orchestrator.model.stack import ImageRoot, Stack
 
 PORTS_FRESH_SECONDS = 0.5
@@ -76,6 +77,7 @@ class LocalEngine:
             images=self._images(),
             subnets_taken=self._subnets(),
             ports_taken=self._ports_taken(),
+            ports_held=self._ports_held(),
         )
 
     def _images(self) -> dict[str, ImageState]:
@@ -111,6 +113,17 @@ class LocalEngine:
             self._ports = (time.monotonic(), others)
         return (*ours, *others)
 
+    def _ports_held(self) -> tuple[HeldPort, ...]:
+        services = self._desired.services.values() if self._desired else ()
+        if not any(service.ports for service in services):
+            return ()
+        return tuple(
+            HeldPort(port=port, stack=live.container.stack, container=live.container.name)
+            for live in self._table.containers.values()
+            if live.reserved
+            for port in live.container.ports
+        )
+
     async def changed(self) -> None:
         await self._bell.wait()
 
@@ -141,7 +154,7 @@ class LocalEngine:
         try:
             state = await trio.to_thread.run_sync(storage.create_volume, self._places, action)
         except OSError as error:
-            raise EngineError(f"volume {action.volume.name}: {error.strerror}") from error
+            raise of_file(error, f"volume {action.volume.name}") from error
         self._table.volumes[action.volume.name] = state
         self._table.settle()
         self._table.ring()
@@ -153,7 +166,7 @@ class LocalEngine:
         try:
             await trio.to_thread.run_sync(storage.remove_volume, self._places, name)
         except OSError as error:
-            raise EngineError(f"volume {name}: {error.strerror}") from error
+            raise of_file(error, f"volume {name}") from error
         self._table.volumes.pop(name, None)
         self._table.ring()
 

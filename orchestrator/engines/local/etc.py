@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def etc_files(
 
 def _texts(container: Container, networks: Mapping[str, NetworkState]) -> dict[str, str]:
     service = container.definition
+    own_name = hostname(container, os.uname().nodename)
     gateways = [networks[name].gateway for name in container.addresses if name in networks]
     extra = [
         (name, (gateways[0] if gateways else "127.0.0.1") if address == HOST_GATEWAY else address)
@@ -40,7 +42,7 @@ def _texts(container: Container, networks: Mapping[str, NetworkState]) -> dict[s
         own_hosts += "".join(f"{address}\t{name}\n" for name, address in extra)
     else:
         own_hosts = resolvconf.hosts(
-            hostname=hostname(container),
+            hostname=own_name,
             domainname=service.domainname,
             addresses=list(container.addresses.values()),
             extra=extra,
@@ -54,7 +56,11 @@ def _texts(container: Container, networks: Mapping[str, NetworkState]) -> dict[s
             search=service.dns_search,
             options=service.dns_opt,
         )
-    return {"hosts": own_hosts, "hostname": hostname(container) + "\n", "resolv.conf": resolver}
+    return {
+        "hosts": own_hosts,
+        "hostname": own_name + "\n",
+        "resolv.conf": resolver,
+    }
 
 
 def _host_resolver() -> str:

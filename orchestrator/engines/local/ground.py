@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import os
 from pathlib import Path
 
 from orchestrator.engines.local import bundle, storage
@@ -51,6 +52,7 @@ def look_up(shared: Shared, live: Live, group: str, peer: Container | None) -> G
         init=_init(places) if service.init else None,
         stdin=service.stdin_open and not service.tty,
         all_capabilities=every,
+        host_name=os.uname().nodename,
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import trio
 
 from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.trouble import of_start
 from orchestrator.kernel.spawn import spawn_keeper
 from orchestrator.model.errors import EngineError, ExitCode
 from orchestrator.model.frozen import dataclass
@@ -69,12 +70,6 @@ class KeeperLost(EngineError):
 
 class AlreadyRunsError(EngineError):
     """A process of this id is there, from a start whose answer was lost with a supervisor."""
-
-
-_PASSING = frozenset(
-    (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ESRCH, errno.EINTR)
-)
-"""What may be otherwise a moment later, without the user doing anything."""
 
 
 class Keeper:
@@ -250,15 +245,10 @@ def _started(body: Mapping[str, Any], fds: Sequence[int]) -> Started:
 
 
 def _refusal(error: Mapping[str, Any]) -> EngineError:
-    """What went wrong in the child, as our own error. A command that can't be run can't be retried."""
-    code = error.get("exit_code")
-    message = str(error.get("message") or error.get("step") or "the keeper refused")
+    """What went wrong in the keeper or its child, as our own error."""
     if error.get("errno") == errno.EBUSY and error.get("step") == "request":
-        return AlreadyRunsError(message)
-    passing = code is None and error.get("errno") in _PASSING
-    return EngineError(
-        message, retryable=passing, exit_code=ExitCode(code) if code in (126, 127) else ExitCode.FAILED
-    )
+        return AlreadyRunsError(str(error.get("message")))
+    return of_start(error)
 
 
 async def connect(places: Places, on_exit: Callable[[Exited], None]) -> Keeper:

@@ -23,7 +23,14 @@ async def probe(execs: Execs, live: Live, image: ImageConfig | None, check: Heal
     """Never raises for what the check does: a check that can't be run has failed."""
     started = clock.now()
     process = exec_process(
-        live.container, image, argv=_argv(check), environment_more={}, user=None, workdir=None, tty=False
+        live.container,
+        image,
+        argv=_argv(check),
+        environment_more={},
+        user=None,
+        workdir=None,
+        tty=False,
+        host_name=os.uname().nodename,
     )
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)

@@ -77,6 +77,9 @@ def _fill(path: Path, content: bytes, mode: int, *, durable: bool) -> None:
             view = view[os.write(fd, view) :]
         if durable:
             os.fsync(fd)
+    except OSError as error:
+        error.filename = str(path)  # the system names none for a descriptor
+        raise
     finally:
         os.close(fd)
 
@@ -165,15 +168,6 @@ class RunRecord:
 
     run: Run
     boot_id: str
-
-
-def image_users(stacks_directory: Path) -> dict[str, list[str]]:
-    """Image id -> names of the containers made from it."""
-    users: dict[str, list[str]] = {}
-    for built in containers(stacks_directory):
-        if built.container.image_id:
-            users.setdefault(built.container.image_id, []).append(built.container.name)
-    return users
 
 
 def exit_of(bundle: Path) -> tuple[int, float, str] | None:

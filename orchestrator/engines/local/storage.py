@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.engines.local import records
+from orchestrator.engines.local import clock, records
 from orchestrator.engines.local.bundle import HostDevice, RootLayer, Seeding
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.trouble import report
@@ -75,6 +75,9 @@ def create_volume(places: Places, action: CreateVolume) -> VolumeState:
         fingerprint=action.fingerprint,
         stack=action.stack,
         key=action.volume.key,
+        created_at=clock.wall(),
+        labels=action.volume.labels,
+        driver_opts=action.volume.driver_opts,
     )
     records.write(home / "volume.json", state, durable=True)
     return state
@@ -109,6 +112,18 @@ def _device(volume: Volume) -> Path | None:
 def remove_volume(places: Places, name: str) -> None:
     """Take the volume away with its content. What a bind-like volume stands for is left alone."""
     _remove_tree(places.volume(name))
+
+
+def size_of(path: str) -> int:
+    """Bytes of disk that a tree takes. What goes while we look does not count; links are not followed."""
+    total = 0
+    for directory, _, files in os.walk(path):
+        for name in (".", *files):
+            try:
+                total += os.lstat(os.path.join(directory, name)).st_blocks * 512
+            except OSError:
+                continue
+    return total
 
 
 def _remove_tree(path: Path) -> None:
@@ -207,7 +222,8 @@ def _check_below(directory: str, subpath: str, name: str) -> None:
         resolve = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
         os.close(syscalls.openat2(home, subpath, os.O_PATH | os.O_CLOEXEC, resolve=resolve))
     except OSError as error:
-        raise EngineError(f"volume {name}: subpath {subpath}: {error.strerror}", retryable=False) from error
+        reason = os.strerror(error.errno or 0)
+        raise EngineError(f"volume {name}: subpath {subpath}: {reason}", retryable=False) from error
     finally:
         os.close(home)
 

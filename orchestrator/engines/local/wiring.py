@@ -21,6 +21,7 @@ from orchestrator.engines.local.keeper import Keeper
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.resolver import Forwarder, open_sockets, serve
 from orchestrator.engines.local.table import Live, Table, Wires
+from orchestrator.engines.local.trouble import of_file
 from orchestrator.kernel import coexist, conntrack, firewall, interfaces, links, netns
 from orchestrator.kernel.netlink import Netlink
 from orchestrator.model.action import CreateNetwork
@@ -68,7 +69,7 @@ class Wiring:
         try:
             await trio.to_thread.run_sync(self._make_bridge, state)
         except OSError as error:
-            raise EngineError(f"network {network.name}: {error.strerror or error}") from error
+            raise of_file(error, f"network {network.name}") from error
         self._table.networks[network.name] = state
         self._table.settle()
         await self.sync()
@@ -84,7 +85,7 @@ class Wiring:
                 links.create_bridge(self._route, bridge, f"{state.gateway}/{length}", group)
             links.enable_forwarding()
         except OSError as error:
-            raise EngineError(f"network {state.name}: {error.strerror or error}") from error
+            raise of_file(error, f"network {state.name}") from error
 
     async def remove_network(self, name: str) -> None:
         """Every veth that is left of it and its bridge, in one request: one by one they cost 20 ms each."""
@@ -128,7 +129,7 @@ class Wiring:
             raise
         except OSError as error:
             os.close(namespace)
-            raise EngineError(f"container {live.container.name}: {error.strerror or error}") from error
+            raise of_file(error, f"container {live.container.name}") from error
 
     def _plug_in(self, container: Container, namespace: int) -> None:
         """One veth a network, in the order of connection; the default route by gw_priority, then order."""
@@ -230,11 +231,19 @@ class Wiring:
             return
         try:
             for port in live.container.ports:
-                live.reserved.append(_reserve(port, live.container.name))
+                live.reserved.append(_reserve(port, live.container.name, self._holder(port, live)))
         except EngineError:
             self.release(live)
             raise
         await self.sync()
+
+    def _holder(self, wish: PublishedPort, but: Live) -> str:
+        """The container of ours that holds a host port, in words; "" when it is none of ours."""
+        for live in self._table.containers.values():
+            held = live.container.ports if live.reserved and live is not but else ()
+            if any((port.host_port, port.protocol) == (wish.host_port, wish.protocol) for port in held):
+                return f"container {live.container.name} of stack {live.container.stack}"
+        return ""
 
     async def withdraw(self, live: Live) -> None:
         if live.reserved:
@@ -251,7 +260,7 @@ class Wiring:
         """After our own restart: hold the ports of a running container again, as far as they are free."""
         for port in live.container.ports:
             try:
-                live.reserved.append(_reserve(port, live.container.name))
+                live.reserved.append(_reserve(port, live.container.name, ""))
             except EngineError:
                 continue
 
@@ -363,8 +372,9 @@ def _udp_ports(ruleset: firewall.Ruleset) -> set[tuple[int, str]]:
     return {(port.host_port, port.address) for port in ruleset.ports if port.protocol == "udp"}
 
 
-def _reserve(port: PublishedPort, name: str) -> int:
-    """A socket bound to the host port: the port is ours, and a clash is noticed here and now."""
+def _reserve(port: PublishedPort, name: str, holder: str) -> int:
+    """A socket bound to the host port: the port is ours, and a clash is noticed here and now. `holder`: who
+    is to be named then."""
     kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
     sock = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
     try:
@@ -379,7 +389,9 @@ def _reserve(port: PublishedPort, name: str) -> int:
         sock.close()
         where = f"{port.host_ip or DEFAULT_ADDRESS}:{port.host_port}/{port.protocol}"
         if error.errno == errno.EADDRINUSE:
-            message = f"container {name}: port {where} is already in use"
+            message = f"container {name}: port {where} is already in use" + (
+                f" by {holder}" if holder else ""
+            )
         else:
             message = f"container {name}: port {where}: {error.strerror}"
         raise EngineError(message, retryable=False, exit_code=ExitCode.CONFLICT) from error

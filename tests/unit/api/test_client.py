@@ -50,7 +50,7 @@ def test_an_error_at_the_end_is_raised_with_its_exit_code(paths: Paths) -> None:
 def test_a_supervisor_that_goes_in_the_middle_is_an_error(paths: Paths) -> None:
     with (
         Scripted(paths, lambda talk: talk.send({"event": "action"})),
-        pytest.raises(PystackError, match="has gone") as caught,
+        pytest.raises(PystackError, match="was lost in the middle") as caught,
     ):
         client.call(paths, {"verb": "up"})
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.api import show
+from orchestrator.images.config import ImageConfig
 from orchestrator.model.observation import Container, Health, HealthStatus, PublishedPort, Run, Stopping
 from orchestrator.model.stack import DirectoryRoot, HostRoot, ImageRoot
 from tests.kit.stacks import service, stack, up
@@ -124,6 +125,18 @@ def test_a_row_says_what_is_and_why_it_is_not_otherwise() -> None:
     )
     assert (ended["pid"], ended["exit_code"], ended["ports"]) == (0, 3, [])
     assert ended["because"] == "restarting in 2.0 s"
+
+
+def test_the_command_of_a_row_comes_from_the_image_where_the_service_says_nothing() -> None:
+    image = ImageConfig(id="sha256:1", entrypoint=("/entry",), command=("serve", "-v"))
+    plain = replace(service(image="web:1"), name="web")
+    own = replace(plain, command=("other",))
+    shown = [
+        show.container_row(container(definition=recipe), None, {}, 0, image)["command"]
+        for recipe in (plain, own)
+    ]
+    assert shown == ["/entry serve -v", "/entry other"]
+    assert show.container_row(container(definition=plain), None, {}, 0)["command"] == ""
 
 
 def test_an_orphan_is_of_no_service_of_the_stack_active_or_not() -> None:

@@ -1,136 +1,160 @@
-"""`config` and `plan`."""
+"""`check`: what it prints, and the exit codes."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
-from orchestrator.api.paths import Paths
-from orchestrator.cli.check import render
+from orchestrator.stackfile import findings
+from orchestrator.stackfile.problem import CODES
 from tests.unit.cli import command
-from tests.unit.cli.scripted import Scripted, Talk
 
-BODY = """
-name: shop
-services:
-  web:
-    image: nginx:1
-    depends_on: [db]
-    ports: ["8080:80"]
-  db:
-    image: postgres:16
-    volumes: ["data:/data"]
-    command: echo $$HOME
-  debug:
-    image: busybox
-    profiles: [tools]
-volumes:
-  data:
-"""
+GOOD = "name: shop\nservices:\n  web:\n    image: nginx:1\n"
+BODY = GOOD + "    privileged: true\n  db:\n    image: pg:1\n    ports: ['80:80']\nvolumes: {v: }\n"
+FAILS = GOOD + "    scale: 2\n    ports: ['127.0.0.1:80:80']\n"
+BROKEN = GOOD + "    imag: x\n    ports: [a]\n"
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    (tmp_path / "stack.yml").write_text(BODY)
-    return tmp_path
+def check(root: Path, body: str, *words: str) -> tuple[int, str, str]:
+    (root / "stack.yml").write_text(body)
+    return command.run(root, "check", *words)
+
+
+def codes(root: Path, body: str, *words: str) -> list[str]:
+    _, out, _ = check(root, body, "--format", "json", *words)
+    return [finding["code"] for finding in json.loads(out)]
 
 
 @pytest.mark.parametrize(
-    ("words", "out"),
+    ("body", "words", "code"),
     [
-        (("--services",), "db\nweb\n"),
-        (("--volumes",), "data\n"),
-        (("--networks",), "default\n"),
-        (("--images",), "nginx:1\npostgres:16\n"),
-        (("--profiles",), "tools\n"),
-        (("-q",), ""),
+        (GOOD, (), 0),
+        (GOOD, ("--strict",), 0),
+        (BODY, (), 0),
+        (BODY, ("--strict",), 1),
+        (BODY, ("--strict", "--ignore", "privileged"), 0),
+        (FAILS, (), 1),
+        (FAILS, ("--ignore", "C304"), 0),
+        (BROKEN, (), 15),
+        (GOOD.replace("image", "user"), (), 15),
+        (BODY, ("nope",), 1),
+        (BODY, ("--ignore", "nope"), 2),
+        (BODY, ("-f", "nope.yml"), 14),
     ],
 )
-def test_one_aspect_is_a_list_of_names(root: Path, words: tuple[str, ...], out: str) -> None:
-    code, got, err = command.run(root, "config", *words)
-
-    assert (code, sorted(got.split()), err) == (0, sorted(out.split()), "")
-
-
-def test_what_is_printed_is_the_stack_and_can_be_loaded_again(root: Path) -> None:
-    _, text, _ = command.run(root, "config")
-    again = root / "again.yml"
-    again.write_text(text)
-
-    assert yaml.safe_load(text)["services"]["db"]["command"] == ["echo", "$$HOME"]
-    assert command.run(root, "config", "-f", str(again))[1] == text
-    assert json.loads(command.run(root, "config", "--format", "json")[1]) == yaml.safe_load(text)
+@pytest.mark.parametrize("form", ["text", "json", "sarif"])
+def test_the_exit_code_says_how_bad_it_is(
+    tmp_path: Path, body: str, words: tuple[str, ...], code: int, form: str
+) -> None:
+    assert check(tmp_path, body, "--format", form, *words)[0] == code
 
 
-def test_named_services_come_with_what_they_need(root: Path) -> None:
-    def services(*words: str) -> set[str]:
-        return set(yaml.safe_load(command.run(root, "config", *words)[1])["services"])
+def test_a_finding_looks_like_an_error_and_a_last_line_counts(tmp_path: Path) -> None:
+    code, out, err = check(tmp_path, BODY)
 
-    assert services("web") == {"web", "db"}
-    assert services("db") == {"db"}
-    assert services("debug") == {"debug"}
-
-
-def test_it_may_go_to_a_file(root: Path) -> None:
-    assert command.run(root, "config", "-o", "out.yml") == (0, "", "")
-    assert yaml.safe_load((root / "out.yml").read_text())["name"] == "shop"
-
-
-def test_fingerprints_change_with_the_service_and_only_then(root: Path) -> None:
-    _, before, _ = command.run(root, "config", "--hash", "*")
-    (root / "stack.yml").write_text(BODY.replace("nginx:1", "nginx:2"))
-    _, after, _ = command.run(root, "config", "--hash", "*")
-    _, one, _ = command.run(root, "config", "--hash", "db")
-
-    old, new = (dict(line.split() for line in text.splitlines()) for text in (before, after))
-    assert old["db"] == new["db"] == one.split()[1]
-    assert old["web"] != new["web"]
-
-
-def test_the_environment_is_that_of_interpolation(root: Path) -> None:
-    (root / ".env").write_text("FROM_FILE=1\nBOTH=file\n")
-    _, out, _ = command.run(root, "config", "--environment", env={"BOTH": "outside"})
-
-    assert {"FROM_FILE=1", "BOTH=outside"} <= set(out.splitlines())
-
-
-def test_what_is_wrong_is_told_with_its_place(root: Path) -> None:
-    (root / "stack.yml").write_text(BODY.replace("image: nginx:1", "imge: nginx:1"))
-    code, out, err = command.run(root, "config")
-
-    assert (code, out) == (15, "")
-    assert "stack.yml:5:5: error[" in err
-    assert "image" in err
-
-
-def test_a_plan_is_lines_in_columns_and_what_cannot_be_done() -> None:
-    told = {
-        "lines": [
-            {"at": 0, "target": "network:shop_default", "verb": "create", "because": "missing"},
-            {"at": 1.444, "target": "container:shop-web-1", "verb": "start", "because": "db is healthy"},
-        ],
-        "waits": [{"target": "container:x", "because": "no image y", "failed": True}],
-    }
-
-    assert render(told).splitlines() == [
-        "0.00  network:shop_default  create  missing",
-        "1.44  container:shop-web-1  start   db is healthy",
-        "cannot  container:x  no image y",
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "stack.yml:5:17: warning[C401]: web is privileged: its root is root of this machine",
+        "    5 |     privileged: true",
+        "      |                 ^^^^",
+        "  hint: `cap_add:` and `devices:` give only what is needed",
+        "stack.yml:8:13: note[C301]: port 80 of db can be reached from every network of this machine",
+        "    8 |     ports: ['80:80']",
+        "      |             ^^^^^^^",
+        '  hint: for this machine only: "127.0.0.1:80:80"',
+        "stack.yml:9:11: note[C701]: no service uses the volume v",
+        "    9 | volumes: {v: }",
+        "      |           ^",
+        "  hint: leave it out, or look for a misspelt name",
+        "1 warning, 2 notes",
     ]
-    assert render({}) == "Nothing to do.\n"
+    assert check(tmp_path, GOOD)[1] == "nothing found\n"
 
 
-def test_plan_asks_with_the_options_of_up(root: Path) -> None:
-    def answer(talk: Talk) -> None:
-        talk.end({"lines": [], "waits": [], "warnings": ["careful"]})
+def test_errors_of_an_invalid_file_come_in_the_same_form(tmp_path: Path) -> None:
+    _, out, err = check(tmp_path, BROKEN, "--format", "json")
 
-    with Scripted(Paths.find(str(root), {}), answer) as server:
-        code, out, err = command.run(root, "plan", "--force-recreate", "--scale", "web=2", "web")
+    assert err == ""
+    unknown, port = json.loads(out)
+    assert unknown == {
+        "file": "stack.yml",
+        "range": {"start": {"line": 5, "column": 5}, "end": {"line": 5, "column": 9}},
+        "severity": "error",
+        "code": "E012",
+        "message": "unknown key 'imag' in services.web",
+        "path": "services.web.imag",
+        "hint": "did you mean 'image'?",
+    }
+    assert (port["code"], port["path"]) == ("E013", "services.web.ports[0]")
 
-    assert (code, out, err) == (0, "Nothing to do.\n", "warning: careful\n")
-    (request,) = server.requests
-    assert request["stack"]["services"]["web"]["replicas"] == 2
-    assert (request["verb"], request["force_recreate"], request["services"]) == ("plan", True, ["web"])
+
+def test_what_is_ignored_is_left_out(tmp_path: Path) -> None:
+    assert codes(tmp_path, BODY) == ["C401", "C301", "C701"]
+    assert codes(tmp_path, BODY, "--ignore", "C401,unused") == ["C301"]
+    assert codes(tmp_path, f"x-check-ignore: [C301]\n{BODY}") == ["C401", "C701"]
+
+
+def test_only_the_services_that_are_named_are_looked_at(tmp_path: Path) -> None:
+    assert codes(tmp_path, BODY, "web") == ["C401"]
+    assert codes(tmp_path, BODY, "db") == ["C301"]
+
+
+def test_what_loading_warns_about_is_a_finding(tmp_path: Path) -> None:
+    body = GOOD.replace("nginx:1", "nginx:1$NOPE")
+    _, out, err = check(tmp_path, body)
+
+    assert err == ""
+    assert "stack.yml:4:12: warning[W001]: the variable NOPE is not set" in out
+    assert codes(tmp_path, body, "--ignore", "W001") == []
+    assert codes(tmp_path, f"x-check-ignore: W001\n{body}") == []
+
+
+def test_a_typo_in_ignore_is_told(tmp_path: Path) -> None:
+    code, _, err = check(tmp_path, BODY, "--ignore", "priviledged")
+
+    assert (code, err) == (
+        2,
+        "error: --ignore: 'priviledged' is no finding\n  hint: did you mean 'privileged'?\n",
+    )
+
+
+@pytest.mark.parametrize("body", [BODY, BROKEN, FAILS])
+def test_sarif_has_what_the_standard_demands(tmp_path: Path, body: str) -> None:
+    """SARIF 2.1.0: version (3.13.2), runs with a tool's driver (3.14, 3.19), and results whose rules, levels
+    and regions exist (3.27, 3.30, 3.49)."""
+    _, out, _ = check(tmp_path, body, "--format", "sarif")
+    log: dict[str, Any] = json.loads(out)
+
+    assert log["version"] == "2.1.0"
+    assert "sarif-schema-2.1.0" in log["$schema"]
+    (run,) = log["runs"]
+    driver = run["tool"]["driver"]
+    assert driver["name"] == "pystack"
+    rules = driver["rules"]
+    ids = [rule["id"] for rule in rules]
+    assert len(ids) == len(set(ids))
+    assert {rule.code for rule in findings.TABLE} | set(CODES) | {findings.WARNED} == set(ids)
+    assert all(rule["shortDescription"]["text"] and rule["name"] for rule in rules)
+    assert run["columnKind"] == "unicodeCodePoints"
+    assert run["results"]
+    for result in run["results"]:
+        assert ids[result["ruleIndex"]] == result["ruleId"]
+        assert result["level"] in ("error", "warning", "note")
+        assert result["message"]["text"]
+        (location,) = result["locations"]
+        where = location["physicalLocation"]
+        assert where["artifactLocation"]["uri"] == "stack.yml"
+        region = where["region"]
+        assert 1 <= region["startLine"] <= len(body.splitlines())
+        assert 1 <= region["startColumn"] < region["endColumn"]
+
+
+def test_colours_only_where_somebody_looks(tmp_path: Path) -> None:
+    assert "\x1b" not in check(tmp_path, BODY)[1]
+    shown = check(tmp_path, BODY, "--ansi", "always")[1]
+    assert "\x1b[33mwarning[C401]:\x1b[0m" in shown
+    assert re.sub(r"\x1b\[\d*m", "", shown) == check(tmp_path, BODY)[1]

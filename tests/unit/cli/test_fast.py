@@ -54,6 +54,12 @@ LINES = [
     "config --services",
     "config --format json -o out web",
     "config --hash '*'",
+    "convert --no-interpolate --no-normalize --format json",
+    "config --explain services.web.ports[0] --format=json",
+    "config --no-path-resolution --no-consistency --no-env-resolution --variables",
+    "config --lock-image-digests --resolve-image-digests --models -qo out",
+    "check --strict --ignore C101 --ignore public-port --format sarif web db",
+    "schema -o out.json",
     "plan --down",
     "events --json --since 1h",
     "port --protocol udp --index 2 web 53",
@@ -81,6 +87,8 @@ NOT_TAKEN = [
     "up -t",
     "ps --all=true",
     "ps --format xml",
+    "check --format toml",
+    "schema extra",
     "port web",
     "exec web",
     "import",
@@ -135,7 +143,7 @@ def _random_line(chance: random.Random) -> list[str]:
     argv: list[str] = []
     for option in chance.sample([o for o in SCOPE if o.name != "version"], chance.randrange(3)):
         argv += _given(option, chance)
-    argv.append(name)
+    argv += name.split()
     rest: list[list[str]] = [
         _given(option, chance) for option in COMMANDS[name].options if chance.random() < 0.2
     ]
@@ -178,8 +186,8 @@ def test_help_lists_every_command_and_option(capsys: pytest.CaptureFixture[str])
     full.run([], lambda _: 1)
     top = capsys.readouterr().out
     for name, command in COMMANDS.items():
-        assert f"  {name} " in top
-        full.run([name, "--help"], lambda _: 1)
+        assert (f"  {name} " in top) is not command.hidden
+        full.run([*name.split(), "--help"], lambda _: 1)
         text = capsys.readouterr().out
         for option in command.options:
             assert option.flags[-1] in text, (name, option.flags)

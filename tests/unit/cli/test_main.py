@@ -185,4 +185,4 @@ def test_a_talk_that_ends_early_is_told(root: Path) -> None:
         code, _, err = run(root, "ps")
 
     assert code == 5
-    assert "supervisor has gone" in err
+    assert "supervisor was lost" in err

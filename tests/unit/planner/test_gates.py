@@ -17,6 +17,7 @@ from orchestrator.model.observation import (
     Stopping,
 )
 from orchestrator.model.plan import Plan
+from orchestrator.planner.gates import DEPENDENCY
 from orchestrator.planner.plan import plan
 from tests.kit.stacks import check, converge, nothing, service, stack, up, wanting
 
@@ -39,6 +40,7 @@ def health(status: str) -> Health:
 BROKEN = ended(127, error="no such command")
 
 OPEN, WAIT, FAIL = "open", "wait", "fail"
+NOT_COMPLETED = 'service "db" didn\'t complete successfully: '
 
 TABLE = [
     # condition, restart policy of db, db's run, answer, sentence
@@ -47,30 +49,42 @@ TABLE = [
     ("started", "no", ended(0), OPEN, "db was started"),
     ("started", "no", ended(3), OPEN, "db was started"),
     ("started", "always", ended(3), OPEN, "db was started"),
-    ("started", "no", BROKEN, FAIL, "db failed: no such command"),
+    ("started", "no", BROKEN, FAIL, DEPENDENCY + "container shop-db-1: no such command"),
     ("healthy", "no", None, WAIT, "db is not started yet"),
     ("healthy", "no", running(health=health("starting")), WAIT, "db is not healthy yet"),
     ("healthy", "no", running(health=health("healthy")), OPEN, "db is healthy"),
-    ("healthy", "no", running(health=health("unhealthy")), FAIL, "db is unhealthy"),
-    ("healthy", "no", ended(0, health=health("healthy")), FAIL, "db is not healthy: exit 0"),
+    (
+        "healthy",
+        "no",
+        running(health=health("unhealthy")),
+        FAIL,
+        DEPENDENCY + "container shop-db-1 is unhealthy",
+    ),
+    (
+        "healthy",
+        "no",
+        ended(0, health=health("healthy")),
+        FAIL,
+        DEPENDENCY + "container shop-db-1 exited (0)",
+    ),
     ("healthy", "always", ended(1), WAIT, "db is restarting"),
     (
         "healthy",
         "on-failure:1",
         ended(1, attempt=2),
         FAIL,
-        "db is not healthy: exit 1, given up after 1 restarts",
+        DEPENDENCY + "container shop-db-1 exited (1), given up after 1 restarts",
     ),
-    ("healthy", "no", BROKEN, FAIL, "db failed: no such command"),
+    ("healthy", "no", BROKEN, FAIL, DEPENDENCY + "container shop-db-1: no such command"),
     ("completed", "no", None, WAIT, "db is not started yet"),
     ("completed", "no", running(), WAIT, "db has not completed yet"),
     ("completed", "no", ended(0), OPEN, "db has completed"),
     ("completed", "always", ended(0), OPEN, "db has completed"),
-    ("completed", "no", ended(4), FAIL, "db did not complete successfully: exit 4"),
-    ("completed", "no", ended(None), FAIL, "db did not complete successfully: its exit code was lost"),
+    ("completed", "no", ended(4), FAIL, DEPENDENCY + NOT_COMPLETED + "exit 4"),
+    ("completed", "no", ended(None), FAIL, DEPENDENCY + NOT_COMPLETED + "its exit code was lost"),
     ("completed", "on-failure", ended(4), WAIT, "db is trying again (exit 4, attempt 1)"),
-    ("completed", "on-failure:1", ended(4, attempt=2), FAIL, "db did not complete successfully: exit 4"),
-    ("completed", "no", BROKEN, FAIL, "db failed: no such command"),
+    ("completed", "on-failure:1", ended(4, attempt=2), FAIL, DEPENDENCY + NOT_COMPLETED + "exit 4"),
+    ("completed", "no", BROKEN, FAIL, DEPENDENCY + "container shop-db-1: no such command"),
 ]
 
 
@@ -111,7 +125,7 @@ def test_an_optional_dependency_that_fails_is_a_warning(
     decided = plan(desired, world_where(desired, {"shop-db-1": run}), NOW)
     if expected == FAIL:
         assert answer(decided) == (OPEN, "not running")
-        assert decided.warnings == (f"web goes on without db: {because}",)
+        assert decided.warnings == (f"web goes on without db: {because.removeprefix(DEPENDENCY)}",)
     else:
         assert answer(decided)[0] == expected
         assert decided.warnings == ()
@@ -120,7 +134,10 @@ def test_an_optional_dependency_that_fails_is_a_warning(
 def test_waiting_for_health_without_a_health_check_is_refused() -> None:
     desired = up(stack(db=service(), web=service(after={"db": "healthy"})))
     world = world_where(desired, {"shop-db-1": running()})
-    assert answer(plan(desired, world, NOW)) == (FAIL, "db has no health check")
+    assert answer(plan(desired, world, NOW)) == (
+        FAIL,
+        DEPENDENCY + "container shop-db-1 has no healthcheck configured",
+    )
 
 
 def test_every_container_of_the_dependency_is_asked() -> None:
@@ -150,7 +167,7 @@ def test_a_failure_is_passed_on_along_the_chain() -> None:
     )
     desired = up(wish)
     world = world_where(desired, {"shop-db-1": running(health=health("unhealthy"))})
-    assert answer(plan(desired, world, NOW)) == (FAIL, "api failed: db is unhealthy")
+    assert answer(plan(desired, world, NOW)) == (FAIL, DEPENDENCY + "container shop-db-1 is unhealthy")
 
 
 def test_a_dependency_whose_image_is_missing_fails_with_its_exit_code() -> None:
@@ -158,7 +175,7 @@ def test_a_dependency_whose_image_is_missing_fails_with_its_exit_code() -> None:
     decided = plan(desired, converge(desired, nothing()), NOW)
     (wait,) = (w for w in decided.waits if w.target == "container:shop-web-1")
     assert (wait.failed, wait.exit_code) == (True, 6)
-    assert wait.because.startswith("db can't be made: image not here: db")
+    assert wait.because.startswith(DEPENDENCY + "container shop-db-1: image not here: db")
 
 
 def test_a_dependency_about_to_be_replaced_is_waited_for() -> None:

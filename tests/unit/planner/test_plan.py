@@ -102,7 +102,8 @@ def test_a_missing_image_is_refused_by_name() -> None:
     decided = plan(up(stack(web=service(image="nginx:1"))), converge(up(stack()), nothing()), NOW)
     (wait,) = (w for w in decided.waits if w.target == "container:shop-web-1")
     assert (wait.failed, wait.exit_code) == (True, 6)
-    assert wait.because == "image not here: nginx:1 (pystack load -i FILE or pystack import)"
+    assert wait.because == "image not here: nginx:1"
+    assert "pystack load -i FILE" in wait.hint
 
 
 def test_what_the_image_says_goes_into_the_container() -> None:
@@ -494,6 +495,17 @@ def test_the_user_is_told_of_what_keeps_failing() -> None:
         for count in (1, 5, 6, 100)
     ]
     assert told == [False, False, True, True]
+
+
+def test_a_lasting_failure_is_told_at_once_and_tried_again_seldom() -> None:
+    """A full disk: six tries within two seconds tell the user nothing."""
+    desired = up(stack(web=service(networks=())))
+    fields = {"verb": "create", "lasting": True, "hint": "make room"}
+    world = failing(nothing(), "container:shop-web-1", **fields)
+    decided = plan(desired, world, NOW)
+    assert [(w.because, w.failed, w.hint) for w in decided.waits] == [("disk full", True, "make room")]
+    assert (decided.actions, decided.wake_at) == ((), NOW + 30)
+    assert plan(desired, world, NOW + 31).actions != ()
 
 
 def test_what_failed_for_good_is_not_tried_again() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.model.action import CreateContainer, StartContainer
-from orchestrator.model.observation import Observation, PublishedPort
+from orchestrator.model.observation import HeldPort, Observation, PublishedPort
 from orchestrator.model.plan import Plan
 from orchestrator.planner.plan import plan
 from tests.kit.stacks import converge, nothing, service, stack, up, wanting
@@ -95,6 +95,20 @@ def test_a_port_in_use_is_refused_by_name_of_its_holder() -> None:
     assert refusals(strange)["container:shop-b-1"] == (because, 7)
 
 
+def test_a_port_of_another_stack_names_that_stack_and_its_container() -> None:
+    """Also when the very same port is in our own stopped container, and whatever its address."""
+    wish = stack(web=service(ports=("8080:80",)))
+    theirs = PublishedPort(host_ip="", host_port=8080, target=80)
+    held = HeldPort(port=theirs, stack="blog", container="blog-front-1")
+    stopped = converge(wanting(up(wish), "web", wanted="stopped"), converge(up(wish), nothing()))
+    taken_by = {"ports_taken": (theirs,), "ports_held": (held,)}
+    for world in (converge(up(wish), nothing(**taken_by)), replace(stopped, **taken_by)):  # type: ignore[arg-type]
+        (wait,) = plan(up(wish, turn=2), world, NOW).waits
+        assert wait.because == "port 8080/tcp is in use by container blog-front-1 of stack blog"
+        assert (wait.failed, wait.exit_code) == (True, 7)
+        assert "`pystack -p blog stop` frees it" in wait.hint
+
+
 def test_a_port_whose_holder_is_about_to_go_is_waited_for() -> None:
     before = up(stack(old=service(ports=("8080:80",)), new=service()))
     world = converge(before, nothing())
@@ -125,8 +139,6 @@ def test_a_stopped_container_whose_port_was_taken_meanwhile_is_not_started() -> 
     theirs = nothing(ports_taken=(taken(8080),)).ports_taken
 
     decided = plan(up(wish, turn=2), replace(stopped, ports_taken=theirs), NOW)
-    assert refusals(decided) == {
-        "container:shop-web-1": ("port 8080/tcp is in use by another program or stack", 7)
-    }
+    assert refusals(decided) == {"container:shop-web-1": ("port 8080/tcp is in use by another program", 7)}
     (start,) = plan(up(wish, turn=2), stopped, NOW).actions
     assert isinstance(start, StartContainer)

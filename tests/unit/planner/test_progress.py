@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.model import effects
 from orchestrator.model.desired import Desired
-from orchestrator.model.observation import Health, HealthStatus, Observation
+from orchestrator.model.observation import Health, HealthStatus, Observation, ProbeResult
 from orchestrator.planner.plan import plan
 from orchestrator.planner.progress import Progress, progress
 from tests.kit.stacks import check, converge, down, nothing, service, stack, up, wanting
@@ -30,11 +30,14 @@ def exits(world: Observation, name: str, code: int, at: float = NOW) -> Observat
     return effects.expect_exit(world, container.id, at, code)
 
 
-def health(world: Observation, status: str) -> Observation:
+def health(world: Observation, status: str, output: str = "", exit_code: int = 0) -> Observation:
+    last = ProbeResult(started=NOW, ended=NOW, exit_code=exit_code, output=output)
+
     def turned(container):  # type: ignore[no-untyped-def]
         if container.run is None or container.run.health is None:
             return container
-        return replace(container, run=replace(container.run, health=Health(status=HealthStatus(status))))
+        found = Health(status=HealthStatus(status), results=(last,) if exit_code else ())
+        return replace(container, run=replace(container.run, health=found))
 
     return replace(world, containers=tuple(turned(c) for c in world.containers))
 
@@ -57,7 +60,7 @@ def test_running_without_a_health_check_is_started_and_ready() -> None:
     [
         ("starting", "starting", False, ()),
         ("healthy", "healthy", True, ()),
-        ("unhealthy", "unhealthy", True, ("shop-web-1 is unhealthy",)),
+        ("unhealthy", "unhealthy", True, ("container shop-web-1 is unhealthy",)),
     ],
 )
 def test_with_a_health_check(status: str, phase: str, ready: bool, failures: tuple[str, ...]) -> None:
@@ -75,9 +78,21 @@ def test_a_one_shot_is_ready_only_if_somebody_waits_for_its_completion() -> None
     world = converge(desired, exits(exits(world, "shop-job-1", 0), "shop-lone-1", 0))
     found = told(desired, world)
     assert found.started.done
-    assert found.ready.failures == ("shop-lone-1 exited (0)",)
+    assert found.ready.failures == ("container shop-lone-1 exited (0)",)
     codes = {row.name: row.exit_code for row in found.seats}
     assert codes == {"shop-job-1": 0, "shop-lone-1": 0, "shop-web-1": None}
+
+
+def test_what_failed_is_said_once_with_a_hint_where_to_look() -> None:
+    """Who waits for it in vain has nothing to add; the hint shows what the health check said last."""
+    desired = up(stack(db=service(healthcheck=check(interval=1e6)), web=service(after={"db": "healthy"})))
+    world = converge(wanting(desired, "web", wanted="created"), nothing())
+    world = health(world, "unhealthy", output="connection\nrefused", exit_code=7)
+    found = told(desired, world)
+    assert found.ready.failures == ("container shop-db-1 is unhealthy",)
+    assert found.started.failures == ("dependency failed to start: container shop-db-1 is unhealthy",)
+    hint = "its last health check (exit 7) said: connection refused; `pystack logs db` shows what it wrote"
+    assert (found.ready.hint, found.started.hint) == (hint, hint)
 
 
 def test_a_missing_image_fails_with_its_code_when_the_rest_has_started() -> None:

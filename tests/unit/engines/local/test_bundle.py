@@ -97,14 +97,28 @@ def test_nothing_to_run_is_127_and_names_the_service() -> None:
 
 def test_the_environment_is_ours_below_the_image_s_below_the_service_s() -> None:
     made = container(service(environment={"LANG": "de", "A": "1"}, tty=True, hostname="h"))
-    assert bundle.environment(made, IMAGE) == {
+    assert bundle.environment(made, IMAGE, "host") == {
         "PATH": "/bin",
         "HOSTNAME": "h",
         "TERM": "xterm",
         "LANG": "de",
         "A": "1",
     }
-    assert bundle.environment(container(), None) == {"PATH": bundle.PATH, "HOSTNAME": "0123456789ab"}
+    assert bundle.environment(container(), None, "host") == {"PATH": bundle.PATH, "HOSTNAME": "0123456789ab"}
+
+
+def test_on_the_host_s_network_the_host_s_name_is_the_container_s_unless_it_has_its_own() -> None:
+    """As docker; also where the uts namespace is the host's."""
+    names = [
+        bundle.hostname(container(service(command=("x",), **fields)), "machine")
+        for fields in (
+            {},
+            {"network_mode": OfHost()},
+            {"uts": OfHost()},
+            {"network_mode": OfHost(), "hostname": "own"},
+        )
+    ]
+    assert names == ["0123456789ab", "machine", "machine", "own"]
 
 
 def test_init_stands_before_the_command_and_is_bound_read_only() -> None:

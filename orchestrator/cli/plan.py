@@ -1,0 +1,88 @@
+"""`plan`: what `up` or `down` would do, when, and why. Rendering is pure."""
+
+from __future__ import annotations
+
+from orchestrator.api import client
+from orchestrator.cli import change, columns, say
+from orchestrator.cli.arrange import arrange, demand
+from orchestrator.cli.scope import Scope
+from orchestrator.cli.up import conflict, scales
+from orchestrator.cli.wish import Wish
+from orchestrator.model import codec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orchestrator.api.wire import Message
+
+
+def plan(
+    scope: Scope,
+    *,
+    services: tuple[str, ...],
+    down: bool,
+    scale: tuple[str, ...],
+    force_recreate: bool,
+    no_recreate: bool,
+    no_deps: bool,
+    remove_orphans: bool,
+    format: str | None,  # noqa: A002 - the option's name
+) -> int:
+    """Show what `up` (or `down`) would do, when, and why, and change nothing. 1: something cannot be done."""
+    if force_recreate and no_recreate:
+        raise conflict("--force-recreate", "--no-recreate")
+    started = client.begin_supervisor(scope.paths)
+    loaded = scope.load(services)
+    stack = arrange(loaded.stack, scales(scale))
+    demand(stack, services)
+    if not down:
+        from orchestrator.cli.attach import involved
+        from orchestrator.stackfile.load import demand_runnable
+
+        demand_runnable(loaded, involved(stack, Wish(services=services, no_deps=no_deps)))
+    if started is not None:
+        started.wait()
+    request: Message = {
+        "verb": "plan",
+        "stack": codec.encode(stack),
+        "services": services,
+        "wanted": "running",
+        "down": down,
+        "force_recreate": force_recreate,
+        "no_recreate": no_recreate,
+        "no_deps": no_deps,
+        "remove_orphans": change.orphans_wanted(remove_orphans),
+    }
+    told = client.call(scope.paths, request)
+    if format == "json":
+        from orchestrator.api.wire import dumps
+
+        say.out(dumps(told) + "\n")
+    else:
+        say.out(render(told))
+    for warning in told.get("warnings") or ():
+        say.warning(warning)
+    return 1 if any(wait.get("failed") for wait in told.get("waits") or ()) else 0
+
+
+def render(told: Message) -> str:
+    """`0.22  container:db-1  start  missing` lines, in columns; then what can't be done. Pure."""
+    lines = [
+        (
+            f"{line['at']:.2f}",
+            say.printable(line["target"]),
+            line["verb"],
+            say.printable(line.get("because") or ""),
+        )
+        for line in told.get("lines") or ()
+    ]
+    widths = [max((columns.width(cell) for cell in column), default=0) for column in zip(*lines, strict=True)]
+    text = "".join(
+        f"{at:>{widths[0]}}  {target:<{widths[1]}}  {verb:<{widths[2]}}  {because}".rstrip() + "\n"
+        for at, target, verb, because in lines
+    )
+    waits = "".join(
+        f"{'cannot' if wait.get('failed') else 'waits'}  {say.printable(wait['target'])}  "
+        f"{say.printable(wait.get('because') or '')}\n"
+        for wait in told.get("waits") or ()
+    )
+    return text + waits or "Nothing to do.\n"

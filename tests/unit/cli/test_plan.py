@@ -1,0 +1,44 @@
+"""`plan`: what `up` would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.api.paths import Paths
+from orchestrator.cli.plan import render
+from tests.unit.cli import command
+from tests.unit.cli.scripted import Scripted, Talk
+
+BODY = "name: shop\nservices:\n  web:\n    image: nginx:1\n"
+
+
+def test_a_plan_is_lines_in_columns_and_what_cannot_be_done() -> None:
+    told = {
+        "lines": [
+            {"at": 0, "target": "network:shop_default", "verb": "create", "because": "missing"},
+            {"at": 1.444, "target": "container:shop-web-1", "verb": "start", "because": "db is healthy"},
+        ],
+        "waits": [{"target": "container:x", "because": "no image y", "failed": True}],
+    }
+
+    assert render(told).splitlines() == [
+        "0.00  network:shop_default  create  missing",
+        "1.44  container:shop-web-1  start   db is healthy",
+        "cannot  container:x  no image y",
+    ]
+    assert render({}) == "Nothing to do.\n"
+
+
+def test_plan_asks_with_the_options_of_up(tmp_path: Path) -> None:
+    (tmp_path / "stack.yml").write_text(BODY)
+
+    def answer(talk: Talk) -> None:
+        talk.end({"lines": [], "waits": [], "warnings": ["careful"]})
+
+    with Scripted(Paths.find(str(tmp_path), {}), answer) as server:
+        code, out, err = command.run(tmp_path, "plan", "--force-recreate", "--scale", "web=2", "web")
+
+    assert (code, out, err) == (0, "Nothing to do.\n", "warning: careful\n")
+    (request,) = server.requests
+    assert request["stack"]["services"]["web"]["replicas"] == 2
+    assert (request["verb"], request["force_recreate"], request["services"]) == ("plan", True, ["web"])
