@@ -233,7 +233,7 @@ def _open(book: Book, path: str, mark: Mark | None, via: tuple[str, ...]) -> Boo
     documents = intake.documents(path, mark, via)
     if documents is None:
         return None
-    trees = [intake.filled(document.tree, book.variables) for document in documents]
+    trees = [intake.filled(document, book.variables) for document in documents]
     intake.report.settle()
     folder = posixpath.dirname(path)
     tree = move(pile(trees), folder, intake.files.home)

@@ -29,7 +29,7 @@ def gather(documents: Sequence[Document], scope: Scope, intake: Intake, trail: T
 
 def _gather(documents: Sequence[Document], scope: Scope, intake: Intake, layers: list[Layer] | None) -> Map:
     report = intake.report
-    trees = [intake.filled(document.tree, scope.variables) for document in documents]
+    trees = [intake.filled(document, scope.variables) for document in documents]
     report.settle()
     books: dict[str, Book | None] = {}
     whole: list[Map] = []
@@ -41,6 +41,8 @@ def _gather(documents: Sequence[Document], scope: Scope, intake: Intake, layers:
         report.settle()
         whole.append(_include(written, document, scope, intake, layer) if "include" in written else written)
     report.settle()
+    if len(whole) == 1 and whole[0] is trees[0] and not documents[0].tagged:
+        return trees[0]
     return combine(whole)
 
 

@@ -31,6 +31,10 @@ class Document:
     path: str
     """Absolute, or - for standard input."""
     tree: Map
+    variable: bool
+    """Whether a value may have variables; a $ can also be written with a backslash."""
+    tagged: bool
+    """Whether it may have `!reset` or `!override`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,16 +88,17 @@ class Intake:
             source = self.source(path, mark, via)
             found = None
             if source is not None:
-                trees = read(source, self.report)
-                found = [Document(file=source.path, path=path, tree=tree) for tree in trees]
+                found = documents(source, path, self.report)
             self.known[path] = found
             # what can't be read is told in full, once, before anything is made of the rest
             self.report.settle()
         return self.known[path]
 
-    def filled(self, tree: Map, variables: Mapping[str, str]) -> Map:
-        """A document with its variables filled in; what is wrong goes to the report."""
-        return tree if self.literal else interpolate(tree, variables, self.report)
+    def filled(self, document: Document, variables: Mapping[str, str]) -> Map:
+        """Its tree with the variables filled in; what is wrong goes to the report."""
+        if self.literal or not document.variable:
+            return document.tree
+        return interpolate(document.tree, variables, self.report)
 
     def take(self, node: Node, mark: Mark | None) -> None:
         """Count the values that a file or a service brings in. Raises StackfileError above the limit."""
@@ -116,6 +121,15 @@ class Intake:
         else:
             return
         self.report.settle()
+
+
+def documents(source: Source, path: str, report: Report) -> list[Document]:
+    """What a text holds. `path` is where it lies; what is wrong goes to `report`."""
+    variable, tagged = "$" in source.text or "\\" in source.text, "!" in source.text
+    return [
+        Document(file=source.path, path=path, tree=tree, variable=variable, tagged=tagged)
+        for tree in read(source, report)
+    ]
 
 
 def at(mark: Mark | None) -> str:

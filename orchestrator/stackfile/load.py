@@ -18,10 +18,10 @@ from orchestrator.stackfile.complete import Setting, complete
 from orchestrator.stackfile.files import Files
 from orchestrator.stackfile.forms import Spot
 from orchestrator.stackfile.gather import gather
-from orchestrator.stackfile.intake import Document, Intake, Scope
+from orchestrator.stackfile.intake import Document, Intake, Scope, documents
 from orchestrator.stackfile.interpolate import InterpolationError, Variables, expand
 from orchestrator.stackfile.problem import Problem, Report, StackfileError, Warned, reject
-from orchestrator.stackfile.read import Source, read
+from orchestrator.stackfile.read import Source
 from orchestrator.stackfile.resolve import resolve
 from orchestrator.stackfile.shorthand import lengthen
 from orchestrator.stackfile.sift import sift
@@ -44,8 +44,8 @@ class Loaded:
     """What loading gives."""
 
     stack: model.Stack
-    canonical: dict[str, Plain]
-    """What `config` prints: everything written out, each $ doubled so that it could be loaded again."""
+    completed: Map
+    """Everything that is used, written out."""
     warnings: tuple[Warned, ...]
     refusals: tuple[Problem, ...] = ()
     """What can't be run. Commands that run services raise what concerns them, see `demand_runnable`."""
@@ -53,6 +53,13 @@ class Loaded:
     """The merged tree in long forms, with its places: also what is switched off or used by nothing."""
     texts: Mapping[str, str] = field(default_factory=dict)
     """The text of every file that was read, by the name that places show."""
+
+    @property
+    def canonical(self) -> dict[str, Plain]:
+        """What `config` prints: `completed`, each $ doubled so that it could be loaded again."""
+        bare = plain(self.completed.without("version"), lambda text: text.replace("$", "$$"))
+        assert isinstance(bare, dict)
+        return bare
 
 
 def load(
@@ -109,7 +116,7 @@ def load(
         trail.final = completed.tree
     return Loaded(
         stack=stack,
-        canonical=_canonical(completed.tree.without("version")),
+        completed=completed.tree,
         warnings=tuple(report.warnings),
         refusals=tuple(report.refusals),
         tree=tree,
@@ -150,15 +157,15 @@ def begin(
             hint=f"small letters, digits, - and _: {normalise_stack_name(name) or 'mystack'!r}",
         )
     variables = _variables(environment, dotenv, report)
-    documents = [
-        Document(file=source.path, path=_path(source.path, cwd or working_dir), tree=tree)
+    found = [
+        document
         for source in sources
-        for tree in read(source, report)
+        for document in documents(source, _path(source.path, cwd or working_dir), report)
     ]
     report.settle()
-    if not any(document.tree for document in documents):
+    if not any(document.tree for document in found):
         raise _empty(sources)
-    stack_name = name or _name(documents, variables, working_dir)
+    stack_name = name or _name(found, variables, working_dir)
     if len(stack_name) > NAME_LIMIT:
         raise reject(
             f"the name of the stack, {stack_name[:20]}..., is longer than {NAME_LIMIT} characters",
@@ -167,7 +174,7 @@ def begin(
         )
     variables.setdefault("COMPOSE_PROJECT_NAME", stack_name)
     intake = Intake(files=files, report=report, cwd=cwd, literal=not switches.interpolate)
-    tree = gather(documents, Scope(folder=working_dir, variables=variables), intake, trail)
+    tree = gather(found, Scope(folder=working_dir, variables=variables), intake, trail)
     if not tree:
         raise _empty(sources)
     setting = Setting(
@@ -260,9 +267,3 @@ def _order(stack: model.Stack, report: Report) -> None:
                     report.error(mark, problem.CYCLE, message.removeprefix(f"{place}: "), hint=error.hint)
                     report.settle()
         raise reject(message, code=problem.CYCLE, hint=error.hint) from None
-
-
-def _canonical(tree: Map) -> dict[str, Plain]:
-    bare = plain(tree, lambda text: text.replace("$", "$$"))
-    assert isinstance(bare, dict)
-    return bare

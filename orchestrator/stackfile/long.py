@@ -38,6 +38,10 @@ def _map(**values_: Node) -> Map:
     return result
 
 
+_PORT_WORK = 400
+"""What a port counts as, in characters of text."""
+
+
 def port_list(node: Node, spot: Spot) -> Node:
     result = Keyed()
     for index, entry, mark in entries(node, spot.mark):
@@ -57,6 +61,8 @@ def _short_port(entry: Node, spot: Spot) -> list[Map]:
             f"{written!r} is not a port: {error}", hint="ports look like 80, 8080:80 or 127.0.0.1:53:53/udp"
         )
         return []
+    # A line of ten characters can stand for 65,535 ports: a whole range is fine, hundreds of them are a bomb.
+    spot.report.spend(spot.mark, _PORT_WORK * len(found))
     return [
         _map(
             mode="ingress",
