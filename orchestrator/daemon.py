@@ -161,8 +161,9 @@ async def supervise(places: Places, ready_fd: int) -> None:
         nursery.start_soon(server.serve, listener)
         nursery.start_soon(_obey_signals)
         if ready_fd >= 0:
-            os.write(ready_fd, b"1")
-            os.close(ready_fd)
+            nursery.start_soon(server.expect, ready_fd)
+            with contextlib.suppress(OSError):  # it has given up already
+                os.write(ready_fd, b"1")
         await _until_idle(stacks, server)
         await _clear(server, machine, places)
         _go()

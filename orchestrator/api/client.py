@@ -28,6 +28,8 @@ START_TIMEOUT = 30.0
 RETRY_TIMEOUT = 10.0
 """Seconds of patience with a socket that another command's supervisor is about to open."""
 ATTEMPTS = 3
+_held: list[int] = []
+"""Pipes by which supervisors that we have started wait for us (see Server.expect), until we are connected."""
 _NOBODY = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
 
 
@@ -46,6 +48,8 @@ class Connection:
         self._lines = wire.Lines()
         self._ready: list[bytes] = []
         self._socket = _connect(paths)
+        while _held:
+            os.close(_held.pop())
         try:
             self._send(wire.encode({"version": __version__, **request}), fds)
         except BaseException:
@@ -270,12 +274,11 @@ class Start:
         """Return when it listens. Raises PystackError with its last words when it has died."""
         import select
 
-        try:
-            readable, _, _ = select.select([self._ready], [], [], START_TIMEOUT)
-            if readable and os.read(self._ready, 1):
-                return
-        finally:
-            os.close(self._ready)
+        readable, _, _ = select.select([self._ready], [], [], START_TIMEOUT)
+        if readable and os.read(self._ready, 1):
+            _held.append(self._ready)
+            return
+        os.close(self._ready)
         if not readable:
             raise self._broken(f"gave no sign within {START_TIMEOUT:g} s")
         # It has gone without a word: it died, or another command's supervisor has the lock and it left.

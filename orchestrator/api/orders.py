@@ -174,7 +174,12 @@ def _used(networks: Mapping[str, Network], services: Mapping[str, Service]) -> d
 
 def down(previous: Desired, *, remove_volumes: bool, remove_orphans: bool, timeout: float | None) -> Desired:
     intents = {
-        name: replace(previous.intents.get(name, Intent()), wanted=Wanted.ABSENT, stop_timeout=timeout)
+        name: replace(
+            previous.intents.get(name, Intent()),
+            wanted=Wanted.ABSENT,
+            stop_timeout=timeout,
+            remove_volumes=False,
+        )
         for name in previous.stack.services
     }
     return replace(
@@ -202,7 +207,7 @@ def start(previous: Desired, services: Iterable[str]) -> Desired:
     intents = dict(previous.intents)
     for name in names:
         old = intents.get(name, Intent())
-        intents[name] = replace(old, wanted=Wanted.RUNNING, turn=old.turn + 1)
+        intents[name] = replace(old, wanted=Wanted.RUNNING, turn=old.turn + 1, remove_volumes=False)
     return replace(previous, intents=intents)
 
 
@@ -221,7 +226,12 @@ def restart(previous: Desired, services: Iterable[str], *, timeout: float | None
         old = intents.get(name, Intent())
         turn = old.turn + 1
         intents[name] = replace(
-            old, wanted=Wanted.RUNNING, turn=turn, restart_turn=turn, stop_timeout=timeout
+            old,
+            wanted=Wanted.RUNNING,
+            turn=turn,
+            restart_turn=turn,
+            stop_timeout=timeout,
+            remove_volumes=False,
         )
     return replace(previous, intents=intents)
 

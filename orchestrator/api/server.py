@@ -57,12 +57,28 @@ class Server:
         self._verbs = verbs
         self._sessions: set[Session] = set()
         self._listener: trio.socket.SocketType | None = None
+        self._expected = 0
         self.changed = trio.Event()
         """Set when somebody has come, has gone, or is content to watch."""
 
     def busy(self, but: Session | None = None) -> bool:
-        """Whether somebody is being served. Those who only watch what happens hold nobody up."""
-        return any(not session.watches for session in self._sessions if session is not but)
+        """Whether somebody is being served, or about to ask. Those who only watch hold nobody up."""
+        served = any(not session.watches for session in self._sessions if session is not but)
+        return served or self._expected > 0
+
+    async def expect(self, pipe: int) -> None:
+        """Who has started us is a guest while it holds the other end of `pipe`, however long it takes to load
+        its stack: it lets go when it is connected, or ends.
+        """
+        self._expected += 1
+        try:
+            # A pipe's writing end becomes "readable" only by the error that nobody reads it any more.
+            await trio.lowlevel.wait_readable(pipe)
+        finally:
+            self._expected -= 1
+            trio.lowlevel.notify_closing(pipe)
+            os.close(pipe)
+            self._ring()
 
     def _ring(self) -> None:
         event, self.changed = self.changed, trio.Event()

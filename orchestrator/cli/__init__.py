@@ -14,7 +14,7 @@
     config encode pin      config: the resolved file, as docker's JSON, with digests for names
     origin                 config --explain: where a value comes from
     check diagnose schema  check; problems and findings as text, JSON and SARIF; the schema for editors
-    plan images            plan; images load import rmi
+    plan images volumes    plan; images load import rmi; volumes, volume ls rm inspect prune
 
     follow record prefix   log files; their lines; names and colours before them
     progress painter       action events -> lines and frames; painting them on a terminal

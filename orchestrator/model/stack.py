@@ -355,6 +355,8 @@ class Service:
     dns_search: tuple[str, ...] = ()
     dns_opt: tuple[str, ...] = ()
     external_links: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    """(service, name) pairs: names that this service alone has for containers of others."""
     # isolation and limits
     privileged: bool = False
     cap_add: tuple[str, ...] = ()

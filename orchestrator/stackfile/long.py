@@ -256,7 +256,7 @@ def device_list(node: Node, spot: Spot) -> Node:
 
 
 def extra_hosts(node: Node, spot: Spot) -> Node:
-    """Entries host=address, by host."""
+    """Entries host=address, sorted as texts."""
     found: dict[tuple[str, str], Mark | None] = {}
     rows: list[tuple[str, Node, Spot]] = []
     if isinstance(node, Map):
@@ -275,8 +275,8 @@ def extra_hosts(node: Node, spot: Spot) -> Node:
         else:
             here.wrong(f"{written or host!r} is not a line of hosts: name=address")
     result = Seq()
-    for (host, address), mark in sorted(found.items(), key=lambda row: row[0][0]):
-        result.add(f"{host}={address}", mark)
+    for line, mark in sorted((f"{host}={address}", mark) for (host, address), mark in found.items()):
+        result.add(line, mark)
     return result
 
 

@@ -210,24 +210,15 @@ def _content(said: Reader, setting: Setting) -> str:
 
 
 def _add_links(services: dict[str, model.Service], tree: Reader) -> None:
-    """`links: [db:store]` gives db the name store, on the networks both are on.
-
-    Docker gives that name to the linking container alone; ours is seen by all on those networks.
-    """
+    """`links: [db:store]` gives db the name store, for the linking service alone and on shared networks."""
     for name, said in tree.named("services"):
+        links: dict[tuple[str, str], None] = {}
         for link in said.texts("links"):
             target, _, alias = link.partition(":")
             if alias and alias != target and target in services:
-                shared = {row.network for row in services[name].networks}
-                rows = services[target].networks
-                fresh = [
-                    replace(row, aliases=(*row.aliases, alias))
-                    if row.network in shared and alias not in row.aliases
-                    else row
-                    for row in rows
-                ]
-                services[target] = replace(services[target], networks=tuple(fresh))
-                said.warn(f"the name {alias!r} is seen by every service on the shared networks", key="links")
+                links[target, alias] = None
+        if links:
+            services[name] = replace(services[name], links=tuple(links))
 
 
 def _check_addresses(

@@ -351,3 +351,13 @@ def test_a_full_disk_is_named_loses_only_output_and_stops_no_down(small: Site) -
     small.down("one")
     assert not alive(pid)
     free(small.places.run)
+
+
+def test_exec_right_after_the_keeper_s_death_waits_for_the_next_one(fresh: Site) -> None:
+    fresh.up("name: x1\nservices: {a: {x-rootfs: {path: $BOX}, command: sleep 1000}}\n")
+    for number in range(10):
+        keeper = fresh.keeper
+        fresh.kill(keeper)
+        assert fresh.execute("x1", "a", "echo", str(number)) == f"{number}\n"
+        assert fresh.keeper != keeper
+    fresh.down("x1")

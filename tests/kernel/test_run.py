@@ -283,3 +283,76 @@ def test_nothing_is_lost_over_two_hundred_execs_and_restarts(site: Site) -> None
         lambda: str(held()),
     )
     site.down("e6")
+
+
+WAITING = """
+    name: NAME
+    services:
+      a:
+        x-rootfs: {path: $BOX}
+        command: sleep 100
+        depends_on: [mid]
+      mid:
+        x-rootfs: {path: $BOX}
+        command: sleep 100
+        depends_on: {slow: {condition: service_healthy}}
+      slow:
+        x-rootfs: {path: $BOX}
+        command: sleep 100
+        healthcheck: {test: [CMD, test, -e, /ok], interval: 100ms, retries: 1000}
+"""
+
+
+def test_a_run_that_is_given_up_while_others_start_leaves_only_these(site: Site) -> None:
+    """As docker compose: what runs already runs on, what does not is not started, and no one-off is left."""
+    stack = site.stack(WAITING.replace("NAME", "g1"))
+    oneoff = replace(stack.services["a"], name="a-run-1", container_name="g1-a-run-1", oneoff=True)
+    wish = replace(stack, services={**stack.services, oneoff.name: oneoff})
+    talk = site.begin("run", stack=codec.encode(wish), service="a-run-1", remove=False)
+    site.becomes("g1", "slow", state="running")
+    talk.leave()
+    until(lambda: all(not row["oneoff"] for row in site.ps("g1")), "no one-off")
+    site.execute("g1", "slow", "touch", "/ok")
+    site.becomes("g1", "slow", health="healthy")
+    time.sleep(0.3)
+    assert {row["service"]: row["state"] for row in site.ps("g1")} == {"slow": "running", "mid": "created"}
+    assert set(site.ask("stack", stack="g1").result["stack"]["services"]) == {"a", "mid", "slow"}
+    site.up(WAITING.replace("NAME", "g1"))
+    assert {row["state"] for row in site.ps("g1")} == {"running"}
+    site.down("g1")
+
+
+def test_a_run_that_its_client_leaves_to_itself_runs_on(site: Site) -> None:
+    """Ctrl-P Ctrl-Q; a client that merely goes takes it along (above)."""
+    talk = begin_run(site, "g2", "sh", "-c", "trap 'exit 3' HUP; while :; do sleep 0.05; done", remove=True)
+    talk.event("container")
+    talk.connection.send({"detach": True})
+    talk.leave()
+    time.sleep(0.5)
+    (row,) = site.ps("g2")
+    assert row["state"] == "running"
+    os.kill(row["pid"], signal.SIGKILL)
+    until(lambda: site.ps("g2") == [], "its removal at its end")
+    site.down("g2")
+
+
+def test_an_exec_on_a_terminal_that_its_client_leaves_to_itself_runs_on(site: Site) -> None:
+    """Its terminal stays open, and what it prints holds it up no more than before."""
+    site.up(STACK.replace("NAME", "g3"))
+    script = (
+        "echo ready; for i in $(seq 3000); do echo a line that somebody might have read; done; touch /done"
+    )
+    go = "read x; " + script
+    talk = site.begin(
+        "exec", stack="g3", service="a", command=["sh", "-c", go], tty=True, rows=24, columns=80
+    )
+    talk.event("terminal")
+    [master] = until(lambda: list(talk.connection.received_fds), "a terminal")
+    talk.connection.send({"detach": True})
+    time.sleep(0.2)
+    os.write(master, b"go\n")
+    os.close(master)
+    talk.connection.received_fds.clear()
+    talk.leave()
+    until(lambda: site.execute("g3", "a", "ls", "/done", exit_code=None) == "/done\n", "the end of its work")
+    site.down("g3")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from orchestrator.api import orders
+from orchestrator.api import client, orders
 from orchestrator.api.stacks import Stacks
 from orchestrator.engines.local.machine import open_machine
 from orchestrator.model.observation import Observation, State
@@ -26,6 +26,10 @@ PAIR = """
       a: {x-rootfs: {path: $BOX}, command: sleep 1000}
       b: {x-rootfs: {path: $BOX}, command: sleep 1000}
 """
+
+
+GRACE = 2.0
+"""Seconds that a supervisor waits for its first request (daemon.FIRST_SECONDS)."""
 
 
 @pytest.fixture
@@ -245,3 +249,19 @@ def test_a_thousand_clients_that_come_and_go_leave_no_descriptor(fresh: Site) ->
     until(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before + 1, "descriptors given back")
     assert fresh.supervisor == pid
     fresh.down("one")
+
+
+def test_who_has_started_the_supervisor_is_waited_for_while_it_makes_up_its_mind(
+    fresh: Site,
+) -> None:
+    """Under load, or with a big stack file, longer than any grace; and not once it is connected, or gone."""
+    client.ensure_supervisor(fresh.paths)
+    servers = fresh.processes()
+    time.sleep(GRACE + 1.0)
+    assert fresh.processes() == servers
+    assert fresh.ask("ls").result == []
+    until(lambda: not fresh.processes(), "its end after the first answer", seconds=5)
+    client.ensure_supervisor(fresh.paths)
+    while client._held:
+        os.close(client._held.pop())
+    until(lambda: not fresh.processes(), "its end when nobody waits", seconds=GRACE + 5)

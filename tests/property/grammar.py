@@ -349,6 +349,72 @@ def project(random: Random) -> Project:
     return _Maker(random).project()
 
 
+# --- each value on its own ---------------------------------------------------------------------------------
+
+_TEXTS = {
+    "a.env": 'A=1\nB="two $FOO"\n',
+    "b.env": "C=3\n",
+    "sub/c.env": "D=1\n",
+    "labels.env": "L=1\nM=${FOO}\n",
+    "bad.env": "A B=1\n",
+}
+
+
+def values() -> Iterator[Project]:
+    """Every value that the grammar knows, alone in an otherwise right project."""
+    for key, kinds in attributes().items():
+        for pieces in kinds.values():
+            yield from (_alone(key, piece) for piece in pieces)
+
+
+def pairs(each: int = 10) -> Iterator[Project]:
+    """Right values of which one overrides the other, some of each key; with tags, nothing, and a wrong base."""
+    random = Random(5)
+    for key, kinds in attributes().items():
+        right = kinds["right"]
+        two = [(first, second) for first in right for second in right if first != second]
+        random.shuffle(two)
+        chosen = two[:each] + [(first, f"!override {second}") for first, second in two[:2]]
+        chosen += [(first, other) for first in right[:2] for other in ("null", "!reset null")]
+        chosen += [(wrong, right[0]) for wrong in kinds.get("wrong", [])[:1]]
+        yield from (_over(_alone(key, first), key, second) for first, second in chosen)
+
+
+def _alone(key: str, piece: str) -> Project:
+    web: Tree = {} if key in ("build", "provider") else {"image": "x"}
+    services = {"web": web, "db": {"image": "x"}, "cache": {"image": "y"}}
+    tree: Tree = {"services": services, **{group: dict(members) for group, members in BASIC.items()}}
+    if key not in ("models", "model of stack"):
+        del tree["models"]
+    group, name = _member(key)
+    if name:
+        tree[group][name] = piece
+        web[group] = f"[{name}]" if group != "volumes" else '["data:/d"]'
+    elif group:
+        tree[group] = piece
+    else:
+        web[key] = piece
+    variables = {"FOO": "first", "BAR": "", "NUM": "3", "BOOL": "true"}
+    return Project(
+        trees={"compose.yaml": tree}, texts=dict(_TEXTS), paths=("compose.yaml",), environment=variables
+    )
+
+
+def _over(base: Project, key: str, piece: str) -> Project:
+    group, name = _member(key)
+    tree: Tree = {group: {name: piece} if name else piece} if group else {"services": {"web": {key: piece}}}
+    return replace(base, trees={**base.trees, "one.yml": tree}, paths=("compose.yaml", "one.yml"))
+
+
+def _member(key: str) -> tuple[str, str]:
+    """Where a key of the top stands: "network of stack" is that of networks.front."""
+    if not key.endswith(" of stack"):
+        return "", ""
+    noun = key.removesuffix(" of stack")
+    groups = {one: group for group, one in ONE_OF.items()}
+    return (groups[noun], next(iter(BASIC[groups[noun]]))) if noun in groups else (noun, "")
+
+
 # --- smaller ----------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from tests.property.grammar import Project
 from tests.unit.stackfile.test_conformance import rows
 
 EXAMPLES = int(os.environ.get("PYSTACK_ORACLE_EXAMPLES", "150"))
+NIGHTLY = 1000
 SHOWN = 10
 DIFFERENCES = Path(__file__).parents[1] / "conformance/differences.yml"
 
@@ -78,6 +79,21 @@ def test_we_answer_as_docker_compose_does(
     assert not unnamed, f"{len(unnamed)} of {len(answers)} disagree for no known reason, such as\n\n{shown}"
     assert sum(answer.same_verdict for _, answer in answers) >= 0.99 * len(answers)
     assert sum(answer.same for _, answer in answers) >= 0.98 * len(answers)
+
+
+@pytest.mark.parametrize("which", ["values", "pairs"])
+def test_single_values_and_pairs_are_taken_alike(which: str, pytestconfig: pytest.Config) -> None:
+    """In the suite one of twelve, in the nightly run all of them."""
+    kept, meant = pytestconfig.cache.mkdir("oracle"), known()
+    projects = list(grammar.values() if which == "values" else grammar.pairs())
+    chosen = projects if EXAMPLES >= NIGHTLY else projects[::12]
+    oracle.warm((project.question() for project in chosen), kept)
+    wrong = [
+        str(answer)
+        for answer in (oracle.compared(project.question(), kept) for project in chosen)
+        if not answer.same and not oracle.named(answer, meant)
+    ]
+    assert not wrong, "\n\n".join(wrong[:SHOWN])
 
 
 def told(answers: Sequence[Compared]) -> str:

@@ -16,13 +16,15 @@ from typing import Any
 
 import trio
 
-from orchestrator.engines.local.keeper import Exited, Keeper
+from orchestrator.engines.local.keeper import Exited, Keeper, KeeperLost, Started
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.table import Live
 from orchestrator.kernel import syscalls
 from orchestrator.model.errors import EngineError
 
 PREFIX = "exec-"
+KEEPER_SECONDS = 5.0
+"""How long a successor of a dead keeper is waited for."""
 
 
 @dataclass(slots=True)
@@ -89,9 +91,7 @@ class Execs:
         execution = Execution(id=f"{PREFIX}{os.getpid()}-{next(self._numbers)}")
         self._running[execution.id] = execution
         try:
-            started = await self.keeper.execute(
-                execution.id, self._places.bundle(live.container.id), process, stdio
-            )
+            started = await self._execute(execution.id, live, process, stdio)
         except BaseException:
             self._running.pop(execution.id, None)
             raise
@@ -100,6 +100,22 @@ class Execs:
         if execution.ended.is_set():
             self._close(execution)
         return execution
+
+    async def _execute(
+        self, exec_id: str, live: Live, process: Mapping[str, Any], stdio: Sequence[int]
+    ) -> Started:
+        """When the keeper has just died, its successor is asked; but nothing is begun twice."""
+        deadline = trio.current_time() + KEEPER_SECONDS
+        while True:
+            keeper = self.keeper
+            try:
+                return await keeper.execute(exec_id, self._places.bundle(live.container.id), process, stdio)
+            except KeeperLost as error:
+                if error.heard or trio.current_time() >= deadline:
+                    raise
+            with trio.move_on_at(deadline):
+                while self.keeper is keeper:  # noqa: ASYNC110 (there is a new one within some 50 ms)
+                    await trio.sleep(0.01)
 
     def running(self) -> list[Execution]:
         return list(self._running.values())

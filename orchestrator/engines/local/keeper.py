@@ -62,10 +62,14 @@ class _Answer:
 
 
 class KeeperLost(EngineError):
-    """The keeper has died; it is replaced, and the action may be tried again."""
+    """The keeper has died; it is replaced, and the action may be tried again.
 
-    def __init__(self) -> None:
+    `heard`: it may have got the request, and begun to do it.
+    """
+
+    def __init__(self, *, heard: bool = False) -> None:
         super().__init__("the keeper process has died")
+        self.heard = heard
 
 
 class AlreadyRunsError(EngineError):
@@ -156,7 +160,7 @@ class Keeper:
         finally:
             del self._answers[tag]
         if not answer.body:
-            raise KeeperLost
+            raise KeeperLost(heard=True)
         if "error" in answer.body:
             raise _refusal(answer.body["error"])
         return answer.body, answer.fds

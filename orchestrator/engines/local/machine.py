@@ -129,6 +129,8 @@ class Machine:
     def _watch_executions(self) -> None:
         """Nobody tells us any more how what the dead keeper had started ends."""
         for execution in self.execs.running():
+            if execution.pidfd is None:
+                continue  # not begun: its successor is asked
             self.shared.nursery.start_soon(self._watch_execution, execution)
 
     async def _watch_execution(self, execution: Execution) -> None:

@@ -1,7 +1,8 @@
 """Who answers to which name: pure functions of the table (Compose networking; docker's embedded DNS).
 
 On each network a container is known by its service's name, its own name, its short id and its aliases of
-that network. A one-off has no service name. Only containers that run are answered.
+that network. A one-off has no service name. A service may have names of its own for others (`links`).
+Only containers that run are answered.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from orchestrator.engines.local.dns import Upstream, Zone
 from orchestrator.engines.local.records import Built
 from orchestrator.engines.local.table import Live, Table
-from orchestrator.model.observation import State
+from orchestrator.model.observation import Container, State
 from orchestrator.model.stack import Attachment
 
 
@@ -53,6 +54,8 @@ def _compute(live: Live, table: Table, host: tuple[Upstream, ...]) -> Zone:
     service = live.container.definition
     networks = list(live.container.addresses)
     segments = [_segment(table, network) for network in networks]
+    for network, (scope, _) in zip(networks, segments, strict=True):
+        scope.update(_linked(live.container, table, network))
     states = [table.networks[name] for name in networks if name in table.networks]
     own = tuple(Upstream(address, inside=True) for address in service.dns)
     return Zone(
@@ -62,6 +65,22 @@ def _compute(live: Live, table: Table, host: tuple[Upstream, ...]) -> Zone:
         forward=any(not state.internal for state in states),
         single_labels=any(option.startswith("ndots:") for option in service.dns_opt),
     )
+
+
+def _linked(container: Container, table: Table, network: str) -> dict[str, tuple[str, ...]]:
+    """The names that this container alone has for others on a network (Compose `links`)."""
+    found: dict[str, tuple[str, ...]] = {}
+    for service, alias in container.definition.links:
+        addresses = tuple(
+            other.container.addresses[network]
+            for other in table.of_stack(container.stack)
+            if other.container.service == service
+            and other.container.state is State.RUNNING
+            and network in other.container.addresses
+        )
+        if addresses:
+            found[alias.lower()] = addresses
+    return found
 
 
 def _segment(table: Table, network: str) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:

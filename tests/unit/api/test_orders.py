@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.api import orders
 from orchestrator.api.orders import UpOptions
-from orchestrator.model.desired import Desired, Wanted
-from orchestrator.model.errors import UserError
+from orchestrator.model.desired import Desired, Intent, Wanted
+from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import OfService, Stack
 from tests.kit.stacks import service, stack
@@ -263,3 +263,103 @@ def test_going_down_goes_on_with_the_same_life() -> None:
     previous = replace(FIRST, began=3.0, down=True)
     again = orders.down(previous, remove_volumes=True, remove_orphans=False, timeout=None)
     assert orders.acknowledge(previous, again, {}, 9.0).began == 3.0
+
+
+# --- names of containers ---------------------------------------------------------------------------------
+
+
+def bearer(name: str, stack_name: str, service_name: str) -> orders.Bearer:
+    return orders.Bearer(name=name, stack=stack_name, service=service_name)
+
+
+NAMED = up(None, stack("shop", db=service(container_name="one"), web=service()))
+
+
+@pytest.mark.parametrize(
+    ("there", "others", "said"),
+    [
+        ((), (), ""),
+        ((bearer("one", "shop", "db"),), (), ""),
+        ((bearer("two", "blog", "db"),), (bearer("three", "blog", "x"),), ""),
+        (
+            (bearer("one", "blog", "x"),),
+            (),
+            "service db: container name one is already in use by service x of stack blog",
+        ),
+        (
+            (),
+            (bearer("one", "blog", "x"),),
+            "service db: container name one is already in use by service x of stack blog",
+        ),
+        (
+            (bearer("shop-web-1", "shop-web", "1"),),
+            (),
+            "service web: container name shop-web-1 is already in use",
+        ),
+        (
+            (bearer("one", "shop", "gone"),),
+            (),
+            "service db: container name one is already in use by service gone",
+        ),
+        ((bearer("one", "shop", "web"),), (), ""),
+        ((bearer("one", "blog", "x-run-0123456789ab"),), (), "in use by service x of stack blog"),
+    ],
+)
+def test_a_name_has_one_bearer_on_the_machine(
+    there: tuple[orders.Bearer, ...], others: tuple[orders.Bearer, ...], said: str
+) -> None:
+    """One in the stack itself that is about to give its name up is waited for."""
+    if not said:
+        orders.demand_free_names(NAMED, there, others)
+        return
+    with pytest.raises(UserError) as caught:
+        orders.demand_free_names(NAMED, there, others)
+    assert said in caught.value.message
+    assert caught.value.exit_code is ExitCode.CONFLICT
+
+
+def test_an_orphan_that_is_to_go_gives_its_name_up() -> None:
+    orders.demand_free_names(replace(NAMED, remove_orphans=True), [bearer("one", "shop", "gone")], ())
+
+
+def test_what_a_stack_wants_to_have_bears_names() -> None:
+    wish = stack("shop", db=service(replicas=2), idle=service(), web=service(container_name="one"))
+    wanted = replace(up(None, wish), intents={"db": Intent(), "web": Intent(wanted=Wanted.ABSENT)})
+    assert [one.name for one in orders.bearers(wanted)] == ["shop-db-1", "shop-db-2"]
+    assert orders.bearers(replace(wanted, down=True)) == []
+
+
+# --- a run that is given up --------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_given_up_takes_back_what_has_not_come_about() -> None:
+    """Not what runs, not what was wanted before, and not what somebody else has asked for since."""
+    wish = stack("shop", a=service(), b=service(), c=service(), d=service())
+    before = replace(
+        up(None, wish), intents={"a": Intent(turn=1), "b": Intent(wanted=Wanted.STOPPED, turn=1)}
+    )
+    ours = replace(
+        before, intents={**before.intents, **{name: Intent(turn=2) for name in "bc"}, "d": Intent(turn=1)}
+    )
+    left = orders.withdraw(ours, before, ours, "abcd", {"d"})
+    assert left.intents == {
+        "a": Intent(turn=1),
+        "b": Intent(wanted=Wanted.STOPPED, turn=1),
+        "d": Intent(turn=1),
+    }
+    since = replace(ours, intents={**ours.intents, "c": Intent(turn=3)})
+    assert orders.withdraw(since, before, ours, "abcd", {"d"}).intents["c"] == Intent(turn=3)
+    assert set(orders.withdraw(ours, None, ours, "abcd", {"d"}).intents) == {"d"}
+
+
+def test_rm_says_whether_volumes_go_and_a_later_order_forgets_it() -> None:
+    gone = orders.remove(NAMED, ["db"], volumes=True)
+    assert gone.intents["db"].remove_volumes
+    for later in (
+        orders.stop(gone, ["db"], None),
+        orders.start(gone, ["db"]),
+        orders.restart(gone, ["db"], timeout=None, no_deps=True),
+        orders.down(gone, remove_volumes=False, remove_orphans=False, timeout=None),
+        up(gone, NAMED.stack),
+    ):
+        assert not later.intents["db"].remove_volumes

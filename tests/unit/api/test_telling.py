@@ -16,9 +16,7 @@ THERE = converge(UP, nothing())
 
 
 def view(desired: Desired, *, there: bool) -> View:
-    return View(
-        number=1, revision=1, desired=desired, observation=THERE if there else nothing(), plan=Plan()
-    )
+    return View(number=1, revision=1, desired=desired, observation=THERE if there else nothing(), plan=Plan())
 
 
 @pytest.mark.parametrize("there", [True, False])

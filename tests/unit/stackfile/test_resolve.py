@@ -106,9 +106,10 @@ def test_sharing_a_namespace_is_a_dependency_that_restarts_along() -> None:
     assert service.depends_on == (model.Dependency(service="b", restart=True),)
 
 
-def test_a_link_with_another_name_becomes_a_name_of_the_target() -> None:
-    stack = loaded("services: {a: {image: x, links: ['b:store']}, b: {image: x}}").stack
-    assert stack.services["b"].networks[0].aliases == ("store",)
+def test_a_link_with_another_name_is_a_name_that_the_linking_service_has_for_the_target() -> None:
+    stack = loaded("services: {a: {image: x, links: ['b:store', b]}, b: {image: x}}").stack
+    assert stack.services["b"].networks[0].aliases == ()
+    assert stack.services["a"].links == (("b", "store"),)
     assert stack.services["a"].depends_on == (model.Dependency(service="b", restart=True),)
 
 

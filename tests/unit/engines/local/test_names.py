@@ -121,3 +121,21 @@ def test_a_zone_is_computed_anew_only_when_the_table_has_changed() -> None:
     assert zone(web, among) is first
     among.add(live(2, "db", {"front": "10.0.0.3"}))
     assert "db" in zone(web, among).scopes[0]
+
+
+def test_a_linked_name_is_known_to_the_linking_service_alone() -> None:
+    """On shared networks, for every replica that runs."""
+    linking = live(
+        1,
+        "web",
+        {"front": "10.0.0.2", "back": "10.1.0.2"},
+        service(networks=("front", "back"), links=(("db", "Store"),)),
+    )
+    one = live(2, "db", {"back": "10.1.0.3"})
+    two = live(3, "db", {"back": "10.1.0.4"}, name="shop-db-2")
+    other = live(4, "other", {"back": "10.1.0.5"})
+    among = table(linking, one, two, other)
+    front, back = zone(linking, among).scopes
+    assert back["store"] == ("10.1.0.3", "10.1.0.4")
+    assert "store" not in front
+    assert all("store" not in scope for scope in zone(other, among).scopes)
