@@ -381,7 +381,7 @@ def _check_noun(noun: str, key: str, entry: Map, mark: Mark | None, report: Repo
 def _check_file(noun: str, key: str, entry: Map, mark: Mark | None, report: Report, *, used: bool) -> None:
     ways = ("file", "environment", "content") if noun == "configs" else ("file", "environment")
     said = [way for way in ways if way in entry and (noun == "configs" or way != "environment" or entry[way])]
-    if entry.get("external") or len(said) == 1:
+    if len(said) == 1 or (entry.get("external") and not said):
         return
     message = f"the {noun[:-1]} {key!r} needs exactly one of {', '.join(ways)}"
     if "external" in entry and not said and noun == "configs":

@@ -30,7 +30,7 @@ def image(anchored_site: Site) -> str:
 NAMED = """
     name: NAME
     services:
-      SERVICE: {x-rootfs: {path: $BOX}, command: sleep 100, container_name: the-only-one}
+      SERVICE: {x-rootfs: {path: $BOX}, command: sleep 100, stop_grace_period: 0s, container_name: the-only-one}
 """
 
 
@@ -81,7 +81,7 @@ def test_the_command_shown_and_the_users_of_an_image_come_from_the_image(site: S
 STORED = """
     name: NAME
     services:
-      w: {x-rootfs: {path: $BOX}, command: sleep 100, volumes: ["data:/data", /anon]}
+      w: {x-rootfs: {path: $BOX}, command: sleep 100, stop_grace_period: 0s, volumes: ["data:/data", /anon]}
     volumes: {data: {labels: {kept: "yes"}}}
 """
 

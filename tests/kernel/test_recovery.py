@@ -349,7 +349,7 @@ def test_a_full_disk_is_named_loses_only_output_and_stops_no_down(small: Site) -
     fill(small.places.data)
     fill(small.places.run)
     small.down("one")
-    assert not alive(pid)
+    until(lambda: not alive(pid), "the supervisor goes")
     free(small.places.run)
 
 

@@ -309,9 +309,11 @@ def _reason(text: str, side: str, known: Sequence[Difference], question: Questio
 def _was_corrected(text: str, question: Question) -> bool:
     """Do we refuse the place that Docker Compose's message names in a part of the files?"""
     place = re.search(
-        r"\b(services|networks|volumes|configs|secrets|models)(\.[\w-]+){1,2}|\b(name|version)\b", text
+        r"\b(services|networks|volumes|configs|secrets|models)((\.[\w-]+){1,2}| must be a mapping)|\b(name|version)\b",
+        text,
     )
-    return place is not None and any(place[0] in ours(part).refused for part in _parts(question))
+    path = place[0].removesuffix(" must be a mapping") if place else ""
+    return path != "" and any(path in ours(part).refused for part in _parts(question))
 
 
 def _parts(question: Question) -> Iterator[Question]:

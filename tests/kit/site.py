@@ -242,6 +242,11 @@ class Site:
 
     def records(self, container_id: str) -> list[Record]:
         """Every record of a container's log, the rotated files first."""
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # it was being turned over
+                return self._records(container_id)
+
+    def _records(self, container_id: str) -> list[Record]:
         home = next(self.places.stacks.glob(f"*/containers/{container_id}"))
         files = sorted(
             home.glob("container.log*"),

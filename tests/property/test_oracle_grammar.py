@@ -1,8 +1,9 @@
 """Generated stack files, with overrides, env files and variables, put to us and to Docker Compose.
 
-The examples are the same in every run: chance comes from hypothesis, derandomized and without its database. How
-many there are says PYSTACK_ORACLE_EXAMPLES (tests/nightly: 2,000). A disagreement that differences.yml does not
-name fails the test and is shown as small as it can be made; it is mended, or named with its reason.
+The examples are the same in every run: chance comes from hypothesis, with a seed that is kept and without its
+database. PYSTACK_ORACLE_EXAMPLES says how many there are (tests/nightly: 2,000), PYSTACK_ORACLE_SEED takes others.
+A disagreement that differences.yml does not name fails the test and is shown as small as it can be made; it is
+mended, or named with its reason.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.kit import oracle
@@ -24,6 +25,7 @@ from tests.property.grammar import Project
 from tests.unit.stackfile.test_conformance import rows
 
 EXAMPLES = int(os.environ.get("PYSTACK_ORACLE_EXAMPLES", "150"))
+SEED = int(os.environ.get("PYSTACK_ORACLE_SEED", "1"))
 NIGHTLY = 1000
 SHOWN = 10
 DIFFERENCES = Path(__file__).parents[1] / "conformance/differences.yml"
@@ -38,11 +40,11 @@ def projects(count: int) -> list[Project]:
     """The same ones in every run, each once."""
     found: dict[str, Project] = {}
 
+    @seed(SEED)
     @settings(
         max_examples=count,
         phases=[Phase.generate],
         database=None,
-        derandomize=True,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
@@ -77,8 +79,9 @@ def test_we_answer_as_docker_compose_does(
         print(f"\n  {told([answer for _, answer in answers])}; meant: {dict(reasons) or 'none'}")
     shown = "\n\n".join(str(smallest(project, kept, meant)) for project in unnamed[:SHOWN])
     assert not unnamed, f"{len(unnamed)} of {len(answers)} disagree for no known reason, such as\n\n{shown}"
-    assert sum(answer.same_verdict for _, answer in answers) >= 0.99 * len(answers)
-    assert sum(answer.same for _, answer in answers) >= 0.98 * len(answers)
+    # Of few files three may be meant differences by chance.
+    assert sum(not answer.same_verdict for _, answer in answers) <= max(3, 0.01 * len(answers))
+    assert sum(not answer.same for _, answer in answers) <= max(4, 0.02 * len(answers))
 
 
 @pytest.mark.parametrize("which", ["values", "pairs"])
