@@ -218,6 +218,9 @@ def _by_key(below: Node, above: Node, _path: Path) -> Node:
     """Mappings of texts in either form; an empty value replaces, too."""
     if above is None:
         return below
+    if not _has_pairs(above):
+        # wrong, and not to be lost on the way: the check comes later
+        return above
     result = _pairs(below).copy()
     over = _pairs(above)
     for key, value in over.items():
@@ -228,13 +231,23 @@ def _by_key(below: Node, above: Node, _path: Path) -> Node:
     return result
 
 
+def _has_pairs(node: Node) -> bool:
+    if isinstance(node, Seq):
+        return not any(isinstance(_value(entry), Map | Seq) for entry in node)
+    return isinstance(node, Map | str)
+
+
+def _value(node: Node) -> Node:
+    return node.value if isinstance(node, Tagged) else node
+
+
 def _pairs(node: Node) -> Map:
     """A list of key=value as a mapping."""
     if isinstance(node, Map):
         return node
     result = Map()
     for _, entry, mark in entries(node, None) if node is not None else ():
-        said = entry.value if isinstance(entry, Tagged) else entry
+        said = _value(entry)
         if not isinstance(said, Map | Seq):
             key, equals, text = text_of(said).partition("=")
             value = text if equals else None

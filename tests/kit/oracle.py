@@ -307,13 +307,14 @@ def _reason(text: str, side: str, known: Sequence[Difference], question: Questio
 
 
 def _was_corrected(text: str, question: Question) -> bool:
-    """Do we refuse the place that Docker Compose's message names in a part of the files?"""
+    """Do we refuse the place that Docker Compose's message names (if it names one) in a part of the files?"""
     place = re.search(
         r"\b(services|networks|volumes|configs|secrets|models)((\.[\w-]+){1,2}| must be a mapping)|\b(name|version)\b",
         text,
     )
     path = place[0].removesuffix(" must be a mapping") if place else ""
-    return path != "" and any(path in ours(part).refused for part in _parts(question))
+    answers = [ours(part) for part in _parts(question)]
+    return any(answer.refused and path in answer.refused for answer in answers)
 
 
 def _parts(question: Question) -> Iterator[Question]:
