@@ -8,7 +8,6 @@ from orchestrator.cli import say
 from orchestrator.cli.arrange import demand
 from orchestrator.cli.change import no_such_service
 from orchestrator.cli.scope import Scope
-from orchestrator.model.errors import UserError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def config(
 
         say.err(diagnose.as_json(map(diagnose.of_problem, error.problems)))
         return error.exit_code
-    return 0 if quiet else _put(text, output)
+    return 0 if quiet else say.put(text, output)
 
 
 def _load(scope: Scope, services: tuple[str, ...]) -> Loaded:
@@ -200,18 +199,6 @@ def image_names(tree: Mapping[str, Any]) -> set[str]:
         if "build" in body and not body.get("image")
     }
     return _values(tree, "services", "image") | built
-
-
-def _put(text: str, output: str | None) -> int:
-    if output is None:
-        say.out(text)
-        return 0
-    try:
-        with open(output, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError(f"{output}: {error.strerror}") from None
-    return 0
 
 
 def narrowed(loaded: Loaded, services: tuple[str, ...]) -> dict[str, Any]:

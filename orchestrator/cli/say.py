@@ -35,6 +35,21 @@ def out(text: str) -> None:
     write(STDOUT, text.encode("utf-8", "surrogateescape"))
 
 
+def put(text: str, path: str | None) -> int:
+    """Into a file, or to standard output where none is named: exit code 0. Raises UserError."""
+    if path is None:
+        out(text)
+        return 0
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        from orchestrator.model.errors import UserError
+
+        raise UserError(f"{path}: {error.strerror}") from None
+    return 0
+
+
 def err(text: str) -> None:
     write(STDERR, text.encode("utf-8", "surrogateescape"))
 

@@ -6,7 +6,6 @@ import json
 
 from orchestrator.cli import say
 from orchestrator.cli.scope import Scope
-from orchestrator.model.errors import UserError
 from orchestrator.stackfile import schema as schemas
 from orchestrator.stackfile.schema import Object, Schema
 
@@ -16,16 +15,7 @@ _OURS = ("x-expected", "x-names")
 
 def schema(scope: Scope, *, output: str | None) -> int:  # noqa: ARG001 - every command gets the scope
     """Print the JSON Schema of stack files: one document that needs no other."""
-    text = json.dumps(published(), indent=2, ensure_ascii=False) + "\n"
-    if output is None:
-        say.out(text)
-        return 0
-    try:
-        with open(output, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError(f"{output}: {error.strerror}") from None
-    return 0
+    return say.put(json.dumps(published(), indent=2, ensure_ascii=False) + "\n", output)
 
 
 def published() -> Object:

@@ -71,10 +71,8 @@ def _judge_wanted(
 ) -> None:
     """Who keeps a seat: up-to-date ones first, then low numbers, so that scaling down takes the obsolete,
     then the highest number (as docker compose does)."""
-    count = len(slots_of(service))
-    if count == 1 == len(containers) and containers[0].slot in slots_of(service):
-        _seat_alone(survey, service, intent, containers[0])
-        return
+    slots = slots_of(service)
+    count = len(slots)
     reasons = {container.id: stale(survey, service, intent, container) for container in containers}
     ranked = sorted(containers, key=lambda c: (bool(reasons[c.id]), c.slot, -c.created))
     seated: dict[int, Container] = {}
@@ -88,16 +86,8 @@ def _judge_wanted(
     for container in seated.values():
         survey.fates[container.id] = _judge_seated(survey, service, intent, container, reasons[container.id])
     survey.seats[service.name] = tuple(seated[slot] for slot in sorted(seated))
-    free = (slot for slot in slots_of(service) if slot not in seated)
+    free = (slot for slot in slots if slot not in seated)
     survey.vacant[service.name] = tuple(islice(free, count - len(seated)))
-
-
-def _seat_alone(survey: Survey, service: Service, intent: Intent, container: Container) -> None:
-    """The usual case by the short way: one replica, and it is there."""
-    reason = stale(survey, service, intent, container)
-    survey.fates[container.id] = _judge_seated(survey, service, intent, container, reason)
-    survey.seats[service.name] = (container,)
-    survey.vacant[service.name] = ()
 
 
 def _surplus(survey: Survey, container: Container, because: str) -> None:

@@ -232,15 +232,19 @@ class Loop:
         sleep = min(max(wake_at - self._now(), LEAST_SLEEP), RESCAN)
         with trio.move_on_after(sleep):
             await self._bell.wait()
-        while not self._urgent and trio.current_time() < self._until():
+        while not self._urgent and trio.current_time() < self._next_look():
             self._bell = trio.Event()
-            with trio.move_on_at(self._until()):
+            with trio.move_on_at(self._next_look()):
                 await self._bell.wait()
 
-    def _until(self) -> float:
-        """When to look again although actions are under way: soon, once there is room for others."""
-        idle = not self._backlog and len(self._busy) <= self._concurrency // 2
-        return self._looked + (self._calm if idle else self._pause)
+    def _next_look(self) -> float:
+        """When to look again although actions are under way: soon, once there is room for others.
+
+        Not for probes alone: of those there may be some at any moment of a stack that has all it wants.
+        """
+        acting = any(not isinstance(action, ProbeContainer) for action in self._touched.values())
+        hungry = acting and not self._backlog and len(self._busy) <= self._concurrency // 2
+        return self._looked + (self._calm if hungry else self._pause)
 
     # --- the actions --------------------------------------------------------------------------------
 

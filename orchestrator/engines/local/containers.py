@@ -155,8 +155,8 @@ class Containers:
         container_id = live.container.id
         joined = self._joined(live, peers)
         try:
-            with self._held(live) as held:
-                keep = None if live.kept else (_held_key(live), held)
+            with contextlib.nullcontext() if live.kept else self._held(live) as held:
+                keep = None if held is None else (_held_key(live), held)
                 started = await self.keeper.start(
                     container_id, self._places.bundle(container_id), joined, keep
                 )
