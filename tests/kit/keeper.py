@@ -25,6 +25,7 @@ from typing import Self
 
 import orchestrator.kernel
 from orchestrator.kernel import packets, syscalls
+from orchestrator.kernel.spawn import seal
 
 BUSYBOX = Path("/usr/bin/busybox")
 SCRIPT = Path(orchestrator.kernel.__file__).parent / "keeper.py"
@@ -145,8 +146,11 @@ class Run:
 class Machine:
     """A state root with a keeper, an image and containers; leaves nothing when it is closed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, python: str = sys.executable, sealed: bool = True) -> None:
+        """`sealed` as the keeper is started by us; without it, attacks can be seen to work."""
         self.root = root
+        self.python = python
+        self.sealed = sealed
         self.run_dir = root / "run"
         self.run_dir.mkdir(mode=0o700)
         self.image = build_image(root / "image")
@@ -171,8 +175,13 @@ class Machine:
         """Start a keeper and wait until it listens."""
         with contextlib.suppress(FileNotFoundError):
             self.socket.unlink()
-        command = [sys.executable, "-I", "-S", str(SCRIPT), str(self.run_dir)]
-        keeper = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        command = [self.python, "-I", "-S", str(SCRIPT), str(self.run_dir)]
+        view, program = seal(self.python) if self.sealed else (-1, self.python)
+        quiet = subprocess.DEVNULL
+        # close_fds would close what the program is found by before it is run.
+        keeper = subprocess.Popen(command, executable=program, stdin=quiet, stdout=quiet, close_fds=False)
+        if view >= 0:
+            os.close(view)
         until(self.socket.exists, "the keeper's socket")
         return keeper
 
