@@ -30,6 +30,7 @@ from orchestrator.kernel.program import Host
 
 _LOG_LIMIT = 1 << 20
 _BACKLOG = 64
+_OF_THE_C_LIBRARY = (32, 33)  # signals that Python doesn't know: SIGCANCEL and SIGSETXID of glibc
 
 
 def main(run_dir: str) -> int:
@@ -127,6 +128,8 @@ def _wake_on_children() -> int:
     for number in signal.valid_signals():
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
+    for number in _OF_THE_C_LIBRARY:
+        syscalls.reset_signal(number)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.signal(signal.SIGPIPE, _ignore)

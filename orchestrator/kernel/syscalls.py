@@ -111,8 +111,22 @@ _PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_EXIT_CODE_OFFSET = 60
 
 _NUMBERS = {
-    "x86_64": {"pivot_root": 155, "getcwd": 79, "capset": 126, "keyctl": 250, "seccomp": 317},
-    "aarch64": {"pivot_root": 41, "getcwd": 17, "capset": 91, "keyctl": 219, "seccomp": 277},
+    "x86_64": {
+        "rt_sigaction": 13,
+        "pivot_root": 155,
+        "getcwd": 79,
+        "capset": 126,
+        "keyctl": 250,
+        "seccomp": 317,
+    },
+    "aarch64": {
+        "rt_sigaction": 134,
+        "pivot_root": 41,
+        "getcwd": 17,
+        "capset": 91,
+        "keyctl": 219,
+        "seccomp": 277,
+    },
 }
 _EVERYWHERE = {
     "open_tree": 428,
@@ -182,6 +196,7 @@ def _declare(name: str, *types: type) -> None:
 
 
 _functions: dict[str, tuple[int, ctypes._FuncPointer]] = {}
+_declare("rt_sigaction", _long, _text, _text, _long)
 _declare("pivot_root", _text, _text)
 _declare("getcwd", ctypes.c_void_p, _long)
 _declare("capset", _text, _text)
@@ -343,6 +358,14 @@ def prctl(option: int, second: int = 0, third: int = 0, fourth: int = 0, fifth: 
     if result < 0:
         raise _fail("prctl")
     return result
+
+
+def reset_signal(number: int) -> None:
+    """SIG_DFL by the raw rt_sigaction(2): also for 32 and 33, which the C library keeps for itself.
+
+    Its posix_spawn(3) starts programs with those two ignored, and what is ignored stays so over execve.
+    """
+    _invoke("rt_sigaction", number, bytes(32), None, 8)
 
 
 def set_name(name: str) -> None:
