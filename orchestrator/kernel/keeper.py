@@ -128,8 +128,8 @@ def _wake_on_children() -> int:
     for number in signal.valid_signals():
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
-    for number in _OF_THE_C_LIBRARY:
-        syscalls.reset_signal(number)
+    for reserved in _OF_THE_C_LIBRARY:
+        syscalls.reset_signal(reserved)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.signal(signal.SIGPIPE, _ignore)
