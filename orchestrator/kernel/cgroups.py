@@ -15,12 +15,21 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from typing import Literal
 
+from orchestrator.kernel.controls import demand_room, read, write, write_all
 from orchestrator.kernel.devices import DEFAULT, DeviceRule, assemble, confine, fold
-from orchestrator.kernel.limits import CgroupError, Hierarchies, IoLimit, Limits, Setting, settings
+from orchestrator.kernel.limits import (
+    CgroupError,
+    Hierarchies,
+    IoLimit,
+    Limits,
+    Setting,
+    changes,
+    settings,
+)
 
 __all__ = [
     "CgroupError",
@@ -28,7 +37,6 @@ __all__ = [
     "Hierarchies",
     "IoLimit",
     "Limits",
-    "Usage",
     "create",
     "detect",
     "freeze",
@@ -40,7 +48,6 @@ __all__ = [
     "remove",
     "remove_root",
     "update",
-    "usage",
 ]
 
 _CONTROLLERS = frozenset(
@@ -48,16 +55,11 @@ _CONTROLLERS = frozenset(
     | {"net_cls", "net_prio", "perf_event", "rdma", "misc"}
 )
 _PART = re.compile(r"[A-Za-z0-9_.+-]{1,255}")
+_COUNTING = frozenset({"memory", "pids", "io"})
+"""Controllers of v2 that are handed down in any case, where they can be: they count what `stats` shows, and
+cost no directory."""
+_TURNS = 40
 _PATIENCE = 2.0  # seconds that kill and remove wait for the kernel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """What a group uses now; None where this machine does not count it."""
-
-    cpu_seconds: float | None
-    memory: int | None
-    pids: int
 
 
 # --- finding the hierarchies -------------------------------------------------------------------------
@@ -82,7 +84,7 @@ def detect(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
                     v1.setdefault(controller, place)
     if unified is None and not v1:
         raise CgroupError("no control groups are mounted on this machine")
-    v2 = frozenset(_read(unified, "cgroup.controllers").split()) if unified else frozenset[str]()
+    v2 = frozenset(read(unified, "cgroup.controllers").split()) if unified else frozenset[str]()
     mode: Literal["v1", "hybrid", "v2"] = "v1" if unified is None else "hybrid" if v1 else "v2"
     return Hierarchies(mode=mode, v1=v1, unified=unified, v2=v2)
 
@@ -119,8 +121,7 @@ def _create(
     if hier.unified is not None:
         fresh = _make(hier.unified, path)
         on_v2 = {setting.controller for setting in wanted} & hier.v2
-        if on_v2:
-            _enable(hier.unified, path, on_v2)
+        _enable_also(hier.unified, path, on_v2, _COUNTING & hier.v2)
         home[""] = f"{hier.unified}/{path}"
         home.update(dict.fromkeys(on_v2, home[""]))
     else:
@@ -132,27 +133,77 @@ def _create(
             home[controller] = f"{hier.v1[controller]}/{path}"
             if controller == "cpuset":
                 _inherit_cpuset(hier.v1[controller], path)
-    _write_all(home, wanted, warn)
+    write_all(home, wanted, warn)
     devices = _confine_devices(hier, path, limits, fresh, warn)
     return tuple(dict.fromkeys((*home.values(), *devices)))
 
 
 def update(
-    hier: Hierarchies, path: str, limits: Limits, *, warn: Callable[[str], None] = lambda _: None
-) -> None:
-    """Change the limits of a group that exists. Limits that had none before cannot be added on v1.
+    hier: Hierarchies,
+    path: str,
+    before: Limits,
+    after: Limits,
+    *,
+    warn: Callable[[str], None] = lambda _: None,
+) -> tuple[str, ...]:
+    """Change the limits of a group that exists, and of what runs in it, from `before` to `after`.
 
-    Raises CgroupError.
+    Where a v1 controller had no group for it, one is made and every process moved there: the new ones of
+    these directories are returned, for processes that are still to come. Raises CgroupError; what had been
+    written until then stays in force.
     """
-    wanted = settings(hier, limits)
-    names = {setting.controller for setting in wanted}
-    home = {name: f"{hier.unified if name in hier.v2 else hier.v1[name]}/{path}" for name in names}
-    for controller, directory in home.items():
-        if not os.path.isdir(directory):
-            raise CgroupError(
-                f"{path} was started without a {controller} limit and cannot get one while it runs"
-            )
-    _write_all(home, wanted, warn)
+    wanted = changes(hier, before, after)
+    fresh: list[str] = []
+    where: dict[str, str] = {}
+    for controller in dict.fromkeys(setting.controller for setting in wanted):
+        if controller in hier.v2:
+            where[controller] = f"{hier.unified}/{path}"
+            _enable(hier.unified or "", path, {controller})
+            continue
+        where[controller] = f"{hier.v1[controller]}/{path}"
+        if not os.path.isdir(where[controller]):
+            _make(hier.v1[controller], path)
+            fresh.append(where[controller])
+            if controller == "cpuset":
+                _inherit_cpuset(hier.v1[controller], path)
+    try:
+        demand_room(where, wanted)
+        write_all(where, wanted, warn)
+        for directory in fresh:
+            _move(hier, path, directory, warn)
+    except CgroupError:
+        for directory in fresh:
+            with contextlib.suppress(CgroupError):
+                _rmdir(directory)
+        raise
+    return tuple(fresh)
+
+
+def _move(hier: Hierarchies, path: str, directory: str, warn: Callable[[str], None]) -> None:
+    """Bring every process of the group into a directory of its name. Those that fork meanwhile are frozen."""
+    if directory.startswith(f"{hier.v1.get('memory')}/"):
+        try:
+            write(directory, "memory.move_charge_at_immigrate", "3")
+        except OSError:  # Linux 6.13 and newer can't
+            warn("what it has in memory already is not counted: the limit is for what it takes from now on")
+    for turn in range(_TURNS):
+        left = set(pids(hier, path)) - set(map(int, read(directory, "cgroup.procs").split()))
+        if not left:
+            break
+        if turn == _TURNS // 2:
+            freeze(hier, path, frozen=True)
+        for pid in left:
+            try:
+                write(directory, "cgroup.procs", str(pid))
+            except OSError as error:
+                if error.errno != errno.ESRCH:
+                    raise CgroupError(
+                        f"cannot limit process {pid} now: {error.strerror}: {directory}"
+                    ) from error
+    else:
+        raise CgroupError(f"cannot limit {path} now: its processes fork too quickly")
+    if turn > _TURNS // 2:
+        freeze(hier, path, frozen=False)
 
 
 def _check(path: str) -> None:
@@ -186,15 +237,24 @@ def _make(base: str, path: str) -> bool:
     raise CgroupError(f"cannot make control group {directory}: its parent keeps vanishing")
 
 
+def _enable_also(base: str, path: str, needed: AbstractSet[str], welcome: AbstractSet[str]) -> None:
+    """Hand down all that is needed, and what is welcome as well if nothing forbids it."""
+    try:
+        _enable(base, path, needed | welcome)
+    except CgroupError:
+        if needed:
+            _enable(base, path, needed)
+
+
 def _enable(base: str, path: str, controllers: Iterable[str]) -> None:
     """Hand the controllers down from the root to the group (v2: cgroup.subtree_control of each parent)."""
     place = base
     for part in path.split("/"):
-        have = _read(place, "cgroup.subtree_control").split()
+        have = read(place, "cgroup.subtree_control").split()
         missing = [controller for controller in controllers if controller not in have]
         if missing:
             try:
-                _write(place, "cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
+                write(place, "cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
             except OSError as error:
                 reason = (
                     "it has processes of its own, as in a container without a delegated cgroup"
@@ -213,34 +273,8 @@ def _inherit_cpuset(base: str, path: str) -> None:
     for part in path.split("/"):
         parent, place = place, f"{place}/{part}"
         for file in ("cpuset.cpus", "cpuset.mems"):
-            if not _read(place, file).strip():
-                _write(place, file, _read(parent, file).strip())
-
-
-def _write_all(home: Mapping[str, str], wanted: tuple[Setting, ...], warn: Callable[[str], None]) -> None:
-    for setting in _ordered(home, wanted):
-        try:
-            _write(home[setting.controller], setting.file, setting.value)
-        except FileNotFoundError as error:
-            if not setting.optional:
-                raise CgroupError(f"this kernel has no {setting.file}") from error
-            warn(f"this kernel has no {setting.file}: swap is not limited")
-        except OSError as error:
-            reason = "less than is in use" if error.errno == errno.EBUSY else error.strerror
-            raise CgroupError(f"cannot set {setting.file} to {setting.value}: {reason}") from error
-
-
-def _ordered(home: Mapping[str, str], wanted: tuple[Setting, ...]) -> list[Setting]:
-    """v1 keeps limit <= memsw at every moment: a limit that rises above memsw must let memsw rise first."""
-    order = list(wanted)
-    limit = next((s for s in order if s.file == "memory.limit_in_bytes"), None)
-    total = next((s for s in order if s.file == "memory.memsw.limit_in_bytes"), None)
-    if limit is not None and total is not None:
-        with contextlib.suppress(FileNotFoundError):
-            if int(limit.value) > int(_read(home["memory"], total.file)):
-                order.remove(total)
-                order.insert(order.index(limit), total)
-    return order
+            if not read(place, file).strip():
+                write(place, file, read(parent, file).strip())
 
 
 # --- devices -----------------------------------------------------------------------------------------
@@ -290,7 +324,7 @@ def _shared_devices(base: str, root: str) -> str:
 
 def _write_devices(directory: str, rules: Iterable[DeviceRule]) -> None:
     for rule in rules:
-        _write(directory, "devices.allow" if rule.allow else "devices.deny", str(rule))
+        write(directory, "devices.allow" if rule.allow else "devices.deny", str(rule))
 
 
 # --- looking -----------------------------------------------------------------------------------------
@@ -306,7 +340,7 @@ def pids(hier: Hierarchies, path: str) -> tuple[int, ...]:
     found: list[int] = []
     for directory in _below(home(hier, path)):
         with contextlib.suppress(FileNotFoundError, OSError):
-            found += map(int, _read(directory, "cgroup.procs").split())
+            found += map(int, read(directory, "cgroup.procs").split())
     return tuple(pid for pid in found if pid > 0)  # 0: of a pid namespace that we can't see
 
 
@@ -315,7 +349,7 @@ def populated(hier: Hierarchies, path: str) -> bool:
     if hier.unified is None:
         return bool(pids(hier, path))
     try:
-        return "populated 1" in _read(f"{hier.unified}/{path}", "cgroup.events")
+        return "populated 1" in read(f"{hier.unified}/{path}", "cgroup.events")
     except OSError:
         return False
 
@@ -328,28 +362,10 @@ def oom_killed(hier: Hierarchies, path: str) -> bool:
     on_v2 = "memory" in hier.v2
     base = hier.unified if on_v2 else hier.v1.get("memory")
     try:
-        events = _read(f"{base}/{path}", "memory.events" if on_v2 else "memory.oom_control")
+        events = read(f"{base}/{path}", "memory.events" if on_v2 else "memory.oom_control")
     except OSError:
         return False
     return any(line.startswith("oom_kill ") and line != "oom_kill 0" for line in events.splitlines())
-
-
-def usage(hier: Hierarchies, path: str) -> Usage:
-    """What the group uses now. Zero processes if there is no such group."""
-    cpu: float | None = None
-    memory: int | None = None
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        # cpu.stat is there without the cpu controller (cgroup-v2.rst, "CPU Interface Files").
-        if hier.unified is not None:
-            cpu = int(_read(f"{hier.unified}/{path}", "cpu.stat").split()[1]) / 1e6
-        elif "cpuacct" in hier.v1:
-            cpu = int(_read(f"{hier.v1['cpuacct']}/{path}", "cpuacct.usage")) / 1e9
-    with contextlib.suppress(OSError, ValueError):
-        if "memory" in hier.v2:
-            memory = int(_read(f"{hier.unified}/{path}", "memory.current"))
-        elif "memory" in hier.v1:
-            memory = int(_read(f"{hier.v1['memory']}/{path}", "memory.usage_in_bytes"))
-    return Usage(cpu_seconds=cpu, memory=memory, pids=len(pids(hier, path)))
 
 
 # --- ending ------------------------------------------------------------------------------------------
@@ -359,9 +375,9 @@ def freeze(hier: Hierarchies, path: str, *, frozen: bool) -> None:
     """Stop or go on with every process of the group. Raises CgroupError where there is no freezer."""
     try:
         if hier.unified is not None:
-            _write(f"{hier.unified}/{path}", "cgroup.freeze", str(int(frozen)))
+            write(f"{hier.unified}/{path}", "cgroup.freeze", str(int(frozen)))
         elif "freezer" in hier.v1:
-            _write(f"{hier.v1['freezer']}/{path}", "freezer.state", "FROZEN" if frozen else "THAWED")
+            write(f"{hier.v1['freezer']}/{path}", "freezer.state", "FROZEN" if frozen else "THAWED")
         else:
             raise CgroupError("pause: this machine has no freezer cgroup controller")
     except OSError as error:
@@ -376,7 +392,7 @@ def kill(hier: Hierarchies, path: str) -> None:
     """
     if hier.unified is not None:
         try:
-            _write(f"{hier.unified}/{path}", "cgroup.kill", "1")
+            write(f"{hier.unified}/{path}", "cgroup.kill", "1")
         except FileNotFoundError:
             if not os.path.isdir(f"{hier.unified}/{path}"):
                 return
@@ -464,29 +480,7 @@ def _rmdir(directory: str) -> bool:
 
 def _below(directory: str) -> list[str]:
     """The group and every group below it, parents first. Groups may vanish while we look."""
+    with contextlib.suppress(OSError):
+        if os.stat(directory).st_nlink == 2:  # no directory in it: that is the usual case
+            return [directory]
     return [place for place, _, _ in os.walk(directory)]
-
-
-# --- files -------------------------------------------------------------------------------------------
-
-
-def _read(directory: str, file: str) -> str:
-    fd = os.open(f"{directory}/{file}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
-        return b"".join(parts).decode()
-    finally:
-        os.close(fd)
-
-
-def _write(directory: str, file: str, value: str) -> None:
-    fd = os.open(f"{directory}/{file}", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode())
-    except OSError as error:
-        error.filename = f"{directory}/{file}"
-        raise
-    finally:
-        os.close(fd)

@@ -8,6 +8,7 @@ container's own group stands ready with its files, as one that a process lives i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from orchestrator.kernel import cgroups
 from orchestrator.kernel.cgroups import CgroupError, Hierarchies, Limits
 
 GROUP = "pystack-t/shop/db.1"
+FILES = "memory.max memory.swap.max memory.low cpu.max cpu.weight cpuset.cpus pids.max".split()
 CONTROLLERS = "cpuset cpu io memory hugetlb pids"
 
 
@@ -26,15 +28,7 @@ def root(tmp_path: Path) -> Path:
     for level in (place, place / "pystack-t", place / "pystack-t/shop"):
         (level / "cgroup.controllers").write_text(CONTROLLERS + "\n")
         (level / "cgroup.subtree_control").write_text("pids" if level == place else "\n")
-    for file in (
-        "memory.max",
-        "memory.swap.max",
-        "memory.low",
-        "cpu.max",
-        "cpu.weight",
-        "cpuset.cpus",
-        "pids.max",
-    ):
+    for file in FILES:
         (place / GROUP / file).write_text("")
     (place / GROUP / "cgroup.procs").write_text("11\n12\n0\n")
     return place
@@ -107,19 +101,103 @@ def test_limits_are_written_and_one_directory_is_joined(hier: Hierarchies, root:
 
 
 def test_controllers_are_handed_down_where_they_are_not_yet(hier: Hierarchies, root: Path) -> None:
-    cgroups.create(hier, GROUP, Limits(memory=1000, pids=7))
+    """Those that a limit asks for, and those that count what `stats` shows."""
+    cgroups.create(hier, GROUP, Limits(cpuset="0", pids=7))
 
     def asked(level: str) -> set[str]:
         return set((root / level / "cgroup.subtree_control").read_text().split())
 
-    assert asked("") == {"+memory"}
-    assert asked("pystack-t") == asked("pystack-t/shop") == {"+memory", "+pids"}
+    assert asked("") == {"+cpuset", "+memory", "+io"}
+    assert asked("pystack-t") == asked("pystack-t/shop") == {"+cpuset", "+memory", "+io", "+pids"}
 
 
-def test_without_limits_no_controller_is_touched(hier: Hierarchies, root: Path) -> None:
+def test_without_limits_controllers_only_count(hier: Hierarchies, root: Path) -> None:
     assert cgroups.create(hier, GROUP, Limits()) == (f"{root}/{GROUP}",)
-    assert (root / "pystack-t/cgroup.subtree_control").read_text() == "\n"
+    asked = (root / "pystack-t/cgroup.subtree_control").read_text().split()
+    assert sorted(asked) == ["+io", "+memory", "+pids"]
     assert (root / GROUP / "memory.max").read_text() == ""
+
+
+def test_what_only_counts_may_be_refused(hier: Hierarchies, root: Path) -> None:
+    """In a container without a delegated cgroup, say; a limit may not."""
+    control = root / "cgroup.subtree_control"
+    control.unlink()
+    control.symlink_to("/proc/version")  # which can be read, and not written
+    assert cgroups.create(hier, GROUP, Limits()) == (f"{root}/{GROUP}",)
+    with pytest.raises(CgroupError, match=r"cannot use controllers pids below .*: Input.output error"):
+        cgroups.create(hier, GROUP, Limits(pids=1))
+
+
+def test_a_change_writes_what_has_changed_and_lifts_what_is_no_more(hier: Hierarchies, root: Path) -> None:
+    before = Limits(memory=1000, memory_reservation=500, cpus=0.5, cpuset="0", pids=7)
+    after = Limits(memory=2000, memory_swap=-1, cpus=0.5, cpu_shares=1024)
+    (root / "pystack-t/shop/cpuset.cpus").write_text("\n")
+    for file in ("memory.current", "memory.stat"):
+        (root / GROUP / file).write_text(
+            {"memory.current": "0"}.get(file, "inactive_file 0\nactive_file 0\n")
+        )
+    (root / GROUP / "cpu.max").write_text("as it was")
+    assert cgroups.update(hier, GROUP, before, after) == ()
+    written = {name: (root / GROUP / name).read_text() for name in FILES}
+    assert written == {
+        "memory.max": "2000",
+        "memory.swap.max": "max",
+        "memory.low": "0",
+        "cpu.max": "as it was",
+        "cpu.weight": "100",
+        "cpuset.cpus": "\n",
+        "pids.max": "max",
+    }
+
+
+def test_a_memory_limit_below_what_is_in_use_is_refused(hier: Hierarchies, root: Path) -> None:
+    """The kernel would take it, and kill."""
+    (root / GROUP / "memory.current").write_text("5000\n")
+    (root / GROUP / "memory.stat").write_text("anon 3000\ninactive_file 1000\nactive_file 1000\n")
+    with pytest.raises(CgroupError, match=r"cannot set memory\.max to 2999: less than is in use"):
+        cgroups.update(hier, GROUP, Limits(), Limits(memory=2999))
+    cgroups.update(hier, GROUP, Limits(), Limits(memory=3000))
+    assert (root / GROUP / "memory.max").read_text() == "3000"
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (Limits(cpus=0.001), "cpus: 0.001 is too little, the least is 0.01"),
+        (Limits(cpus=1, cpu_period=10), "cpu period: 10 is not between"),
+        (Limits(swappiness=101), "swappiness: 101 is not between 0 and 100"),
+        (Limits(io_weight=9), "blkio weight: 9 is not between 10 and 1000"),
+        (Limits(io_weight=500), r"this kernel has no io\.weight nor io\.bfq\.weight"),
+        (Limits(cpuset_mems="x"), "cpuset mems: 'x' is not a list"),
+        (Limits(memory_swap=5), "memory_swap needs a memory limit too"),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_refused_by_name(
+    hier: Hierarchies, limits: Limits, words: str
+) -> None:
+    with pytest.raises(CgroupError, match=words):
+        cgroups.create(hier, GROUP, limits)
+
+
+def test_what_v2_has_not_is_said(hier: Hierarchies) -> None:
+    warnings: list[str] = []
+    cgroups.create(hier, GROUP, Limits(swappiness=5, oom_kill_disable=True), warn=warnings.append)
+    assert warnings == [
+        "this kernel has no memory.swappiness: swappiness is the machine's",
+        "this kernel has no memory.oom_control: it is killed when it is out of memory",
+    ]
+
+
+def test_weights_of_block_devices_are_the_scheduler_s(hier: Hierarchies, root: Path) -> None:
+    limits = Limits(io_weight=500, io=(cgroups.IoLimit(major=8, minor=0, weight=10),))
+    (root / GROUP / "io.bfq.weight").write_text("")
+    cgroups.create(hier, GROUP, replace(limits, io=()))
+    assert (root / GROUP / "io.bfq.weight").read_text() == "500"
+    (root / GROUP / "io.weight").write_text("")
+    cgroups.create(hier, GROUP, replace(limits, io=()))
+    assert (root / GROUP / "io.weight").read_text() == "4950"
+    cgroups.create(hier, GROUP, limits)
+    assert (root / GROUP / "io.weight").read_text() == "8:0 1"
 
 
 def test_a_kernel_without_swap_accounting_is_told_about(hier: Hierarchies, root: Path) -> None:
@@ -142,12 +220,6 @@ def test_an_oom_kill_is_read_from_the_events(hier: Hierarchies, root: Path) -> N
     assert not cgroups.oom_killed(hier, GROUP)
     events.write_text("low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 0\n")
     assert cgroups.oom_killed(hier, GROUP)
-
-
-def test_use_is_read(hier: Hierarchies, root: Path) -> None:
-    (root / GROUP / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\nsystem_usec 2\n")
-    (root / GROUP / "memory.current").write_text("4096\n")
-    assert cgroups.usage(hier, GROUP) == cgroups.Usage(cpu_seconds=2.5, memory=4096, pids=2)
 
 
 def test_whether_it_is_populated_is_read_from_the_events(hier: Hierarchies, root: Path) -> None:
