@@ -55,6 +55,11 @@ def resolve(user: str, groups: Sequence[str | int], passwd: str, group: str) -> 
     return Account(uid, gid, together, home or "/")
 
 
+def home(uid: int, passwd: str) -> str:
+    """The home directory of a uid; "/" when nobody has it."""
+    return next((place for _, number, _, place in _users(passwd) if number == uid and place), "/")
+
+
 def _user_entry(name: str, passwd: str) -> tuple[int, int, str, str]:
     """uid, gid, home and login name for a name or number."""
     if not _is_number(name):

@@ -21,12 +21,11 @@ import fcntl
 import gc
 import resource
 import signal
-import stat
 
-from orchestrator.kernel import capabilities, syscalls
+from orchestrator.kernel import syscalls
 from orchestrator.kernel.guard import Guard
 from orchestrator.kernel.loop import Loop
-from orchestrator.kernel.program import Host
+from orchestrator.kernel.program import open_host
 
 _LOG_LIMIT = 1 << 20
 _BACKLOG = 64
@@ -40,7 +39,7 @@ def main(run_dir: str) -> int:
         return 0
     _detach(f"{run_dir}/keeper.log")
     listener = _listen(f"{run_dir}/keeper.sock")
-    host = _open_host()
+    host = open_host()
     own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     loop = Loop(listener, _wake_on_children(), host, own_pids, Guard(f"{run_dir}/supervisor.log"))
     # What is alive now stays: a collection in a child would only copy its pages.
@@ -106,17 +105,6 @@ def _listen(path: str) -> _socket.socket:
     listener.listen(_BACKLOG)
     listener.setblocking(False)  # noqa: FBT003 (the standard library's signature)
     return listener
-
-
-def _open_host() -> Host:
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    found = os.fstat(null)
-    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(1, 3):
-        raise SystemExit("/dev/null of this host is not the null device")
-    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        boot_id = file.read().strip()
-    return Host(proc=proc, null=null, boot_id=boot_id, held=capabilities.held())
 
 
 def _wake_on_children() -> int:

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from orchestrator.kernel import rootfs, steps, syscalls, terminal
+from orchestrator.kernel import layout, rootfs, steps, syscalls, terminal
 from orchestrator.kernel.program import Host, Program, run
 from orchestrator.kernel.reading import Document, RefusedError, load
 from orchestrator.kernel.report import Report
@@ -57,7 +57,7 @@ def read(path: str) -> Bundle:
         "seed",
         "subpaths",
     )
-    return Bundle(path, config, launch, steps.compile_steps(config, launch))
+    return Bundle(path, config, launch, layout.compile_steps(config, launch))
 
 
 def start(
@@ -70,8 +70,8 @@ def start(
     """
     try:
         report.step = "process"
-        _become_leader()
-        _close_others([report.sock.fileno(), host.proc, host.null, stdin, *namespaces.values()])
+        become_leader()
+        close_others([report.sock.fileno(), host.proc, host.null, stdin, *namespaces.values()])
         _, config, launch, plan = bundle
         process = config.table("process")
         program = Program(
@@ -86,11 +86,11 @@ def start(
         _write_birth(bundle.path, host)
         report.step = "stdio"
         stdio = [-1, -1, -1] if process.flag("terminal") else _open_stdio(launch, stdin)
-        _score(host, process)
+        score(host, process)
         report.step = "cgroups"
-        _join_cgroups(launch.texts("cgroups"))
+        join_cgroups(launch.texts("cgroups"))
         report.step = "namespaces"
-        _enter(steps.namespaces(config.table("linux")), namespaces)
+        _enter(layout.namespaces(config.table("linux")), namespaces)
         world = rootfs.World(mountpoint=f"{bundle.path}/rootfs", proc=host.proc)
         report.step = "mount propagation"
         rootfs.detach_from_host(plan, world)
@@ -110,8 +110,8 @@ def join(
     """Enter the container of `bundle` whose first process is behind the pidfd `init`, and run `process`."""
     try:
         report.step = "process"
-        _become_leader()
-        _close_others([report.sock.fileno(), host.proc, host.null, init, *stdio])
+        become_leader()
+        close_others([report.sock.fileno(), host.proc, host.null, init, *stdio])
         report.step = "exec"
         launch, own = bundle.launch, bundle.config.table("process")
         privileged = process.flag("privileged")
@@ -124,9 +124,9 @@ def join(
             seccomp=b"" if privileged else _read_filter(launch.text("seccomp")),
             privileged=privileged,
         )
-        _score(host, process if "oomScoreAdj" in process else own)
+        score(host, process if "oomScoreAdj" in process else own)
         report.step = "cgroups"
-        _join_cgroups(launch.texts("cgroups"))
+        join_cgroups(launch.texts("cgroups"))
         report.step = "namespaces"
         # All: to join one that is the host's anyway changes nothing. The pid namespace was joined before.
         syscalls.setns(init, _JOINED)
@@ -141,7 +141,7 @@ def join(
         report.fail(error)
 
 
-def _become_leader() -> None:
+def become_leader() -> None:
     """A session of our own (TIOCSTI into the caller's terminal: CVE-2017-5226) and a keyring of our own."""
     os.setsid()
     os.umask(0)
@@ -152,7 +152,7 @@ def _become_leader() -> None:
             raise
 
 
-def _close_others(keep: Sequence[int]) -> None:
+def close_others(keep: Sequence[int]) -> None:
     """Drop every descriptor of the keeper's but stdio and these."""
     first = 3
     for fd in sorted(set(keep)):
@@ -217,7 +217,7 @@ def _open_stdio(launch: Document, stdin: int) -> list[int]:
     return opened
 
 
-def _score(host: Host, process: Document) -> None:
+def score(host: Host, process: Document) -> None:
     score = process.number("oomScoreAdj")
     fd = os.open("self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC, dir_fd=host.proc)
     try:
@@ -228,7 +228,7 @@ def _score(host: Host, process: Document) -> None:
         os.close(fd)
 
 
-def _join_cgroups(directories: Sequence[str]) -> None:
+def join_cgroups(directories: Sequence[str]) -> None:
     for directory in directories:
         fd = os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         try:

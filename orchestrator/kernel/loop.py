@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from orchestrator.kernel import launch, packets, runs, steps, store, syscalls
+from orchestrator.kernel import launch, layout, packets, runs, store, syscalls
 from orchestrator.kernel.guard import Guard
 from orchestrator.kernel.program import Host
 from orchestrator.kernel.reading import Document, RefusedError
@@ -286,7 +286,7 @@ class Loop:
         stdin = joined.pop(_STDIN, -1)
         pids = runs.Pids(
             own=self._own_pids,
-            new="pid" in steps.namespaces(what.config.table("linux")),
+            new="pid" in layout.namespaces(what.config.table("linux")),
             joined=joined.get("pid", -1),
         )
         if pids.joined >= 0:

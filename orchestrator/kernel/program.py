@@ -11,7 +11,7 @@ import fcntl
 import os
 import resource
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, NoReturn
 
 from orchestrator.kernel import accounts, capabilities, syscalls, terminal
@@ -39,6 +39,18 @@ class Host(NamedTuple):
     held: int  # its capability bounding set
 
 
+def open_host() -> Host:
+    """Look at this machine, before any namespace is entered. SystemExit when /dev/null is a trap."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    found = os.fstat(null)
+    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(1, 3):
+        raise SystemExit("/dev/null of this host is not the null device")
+    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot_id = file.read().strip()
+    return Host(proc=proc, null=null, boot_id=boot_id, held=capabilities.held())
+
+
 class Program(NamedTuple):
     """How a process is to run: OCI's `process` with the container's values where it says nothing."""
 
@@ -48,10 +60,23 @@ class Program(NamedTuple):
     groups: list[str | int]
     seccomp: bytes
     privileged: bool
+    seccomp_flags: int = 0
+    preserve: int = 0  # descriptors from 3 on that the program gets too
+    exact: bool = False  # uid and gid are just these numbers, and nothing is looked up for them
+
+
+Gate = Callable[[Report, int], Report]
+"""The last thing that root does in a container: waits. (report, pty master) -> whom to report to next."""
 
 
 def run(
-    report: Report, host: Host, program: Program, stdio: list[int], root: int, pair: tuple[int, int]
+    report: Report,
+    host: Host,
+    program: Program,
+    stdio: list[int],
+    root: int,
+    pair: tuple[int, int],
+    gate: Gate | None = None,
 ) -> NoReturn:
     """From inside the container to the user's program."""
     process, own = program.process, program.fallback
@@ -64,8 +89,9 @@ def run(
     report.step = "cwd"
     cwd = process.text("cwd") or own.text("cwd") or "/"
     os.close(root)
-    report.step = "rlimits"
-    _limit(process if "rlimits" in process else own)
+    if not gate:
+        report.step = "rlimits"
+        _limit(process if "rlimits" in process else own)
     report.step = "capabilities"
     if program.privileged:
         sets = capabilities.every(host.held)
@@ -75,33 +101,76 @@ def run(
     capabilities.limit(sets.bounding, host.held)
     report.step = "cwd"
     arrived = _arrive(cwd)
+    last = _Last(program, process if "rlimits" in process else own, account, sets, environment, cwd, arrived)
+    if not gate:
+        _become_program(report, last, master)
+    report.step = "exec"
+    _check_there(process.texts("args"), environment)
+    report = gate(report, master)
+    try:
+        report.step = "rlimits"
+        _limit(last.limits)
+        _become_program(report, last, -1)
+    except BaseException as error:
+        report.fail(error)
+
+
+class _Last(NamedTuple):
+    """What the last steps need."""
+
+    program: Program
+    limits: Document
+    account: accounts.Account
+    sets: capabilities.Sets
+    environment: dict[bytes, bytes]
+    cwd: str
+    arrived: bool
+
+
+def _become_program(report: Report, last: _Last, master: int) -> NoReturn:
+    """From root in the container to its user, and execve."""
+    program, cwd = last.program, last.cwd
     report.step = "user"
-    _become(account)
-    if not arrived:
+    _become(last.account)
+    if not last.arrived:
         report.step = "cwd"
         os.chdir(cwd)
     _check_inside(cwd)
     report.step = "seccomp"
-    _seal(program, sets)
-    os.umask(process.table("user").number("umask", default=_UMASK) & 0o777)
+    _seal(program, last.sets)
+    os.umask(program.process.table("user").number("umask", default=_UMASK) & 0o777)
     report.step = "exec"
-    syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
-    arguments = process.texts("args")
+    syscalls.close_range(3 + program.preserve, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+    arguments = program.process.texts("args")
     if not arguments:
         raise ExecError(errno.EINVAL, "no command", _NOT_FOUND)
     report.ready((master,) if master >= 0 else ())
-    _execute(arguments, environment)
+    _execute(arguments, last.environment)
 
 
 def _account(program: Program, root: int) -> accounts.Account:
     user = program.process.table("user") if "user" in program.process else program.fallback.table("user")
     user.only("uid", "gid", "umask", "additionalGids")
+    if program.exact:
+        return _exact(user, root)
     spec = program.user
     if not spec:
         uid, gid = user.number("uid"), user.number("gid")
         spec = f"{uid}:{gid}" if gid else str(uid)
     passwd, group = accounts.read(root, "/etc/passwd"), accounts.read(root, "/etc/group")
     return accounts.resolve(spec, [*user.members("additionalGids"), *program.groups], passwd, group)
+
+
+def _exact(user: Document, root: int) -> accounts.Account:
+    """The very numbers, the primary group among them (CVE-2022-36109); passwd is asked for HOME alone."""
+    uid, gid, extra = user.number("uid"), user.number("gid"), user.members("additionalGids")
+    for number in (uid, gid, *extra):
+        # 2**32-1 is "no change" to the kernel.
+        if not isinstance(number, int) or not 0 <= number < 2**32 - 1:
+            raise RefusedError(f"process.user: {number!r} is neither a uid nor a gid")
+    home = accounts.home(uid, accounts.read(root, "/etc/passwd"))
+    groups = tuple(dict.fromkeys((gid, *(int(number) for number in extra))))
+    return accounts.Account(uid, gid, groups, home)
 
 
 def _environment(process: Document, account: accounts.Account) -> dict[bytes, bytes]:
@@ -209,27 +278,54 @@ def _seal(program: Program, sets: capabilities.Sets) -> None:
         capabilities.settle(sets)
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if program.seccomp:
-            syscalls.load_seccomp(program.seccomp)
+            syscalls.load_seccomp(program.seccomp, program.seccomp_flags)
         return
     if program.seccomp:
         if os.geteuid() != 0:
             # setresuid cleared the effective set; the permitted one is still there (PR_SET_KEEPCAPS).
             admin = capabilities.mask(["CAP_SYS_ADMIN"])
             syscalls.capset(effective=admin, permitted=sets.permitted | admin, inheritable=0)
-        syscalls.load_seccomp(program.seccomp)
+        syscalls.load_seccomp(program.seccomp, program.seccomp_flags)
     capabilities.settle(sets)
+
+
+def _candidates(name: str, environment: Mapping[bytes, bytes]) -> list[str]:
+    """Where a program of that name is looked for, as a shell does it."""
+    if "/" in name or not name:
+        return [name] if name else []
+    path = os.fsdecode(environment.get(b"PATH", _DEFAULT_PATH.encode()))
+    return [f"{directory or '.'}/{name}" for directory in path.split(":")]
+
+
+def _check_there(arguments: list[str], environment: Mapping[bytes, bytes]) -> None:
+    """Whether there is such a program at all: what isn't there is better told when a container is made."""
+    if not arguments:
+        raise ExecError(errno.EINVAL, "no command", _NOT_FOUND)
+    name, denied = arguments[0], False
+    for candidate in _candidates(name, environment):
+        try:
+            found = os.stat(candidate)
+        except OSError as error:
+            if "/" in name:
+                raise _refusal(name, error, environment) from None
+            continue
+        if stat.S_ISREG(found.st_mode) and found.st_mode & 0o111:
+            return
+        denied = True
+    if denied:
+        raise _refusal(name, PermissionError(errno.EACCES, os.strerror(errno.EACCES)), environment)
+    raise _not_found(name)
+
+
+def _not_found(name: str) -> ExecError:
+    return ExecError(errno.ENOENT, f'exec: "{name}": executable file not found in $PATH', _NOT_FOUND)
 
 
 def _execute(arguments: list[str], environment: dict[bytes, bytes]) -> NoReturn:
     """execve, with the container's PATH searched the way a shell does it."""
     name = arguments[0]
-    if "/" in name:
-        candidates = [name]
-    else:
-        path = os.fsdecode(environment.get(b"PATH", _DEFAULT_PATH.encode()))
-        candidates = [f"{directory or '.'}/{name}" for directory in path.split(":")] if name else []
     denied: OSError | None = None
-    for candidate in candidates:
+    for candidate in _candidates(name, environment):
         try:
             os.execve(candidate, arguments, environment)  # noqa: S606 (no shell is the point)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -241,7 +337,7 @@ def _execute(arguments: list[str], environment: dict[bytes, bytes]) -> NoReturn:
             raise _refusal(name, error, environment) from None
     if denied:
         raise _refusal(name, denied, environment)
-    raise ExecError(errno.ENOENT, f'exec: "{name}": executable file not found in $PATH', _NOT_FOUND)
+    raise _not_found(name)
 
 
 def _refusal(name: str, error: OSError, environment: Mapping[bytes, bytes]) -> ExecError:

@@ -32,27 +32,31 @@ class Report:
         self.step = "fork"
 
     def fail(self, error: BaseException) -> NoReturn:
-        """Tell the keeper and leave. Never formats a traceback: that would read source files."""
-        number = error.errno if isinstance(error, OSError) else None
-        exit_code = None
-        if isinstance(error, ExecError):
-            number, exit_code = error.number, error.exit_code
-        elif not isinstance(error, OSError | ValueError):
-            self.step += " " + _places(error)
-        message = str(error) or type(error).__name__
-        if isinstance(error, OSError) and error.filename is not None:
-            message = f"{os.fsdecode(error.filename)}: {error.strerror}"
-        told = packets.failure(
-            number or errno.EINVAL, message[:2000], step=self.step[:500], exit_code=exit_code
-        )
+        """Tell the keeper and leave."""
+        told = explain(error, self.step)
         try:
             packets.send(self.sock, packets.pack({"error": told}))
         finally:
-            os._exit(exit_code or 125)
+            code = told["exit_code"]
+            os._exit(code if isinstance(code, int) else 125)
 
     def ready(self, fds: tuple[int, ...] = ()) -> None:
         """The next call is execve. Raises BrokenPipeError when the keeper is gone: then nobody would wait."""
         packets.send(self.sock, _READY, fds)
+
+
+def explain(error: BaseException, step: str) -> packets.Message:
+    """An error in the words of a reply. Never formats a traceback: that would read source files."""
+    number = error.errno if isinstance(error, OSError) else None
+    exit_code = None
+    if isinstance(error, ExecError):
+        number, exit_code = error.number, error.exit_code
+    elif not isinstance(error, OSError | ValueError):
+        step += " " + _places(error)
+    message = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None:
+        message = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return packets.failure(number or errno.EINVAL, message[:2000], step=step[:500], exit_code=exit_code)
 
 
 def _places(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 
-from orchestrator.kernel import seed, steps, syscalls, terminal
+from orchestrator.kernel import mounts, seed, steps, syscalls, terminal
 from orchestrator.kernel.reading import RefusedError
 
 # Symbolic links followed where a mount point has to be made: what the kernel allows (path_resolution(7)).
@@ -130,7 +130,7 @@ def _attach(world: World, tree: int, target: str, *, directory: bool) -> None:
     """Put a detached mount at a place of the container, made when missing; never over /proc."""
     place = make(world.root, target, directory=directory)
     try:
-        if os.fstat(place).st_dev in world.proc_devices and not steps.may_cover(target):
+        if os.fstat(place).st_dev in world.proc_devices and not mounts.may_cover(target):
             raise RefusedError(f"{target} leads into /proc: nothing can be mounted there")
         syscalls.move_mount(tree, place)
     finally:
@@ -152,6 +152,23 @@ def _overlay(step: steps.Overlay, world: World) -> None:
         world.root = tree
     else:
         _attach(world, tree, step.target, directory=True)
+    world.roots.append(tree)
+
+
+def _rootfs(step: steps.Rootfs, world: World) -> None:
+    """The bundle's directory with what is mounted below, put over itself: pivot_root(2) wants a mount.
+
+    Never through a link at its end: whoever may write to the bundle's parent could point it anywhere.
+    """
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    place = os.open(step.path, flags)
+    try:
+        deep = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE
+        tree = syscalls.open_tree(place, "", deep)
+        syscalls.move_mount(tree, place)
+    finally:
+        os.close(place)
+    world.root = tree
     world.roots.append(tree)
 
 
@@ -336,7 +353,7 @@ def _cgroups(step: steps.Cgroups, world: World) -> None:
     _filesystem(_frame("tmpfs", step.target, writable, "mode=755", "size=64k"), world)
     for directory in step.directories:
         name = directory.removeprefix("/sys/fs/cgroup/").partition("/")[0]
-        _bind(steps.bind(directory, f"{step.target}/{name}", step.attributes), world)
+        _bind(mounts.bind(directory, f"{step.target}/{name}", step.attributes), world)
     _protect(steps.Protect(step.target), world)
 
 
@@ -457,6 +474,7 @@ def _domainname(step: steps.Domainname, _: World) -> None:
 # The values take each its own step type, which a dict can't say: hence Callable[..., None].
 _PERFORMERS: dict[type, Callable[..., None]] = {
     steps.Overlay: _overlay,
+    steps.Rootfs: _rootfs,
     steps.Seed: _seed,
     steps.Filesystem: _filesystem,
     steps.Bind: _bind,

@@ -109,6 +109,7 @@ _PIDFD_INFO_SIZE = 64
 _PIDFD_GET_INFO = 3 << 30 | _PIDFD_INFO_SIZE << 16 | 0xFF << 8 | 11
 _PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_EXIT_CODE_OFFSET = 60
+_NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h
 
 _NUMBERS = {
     "x86_64": {
@@ -381,13 +382,24 @@ def capset(*, effective: int, permitted: int, inheritable: int) -> None:
     _invoke("capset", header, struct.pack("6I", *words))
 
 
-def load_seccomp(program: bytes, flags: int = 0) -> None:
-    """Filter this process's calls with a compiled classic BPF program (array of struct sock_filter)."""
+def namespace_type(fd: int) -> int:
+    """The CLONE_NEW* bit of the namespace behind `fd` (NS_GET_NSTYPE, ioctl_ns(2))."""
+    try:
+        return fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError as error:
+        raise failure("namespace_type", error.errno or 0) from None
+
+
+def load_seccomp(program: bytes, flags: int = 0) -> int:
+    """Filter this process's calls with a compiled classic BPF program (array of struct sock_filter).
+
+    With SECCOMP_FILTER_FLAG_NEW_LISTENER it returns the listener's descriptor, close-on-exec.
+    """
     if not program or len(program) % 8:
         raise failure("seccomp", errno.EINVAL)
     code = ctypes.cast(_text(program), ctypes.c_void_p)
     head = struct.pack("HxxxxxxP", len(program) // 8, code.value)
-    _invoke("seccomp", SECCOMP_SET_MODE_FILTER, flags, head)
+    return _invoke("seccomp", SECCOMP_SET_MODE_FILTER, flags, head)
 
 
 def close_range(first: int, last: int = 0x7FFFFFFF, flags: int = 0) -> None:
@@ -438,6 +450,15 @@ def pidfd_open(pid: int) -> int:
         return os.pidfd_open(pid)
     except OSError as error:
         raise failure("pidfd_open", error.errno or 0) from None
+
+
+def pidfd_pid(fd: int) -> int:
+    """The number of the process behind a pidfd, in our pid namespace. ESRCH when it was reaped."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("Pid:") and int(line[4:]) > 0:
+                return int(line[4:])
+    raise failure("pidfd_pid", errno.ESRCH)
 
 
 def pidfd_send_signal(fd: int, signal_number: int) -> None:

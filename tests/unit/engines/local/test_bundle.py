@@ -12,7 +12,7 @@ from orchestrator.engines.local import bundle
 from orchestrator.engines.local.bundle import Ground, HostDevice, RootLayer, Seeding
 from orchestrator.engines.local.places import Places
 from orchestrator.images.config import ImageConfig
-from orchestrator.kernel import steps
+from orchestrator.kernel import layout
 from orchestrator.kernel.reading import Document
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container
@@ -317,7 +317,7 @@ def test_every_bundle_is_one_that_the_launcher_takes() -> None:
         init="/d/init",
     )
     config, launch = bundle.config(container(of), made), bundle.launch(container(of), made)
-    assert steps.compile_steps(Document(config), Document(launch)).steps
+    assert layout.compile_steps(Document(config), Document(launch)).steps
 
 
 # --- exec ----------------------------------------------------------------------------------------------------

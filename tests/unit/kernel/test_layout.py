@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from orchestrator.kernel import steps
+from orchestrator.kernel import layout, steps
 from orchestrator.kernel.reading import Document, RefusedError
 
 ROOT = [{"target": "", "lower": ["/store/top", "/store/base"], "upper": "/c/upper", "work": "/c/work"}]
@@ -18,7 +18,7 @@ def compiled(config: Mapping[str, object], launch: Mapping[str, object] | None =
     whole = {"linux": {"namespaces": [{"type": kind} for kind in PRIVATE]}, **config}
     more = {"root": ROOT, **(launch or {})}
     # Through text, as the keeper gets it.
-    return steps.compile_steps(
+    return layout.compile_steps(
         Document(json.loads(json.dumps(whole))), Document(json.loads(json.dumps(more)))
     )
 
