@@ -121,7 +121,7 @@ def _create(
     if hier.unified is not None:
         fresh = _make(hier.unified, path)
         on_v2 = {setting.controller for setting in wanted} & hier.v2
-        _enable_also(hier.unified, path, on_v2, _COUNTING & hier.v2)
+        enable_also(hier.unified, path, on_v2, _COUNTING & hier.v2)
         home[""] = f"{hier.unified}/{path}"
         home.update(dict.fromkeys(on_v2, home[""]))
     else:
@@ -132,7 +132,7 @@ def _create(
             _make(hier.v1[controller], path)
             home[controller] = f"{hier.v1[controller]}/{path}"
             if controller == "cpuset":
-                _inherit_cpuset(hier.v1[controller], path)
+                inherit_cpuset(hier.v1[controller], path)
     write_all(home, wanted, warn)
     devices = _confine_devices(hier, path, limits, fresh, warn)
     return tuple(dict.fromkeys((*home.values(), *devices)))
@@ -165,7 +165,7 @@ def update(
             _make(hier.v1[controller], path)
             fresh.append(where[controller])
             if controller == "cpuset":
-                _inherit_cpuset(hier.v1[controller], path)
+                inherit_cpuset(hier.v1[controller], path)
     try:
         demand_room(where, wanted)
         write_all(where, wanted, warn)
@@ -237,7 +237,7 @@ def _make(base: str, path: str) -> bool:
     raise CgroupError(f"cannot make control group {directory}: its parent keeps vanishing")
 
 
-def _enable_also(base: str, path: str, needed: AbstractSet[str], welcome: AbstractSet[str]) -> None:
+def enable_also(base: str, path: str, needed: AbstractSet[str], welcome: AbstractSet[str]) -> None:
     """Hand down all that is needed, and what is welcome as well if nothing forbids it."""
     try:
         _enable(base, path, needed | welcome)
@@ -267,7 +267,7 @@ def _enable(base: str, path: str, controllers: Iterable[str]) -> None:
         place = f"{place}/{part}"
 
 
-def _inherit_cpuset(base: str, path: str) -> None:
+def inherit_cpuset(base: str, path: str) -> None:
     """v1: nothing may join a cpuset before its cpus and mems are set, in every ancestor first."""
     place = base
     for part in path.split("/"):

@@ -49,6 +49,9 @@ def write_all(home: Mapping[str, str], wanted: tuple[Setting, ...], warn: Callab
                 raise CgroupError(f"this kernel has no {missing}") from error
             warn(f"this kernel has no {missing}: {setting.without}")
         except OSError as error:
+            if error.errno == errno.EOPNOTSUPP and setting.without:
+                warn(f"this kernel no longer takes {file}: {setting.without}")
+                continue
             reason = "less than is in use" if error.errno == errno.EBUSY else error.strerror
             raise CgroupError(f"cannot set {file} to {value}: {reason}") from error
 

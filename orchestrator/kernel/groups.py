@@ -1,0 +1,125 @@
+"""The control groups of an OCI container: one in every hierarchy, wherever `cgroupsPath` says.
+
+`cgroups` has those of our own stacks, which are few and cheap. These are what others' tools look at, so they
+are there in each hierarchy, and what was there before is used and left as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+
+from orchestrator.kernel import cgroups, resources
+from orchestrator.kernel.controls import demand_room, write, write_all
+from orchestrator.kernel.devices import DeviceRule, assemble, confine, fold
+from orchestrator.kernel.limits import CgroupError, Hierarchies, Setting
+from orchestrator.kernel.reading import Document
+
+Warn = Callable[[str], None]
+
+
+def create(hier: Hierarchies, path: str, wanted: Document, *, warn: Warn = lambda _: None) -> tuple[str, ...]:
+    """Make the group `path` (without a leading "/") below each mount, with OCI's `linux.resources`.
+
+    Returns the directories that the first process has to join. Raises CgroupError or RefusedError; then
+    nothing is left that wasn't there before.
+    """
+    settings, rules = resources.settings(hier, wanted), resources.devices(wanted)
+    made: list[str] = []
+    try:
+        for base in hier.bases:
+            made += _make(base, path)
+        if hier.unified is not None:
+            _hand_down(hier, path, {setting.controller for setting in settings})
+        if "cpuset" in hier.v1:
+            cgroups.inherit_cpuset(hier.v1["cpuset"], path)
+        _write(hier, path, wanted, settings, warn)
+        if rules:
+            _confine(hier, path, rules, warn)
+    except BaseException as error:
+        for directory in reversed(made):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+        if isinstance(error, OSError):
+            raise CgroupError(
+                f"cannot make control group {path}: {error.strerror}: {error.filename}"
+            ) from error
+        raise
+    return tuple(f"{base}/{path}" for base in hier.bases)
+
+
+def update(hier: Hierarchies, path: str, wanted: Document, *, warn: Warn = lambda _: None) -> None:
+    """Set what the document says for a group that exists; what it doesn't mention stays.
+
+    Raises CgroupError or RefusedError.
+    """
+    settings, rules = resources.settings(hier, wanted), resources.devices(wanted)
+    if hier.unified is not None:
+        _hand_down(hier, path, {setting.controller for setting in settings})
+    _write(hier, path, wanted, settings, warn)
+    if rules and "devices" in hier.v1:
+        _write_devices(f"{hier.v1['devices']}/{path}", rules)
+    elif rules:
+        # A second program would come on top of the first: what that forbids stays forbidden.
+        raise CgroupError("devices: they cannot be changed while a container runs on cgroup v2")
+
+
+def _make(base: str, path: str) -> list[str]:
+    """Make the group and its parents; returns those that were not there, outermost first."""
+    made: list[str] = []
+    place = base
+    for part in path.split("/"):
+        place = f"{place}/{part}"
+        try:
+            os.mkdir(place, 0o755)
+        except FileExistsError:
+            continue
+        made.append(place)
+    return made
+
+
+def _hand_down(hier: Hierarchies, path: str, needed: set[str]) -> None:
+    """v2: every controller there is, if need be; those that a limit asks for, or it fails."""
+    cgroups.enable_also(hier.unified or "", path, needed & hier.v2, hier.v2)
+
+
+def _write(hier: Hierarchies, path: str, wanted: Document, settings: tuple[Setting, ...], warn: Warn) -> None:
+    home = {setting.controller: _home(hier, path, setting.controller) for setting in settings}
+    memory = wanted.table("memory")
+    if memory.flag("checkBeforeUpdate"):
+        demand_room(home, settings)
+    write_all(home, settings, warn)
+
+
+def _home(hier: Hierarchies, path: str, controller: str) -> str:
+    if controller == "" or controller in hier.v2:
+        return f"{hier.unified}/{path}"
+    return f"{hier.v1[controller]}/{path}"
+
+
+def _confine(hier: Hierarchies, path: str, rules: tuple[DeviceRule, ...], warn: Warn) -> None:
+    if "devices" in hier.v1:
+        _write_devices(f"{hier.v1['devices']}/{path}", rules)
+        return
+    if hier.unified is None:
+        raise CgroupError("devices: this machine has no devices cgroup controller")
+    try:
+        confine(f"{hier.unified}/{path}", assemble(fold(rules)))
+    except OSError as error:
+        if error.errno != errno.EPERM or os.geteuid() == 0:
+            raise CgroupError(f"devices: {error.strerror}") from error
+        # Who is not root can't make a device node either.
+        warn(f"device nodes are not limited: {error.strerror}")
+
+
+def _write_devices(directory: str, rules: tuple[DeviceRule, ...]) -> None:
+    """v1's list begins as the parent's. To deny all is refused once there are groups below: then it is done."""
+    for rule in rules:
+        try:
+            write(directory, "devices.allow" if rule.allow else "devices.deny", str(rule))
+        except OSError as error:
+            if error.errno == errno.EPERM and rule.allow:
+                raise CgroupError(f"devices: {rule}: the parent group may not use it") from error
+            raise CgroupError(f"devices: {rule}: {error.strerror}") from error
