@@ -6,11 +6,10 @@ Counters only grow: an order that is given twice is carried out twice, one that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from orchestrator.model.desired import Desired, Intent, Wanted
 from orchestrator.model.errors import ExitCode, UserError
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import Network, OfService, Service, Stack
 from orchestrator.planner.survey import name_of, slots_of

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from orchestrator.cli.change import no_such_service, usage
 from orchestrator.model.errors import ExitCode, UserError
+from orchestrator.model.frozen import replace
 from orchestrator.model.stack import Stack
 
 TYPE_CHECKING = False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 
 from orchestrator.cli import say
+from orchestrator.model.frozen import replace
 from orchestrator.stackfile.discover import Located, locate
 from orchestrator.stackfile.load import Loaded, begin
 from orchestrator.stackfile.load import load as load_located

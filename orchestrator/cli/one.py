@@ -42,10 +42,9 @@ def run(
     terminal = execute.wants_terminal(no_tty=no_tty, tty=tty, detach=detach)
     started = client.begin_supervisor(scope.paths)
     # What follows imports for 100 ms, in which the supervisor gets ready.
-    from dataclasses import replace
-
     from orchestrator.cli import oneoff
     from orchestrator.model import codec
+    from orchestrator.model.frozen import replace
 
     stack = _runnable(scope, service, no_deps=no_deps)
     token = os.urandom(6).hex()

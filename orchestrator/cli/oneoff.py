@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import posixpath
 import signal
-from dataclasses import replace
 
 from orchestrator.api import client
 from orchestrator.cli import change, execute, painter, say
 from orchestrator.cli.logs import Source
 from orchestrator.cli.scope import Scope
 from orchestrator.cli.wakeup import Wakeup
+from orchestrator.model.frozen import replace
 from orchestrator.model.names import oneoff_name
 from orchestrator.model.stack import (
     BindMount,

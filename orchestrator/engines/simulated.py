@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import field, replace
 
 import trio
 
@@ -24,7 +23,7 @@ from orchestrator.model.action import (
     StartContainer,
 )
 from orchestrator.model.errors import EngineError, ExitCode
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field, replace
 from orchestrator.model.observation import Container, ImageState, Observation, ProbeResult, State
 
 SIGKILL = 9

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import field
 from os import uname
 from typing import Any
 
 from orchestrator.images import reference
 from orchestrator.model.errors import ExitCode, UserError
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.stack import Healthcheck
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}

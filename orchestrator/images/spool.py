@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import field
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +14,7 @@ from orchestrator.images import apply, tar
 from orchestrator.images import config as configs
 from orchestrator.images.inflate import InflateError, Inflater
 from orchestrator.images.tar import TarError
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 
 _COUNT_LIMIT = 100_000
 _LINK_LIMIT = 8

@@ -14,7 +14,6 @@ place under the lock, blobs first, index.json last; a reader needs no lock.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ from orchestrator.images.config import ImageConfig
 from orchestrator.images.index import Entry, NewImage, StoredImage
 from orchestrator.images.removal import ImageUser, Removal
 from orchestrator.model.errors import ExitCode, UserError
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, replace
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -98,7 +97,7 @@ class Store:
         if known is None:
             parsed = configs.parse(self.blob(image_id, limit=configs.CONFIG_LIMIT), image_id)
             size = sum(self._size(diff_id) for diff_id in parsed.diff_ids)
-            known = dataclasses.replace(parsed, size=size)
+            known = replace(parsed, size=size)
             if len(self._configs) >= _CACHE_LIMIT:
                 self._configs.clear()
             self._configs[image_id] = known

@@ -9,10 +9,9 @@ The reason is not part of an action's identity.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Literal
 
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.observation import PublishedPort
 from orchestrator.model.stack import Healthcheck, Network, Service, Volume
 

@@ -8,13 +8,14 @@ default are left out, which keeps records small and lets an older record be read
 from __future__ import annotations
 
 import builtins
-import dataclasses
 import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, TypeVar
+
+from orchestrator.model.frozen import MISSING, fields, is_frozen
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 T = TypeVar("T")
@@ -50,7 +51,7 @@ def encode(value: object) -> Json:
         return [encode(part) for part in value]
     if isinstance(value, Mapping):
         return {str(key): encode(part) for key, part in value.items()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if is_frozen(value) and not isinstance(value, type):
         return _encode_fields(value)
     raise TypeError(f"{type(value).__name__} is not a value of the model")
 
@@ -69,10 +70,10 @@ def _encode_fields(value: Any) -> Json:
 def _shape(cls: Any) -> tuple[tuple[str, object], ...]:
     """Field names with their defaults (a unique object where there is none)."""
     rows: list[tuple[str, object]] = []
-    for field in dataclasses.fields(cls):
-        if field.default is not dataclasses.MISSING:
+    for field in fields(cls):
+        if field.default is not MISSING:
             rows.append((field.name, field.default))
-        elif field.default_factory is not dataclasses.MISSING:
+        elif field.default_factory is not MISSING:
             rows.append((field.name, field.default_factory()))
         else:
             rows.append((field.name, object()))
@@ -102,7 +103,7 @@ def _decoder(kind: Any) -> _Decode:
     if origin is not None and issubclass(origin, Mapping):
         inner = _decoder(typing.get_args(kind)[1])
         return lambda data: {key: inner(part) for key, part in data.items()}
-    if dataclasses.is_dataclass(kind):
+    if is_frozen(kind):
         return _dataclass_decoder(kind)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind
@@ -138,10 +139,8 @@ def _tuple_decoder(kinds: tuple[Any, ...]) -> _Decode:
 
 
 def _union_decoder(kinds: tuple[Any, ...]) -> _Decode:
-    classes: dict[str, Any] = {
-        getattr(kind, "__name__", ""): kind for kind in kinds if dataclasses.is_dataclass(kind)
-    }
-    rest = [_decoder(kind) for kind in kinds if kind is not type(None) and not dataclasses.is_dataclass(kind)]
+    classes: dict[str, Any] = {getattr(kind, "__name__", ""): kind for kind in kinds if is_frozen(kind)}
+    rest = [_decoder(kind) for kind in kinds if kind is not type(None) and not is_frozen(kind)]
     optional = type(None) in kinds
 
     def read(data: Any) -> Any:
@@ -169,6 +168,8 @@ class _Names(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         if hasattr(builtins, name):
             return getattr(builtins, name)
+        if name == "Literal":
+            return typing.Literal
         try:
             return getattr(self._module, name)
         except AttributeError:
@@ -183,9 +184,10 @@ def _dataclass_decoder(kind: Any) -> _Decode:
         annotation = kind.__annotations__.get(name)
         if annotation is None:
             raise CodecError(f"{kind.__name__} has no field {name!r}")
-        if isinstance(annotation, str):
+        names = _Names(kind.__module__)
+        while isinstance(annotation, str):  # an alias is text too
             # eval of our own source text, as typing.get_type_hints does it
-            annotation = eval(annotation, {}, _Names(kind.__module__))  # noqa: S307
+            annotation = eval(annotation, {}, names)  # noqa: S307
         return _decoder(annotation)
 
     def read(data: Any) -> Any:

@@ -7,10 +7,9 @@ but write a new one and ring the bell.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from enum import StrEnum
 
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.stack import Stack
 
 

@@ -6,8 +6,6 @@ Applying an action a second time changes nothing, as with a real engine after a 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from orchestrator.model.action import (
     Action,
     CreateContainer,
@@ -21,6 +19,7 @@ from orchestrator.model.action import (
     StartContainer,
 )
 from orchestrator.model.fingerprint import of_volume
+from orchestrator.model.frozen import replace
 from orchestrator.model.health import advance
 from orchestrator.model.observation import (
     Container,

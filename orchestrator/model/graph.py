@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import graphlib
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from orchestrator.model.errors import ExitCode, UserError
+from orchestrator.model.frozen import replace
 from orchestrator.model.stack import Dependency, OfService, Service, Stack
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import networkx as nx
 

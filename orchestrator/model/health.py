@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from orchestrator.model.frozen import replace
 from orchestrator.model.observation import Health, HealthStatus, ProbeResult, Run
 from orchestrator.model.stack import Healthcheck
 

@@ -6,11 +6,10 @@ Times are seconds of CLOCK_BOOTTIME (time_namespaces(7)): they go on during susp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from enum import StrEnum
 from typing import Literal
 
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.stack import Healthcheck, Service
 
 

@@ -8,11 +8,13 @@ Field names follow the Compose Specification; durations are seconds, sizes are b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
-from typing import Literal
 
 from orchestrator.model.errors import Place
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,14 +8,14 @@ Durations are seconds, sizes are bytes, paths are absolute unless said otherwise
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
-from typing import Literal
 
 from orchestrator.model.errors import Place
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
     from orchestrator.model.sections import (
         BlockIo,
         Build,
@@ -160,7 +160,9 @@ Mount = BindMount | VolumeMount | TmpfsMount | FileMount
 
 # --- parts of a service ----------------------------------------------------------------------------
 
-DependencyCondition = Literal["service_started", "service_healthy", "service_completed_successfully"]
+DependencyCondition: TypeAlias = (
+    'Literal["service_started", "service_healthy", "service_completed_successfully"]'
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

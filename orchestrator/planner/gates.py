@@ -4,11 +4,10 @@ speaks."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from enum import IntEnum
 
 from orchestrator.model.desired import Intent, Wanted
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Container, HealthStatus, State
 from orchestrator.model.plan import Wait
 from orchestrator.model.stack import Dependency, DependencyCondition

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import field
 
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.observation import Container, PublishedPort
 from orchestrator.model.stack import Port, Private, Service
 from orchestrator.planner.survey import Fate, Survey

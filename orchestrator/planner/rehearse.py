@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import field
 
 from orchestrator.model import effects
 from orchestrator.model.action import (
@@ -15,7 +14,7 @@ from orchestrator.model.action import (
     verb,
 )
 from orchestrator.model.desired import Desired
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.observation import HealthStatus, Observation
 from orchestrator.model.plan import Plan
 from orchestrator.planner.plan import plan

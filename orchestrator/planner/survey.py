@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field
 from enum import Enum
 from typing import Literal
 
 from orchestrator.model import names
 from orchestrator.model.action import Action, CreateContainer, StartContainer
 from orchestrator.model.desired import Desired, Intent, Wanted
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.observation import Container, NetworkState, Observation, State
 from orchestrator.model.stack import Network, Service
 from orchestrator.planner.layout import Layout, layout

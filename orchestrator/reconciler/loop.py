@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TypeVar
 
 import trio
@@ -25,7 +24,7 @@ from orchestrator.engines.base import Engine
 from orchestrator.model.action import Action, CreateContainer, ProbeContainer, verb
 from orchestrator.model.desired import Desired
 from orchestrator.model.errors import EngineError, PystackError
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Failure, Observation
 from orchestrator.model.plan import Plan
 from orchestrator.planner.plan import plan

@@ -6,9 +6,8 @@ This is what `pystack config` prints. Names as in Compose: <stack>_<key> unless 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.names import scoped_name
 from orchestrator.stackfile import dotenv, mounts, problem
 from orchestrator.stackfile.contexts import built, check_build, watched

@@ -11,14 +11,17 @@ import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
 
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.interpolate import InterpolationError, Variables, expand
 from orchestrator.stackfile.problem import Mark, Report
 from orchestrator.stackfile.read import Source
 
-Format = Literal["", "raw"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+Format: TypeAlias = 'Literal["", "raw"]'
 Lookup = Callable[[str], str | None]
 
 MAX_TEXT = 1024 * 1024

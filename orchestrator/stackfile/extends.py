@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from orchestrator.model.frozen import dataclass, field
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.check import check
 from orchestrator.stackfile.combine import bare_map, extend, pile
@@ -26,7 +26,7 @@ _Chain = tuple[tuple[str, str, str], ...]
 """The services that are being written out: path of the file, name, file as shown."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Book:
     """The services of one document, or of one file that others extend, each written out once."""
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from orchestrator.model.errors import ExitCode
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.problem import Mark, Report, StackfileError, reject
 from orchestrator.stackfile.read import Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 
 class Files(Protocol):

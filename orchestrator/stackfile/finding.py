@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
 
 from orchestrator.model.errors import Place
 from orchestrator.model.frozen import dataclass
 from orchestrator.stackfile.problem import Mark, written
 from orchestrator.stackfile.tree import Map, Node, Seq
 
-Severity = Literal["error", "warning", "note"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+Severity: TypeAlias = 'Literal["error", "warning", "note"]'
 """error: it can't work, or must not be so. warning: most likely not meant. note: good to know."""
 Path = tuple[str | int, ...]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import field
 
 from orchestrator.model import graph
 from orchestrator.model import stack as model
 from orchestrator.model.errors import UserError
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.names import STACK_NAME, normalise_stack_name
 from orchestrator.stackfile import dotenv as env_format
 from orchestrator.stackfile import problem

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from orchestrator.model import stack as model
 from orchestrator.model.errors import Place
+from orchestrator.model.frozen import replace
 from orchestrator.stackfile import mounts, problem
 from orchestrator.stackfile.problem import place_of
 from orchestrator.stackfile.quantity import size_in_bytes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from orchestrator.model.frozen import dataclass
 
@@ -77,6 +76,8 @@ def host_address(text: str) -> str:
     """An address of the host without its brackets. Raises ValueError."""
     if text == "":
         return ""
+    from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         return str(IPv6Address(bare)) if ":" in bare else str(IPv4Address(bare))

@@ -6,23 +6,26 @@ counted as if written out (so an alias bomb is refused before anything walks it)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Literal
-
-import yaml
+from collections.abc import Mapping
 
 from orchestrator.model.frozen import dataclass
-from orchestrator.stackfile import problem
+from orchestrator.stackfile import libyaml, problem
 from orchestrator.stackfile.problem import Mark, Report
 from orchestrator.stackfile.scalar import scalar
 from orchestrator.stackfile.tree import Map, Node, Seq, Tagged
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Literal
+
+    from yaml.events import AliasEvent, Event, MappingStartEvent, ScalarEvent, SequenceStartEvent
 
 MAX_BYTES = 8 * 1024 * 1024
 MAX_NODES = 500_000
 MAX_DEPTH = 64
 _CORE = "tag:yaml.org,2002:"
 _MERGING: Mapping[str, Literal["reset", "override"]] = {"!reset": "reset", "!override": "override"}
-_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +65,18 @@ def read(source: Source, report: Report) -> list[Map]:
         report.error(start, problem.LIMIT, f"the file is larger than {MAX_BYTES // 1024 // 1024} MiB")
         return []
     builder = _Builder(source.path, report)
+    steps = builder.steps()
     try:
-        for event in _events(source.text):
-            builder.feed(event)
+        for event in libyaml.parse(source.text):
+            step = steps.get(event.__class__)
+            if step is not None:
+                step(event)
     except _Refused:
         return []
-    except yaml.MarkedYAMLError as error:
+    except libyaml.MarkedYAMLError as error:
         _syntax(source, error, report)
         return []
-    except yaml.YAMLError as error:
+    except libyaml.YAMLError as error:
         reason = getattr(error, "reason", None) or "can't be read"
         report.error(_position(source, error), problem.SYNTAX, f"not YAML: {reason}")
         return []
@@ -78,10 +84,6 @@ def read(source: Source, report: Report) -> list[Map]:
         report.error(start, problem.SYNTAX, "not YAML: the file is not UTF-8 text")
         return []
     return _documents(builder.documents, report)
-
-
-def _events(text: str) -> Iterator[yaml.Event]:
-    return iter(yaml.parse(text, Loader=_LOADER))
 
 
 def _documents(nodes: list[tuple[Node, Mark]], report: Report) -> list[Map]:
@@ -104,7 +106,7 @@ def _documents(nodes: list[tuple[Node, Mark]], report: Report) -> list[Map]:
     return documents
 
 
-def _syntax(source: Source, error: yaml.MarkedYAMLError, report: Report) -> None:
+def _syntax(source: Source, error: libyaml.MarkedYAMLError, report: Report) -> None:
     spot = error.problem_mark or error.context_mark
     mark: Mark = (source.path, spot.line + 1, spot.column + 1, 0) if spot else (source.path, 1, 1, 0)
     what = error.problem or error.context or "can't be read"
@@ -118,7 +120,7 @@ def _syntax(source: Source, error: yaml.MarkedYAMLError, report: Report) -> None
     report.error(mark, problem.SYNTAX, f"not YAML: {what}", hint=hint)
 
 
-def _position(source: Source, error: yaml.YAMLError) -> Mark:
+def _position(source: Source, error: libyaml.YAMLError) -> Mark:
     offset = getattr(error, "position", 0)
     before = source.text[: offset if isinstance(offset, int) else 0]
     return (source.path, before.count("\n") + 1, len(before) - before.rfind("\n"), 0)
@@ -133,19 +135,22 @@ class _Builder:
         self.anchors: dict[str, tuple[Node, int, int]] = {}
         self.opened: set[str] = set()
 
-    def feed(self, event: yaml.Event) -> None:
-        if isinstance(event, yaml.ScalarEvent):
-            self._scalar(event)
-        elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
-            self._open(event)
-        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
-            self._close()
-        elif isinstance(event, yaml.AliasEvent):
-            self._alias(event)
-        elif isinstance(event, yaml.DocumentStartEvent):
-            self.anchors.clear()
+    def steps(self) -> dict[type, Callable[[Any], None]]:
+        """What to do, by the class of an event."""
+        return {
+            libyaml.SCALAR: self._scalar,
+            libyaml.MAPPING_START: self._open,
+            libyaml.MAPPING_END: self._close,
+            libyaml.SEQUENCE_START: self._open,
+            libyaml.SEQUENCE_END: self._close,
+            libyaml.ALIAS: self._alias,
+            libyaml.DOCUMENT_START: self._begin,
+        }
 
-    def _mark(self, event: yaml.Event) -> Mark:
+    def _begin(self, _: Event) -> None:
+        self.anchors.clear()
+
+    def _mark(self, event: Event) -> Mark:
         start, end = event.start_mark, event.end_mark
         assert start is not None
         assert end is not None
@@ -153,7 +158,7 @@ class _Builder:
         stop = end.column + 1 if end.line == line else 0
         return (self.file, line + 1, start.column + 1, stop)
 
-    def _scalar(self, event: yaml.ScalarEvent) -> None:
+    def _scalar(self, event: ScalarEvent) -> None:
         mark = self._mark(event)
         tag = event.tag
         value: Node
@@ -183,7 +188,7 @@ class _Builder:
         if tag.removeprefix(_CORE) not in ("map", "seq", "!", "set", "omap"):
             self.report.warn(mark, f"the YAML tag {tag} has no meaning here")
 
-    def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
+    def _open(self, event: MappingStartEvent | SequenceStartEvent) -> None:
         mark = self._mark(event)
         if len(self.frames) >= MAX_DEPTH:
             self._refuse(mark, f"nested more than {MAX_DEPTH} levels deep")
@@ -191,13 +196,13 @@ class _Builder:
             self._bad_tag(event.tag, mark)
         # a collection's own text is long: point at its beginning only
         mark = (mark[0], mark[1], mark[2], 0)
-        node: Map | Seq = Map() if isinstance(event, yaml.MappingStartEvent) else Seq()
+        node: Map | Seq = Map() if event.__class__ is libyaml.MAPPING_START else Seq()
         if event.anchor is not None:
             self.opened.add(event.anchor)
             self.anchors.pop(event.anchor, None)
         self.frames.append(_Frame(node, mark, event.anchor, event.tag))
 
-    def _close(self) -> None:
+    def _close(self, _: Event) -> None:
         frame = self.frames.pop()
         if frame.merges:
             self._merge(frame)
@@ -208,7 +213,7 @@ class _Builder:
             self.anchors[frame.anchor] = (node, frame.size, frame.height)
         self._add(node, frame.mark, frame.size, frame.height)
 
-    def _alias(self, event: yaml.AliasEvent) -> None:
+    def _alias(self, event: AliasEvent) -> None:
         mark = self._mark(event)
         known = self.anchors.get(event.anchor or "")
         if known is None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Literal, cast
 
 from orchestrator.model import stack as model
+from orchestrator.model.frozen import replace
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.complete import Setting
 from orchestrator.stackfile.limits import resources, ulimits
@@ -16,12 +15,22 @@ from orchestrator.stackfile.reader import Reader
 from orchestrator.stackfile.sound import sound
 from orchestrator.stackfile.wiring import attachments, extra_hosts, ports, sharing
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias, cast
+
+    Restarting: TypeAlias = Literal["no", "always", "on-failure", "unless-stopped"]
+else:
+
+    def cast(_, value):
+        return value
+
+
 _LOCAL_LOGS = ("json-file", "local", "none")
 _CONDITIONS = {"any": "always", "on-failure": "on-failure", "none": "no"}
 _RESTARTS = ("no", "always", "on-failure", "unless-stopped")
 _PULL = re.compile(r"always|never|build|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+", re.ASCII)
 MOST_REPLICAS = 10_000
-_RestartCondition = Literal["no", "always", "on-failure", "unless-stopped"]
 
 
 def recipe(name: str, said: Reader, files: Mapping[str, model.FileMount], setting: Setting) -> model.Service:
@@ -192,7 +201,7 @@ def _dependencies(said: Reader) -> tuple[model.Dependency, ...]:
     return tuple(
         model.Dependency(
             service=name,
-            condition=cast(model.DependencyCondition, need.text("condition") or "service_started"),
+            condition=cast("model.DependencyCondition", need.text("condition") or "service_started"),
             required=need.flag("required", default=True),
             restart=need.flag("restart"),
             place=need.place,
@@ -234,7 +243,7 @@ def _restart(said: Reader) -> model.RestartPolicy:
             policy.refuse(f"{said_condition!r} is none of {', '.join(_CONDITIONS)}", key="condition")
         condition = _CONDITIONS.get(said_condition, "always")
         return model.RestartPolicy(
-            condition=cast(_RestartCondition, condition),
+            condition=cast("Restarting", condition),
             max_attempts=policy.whole("max_attempts") or None,
             delay=policy.seconds("delay"),
             window=policy.seconds("window"),
@@ -248,7 +257,8 @@ def _restart(said: Reader) -> model.RestartPolicy:
         )
         return model.RestartPolicy()
     return model.RestartPolicy(
-        condition=cast(_RestartCondition, word), max_attempts=int(count[:9]) or None if count else None
+        condition=cast("Restarting", word),
+        max_attempts=int(count[:9]) or None if count else None,
     )
 
 

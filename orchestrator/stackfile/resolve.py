@@ -7,10 +7,9 @@ each other, an address outside its network) is reported with its place.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 
 from orchestrator.model import stack as model
+from orchestrator.model.frozen import replace
 from orchestrator.model.names import scoped_name
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.borrowed import borrow
@@ -21,6 +20,8 @@ from orchestrator.stackfile.recipe import recipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address
+
     from orchestrator.model import sections
 
 
@@ -105,6 +106,8 @@ def _subnet6(said: Reader) -> model.Subnet:
 
 
 def _subnet(said: Reader) -> model.Subnet:
+    from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
+
     subnet = said.text("subnet") or ""
     gateway, ip_range = said.text("gateway"), said.text("ip_range")
     found = model.Subnet(
@@ -129,6 +132,8 @@ def _subnet(said: Reader) -> model.Subnet:
 
 
 def _address(said: Reader, key: str) -> IPv4Address:
+    from ipaddress import AddressValueError, IPv4Address
+
     text = said.text(key) or ""
     try:
         return IPv4Address(text)
@@ -237,6 +242,8 @@ def _check_addresses(
                 entry.refuse(
                     "several replicas can't share one address", key="ipv4_address", code=problem.CONFLICT
                 )
+            from ipaddress import IPv4Network
+
             ranges = [row.subnet for row in network.subnets]
             try:
                 inside = any(address in IPv4Network(row) for row in ranges)

@@ -8,7 +8,10 @@ from __future__ import annotations
 import functools
 import json
 import posixpath
-from typing import TypeAlias
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 Schema: TypeAlias = "dict[str, Schema] | list[Schema] | str | int | float | bool | None"
 Object = dict[str, Schema]

@@ -8,7 +8,6 @@ that CPU, that user?) can't be known here.
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 
 from orchestrator.stackfile.enable import nearest
 from orchestrator.stackfile.reader import Reader
@@ -94,6 +93,8 @@ def _names(said: Reader) -> None:
 
 
 def _is_address(text: str) -> bool:
+    from ipaddress import ip_address
+
     try:
         ip_address(text)
     except ValueError:

@@ -15,11 +15,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import field
 from typing import Literal
 
 from orchestrator.model.errors import Place
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 from orchestrator.stackfile.problem import Mark, place_of
 from orchestrator.stackfile.scalar import text_of
 from orchestrator.stackfile.tree import Map, Node, Plain, Seq, Tagged, plain

@@ -7,9 +7,12 @@ also keeps YAML aliases cheap).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
 
 from orchestrator.stackfile.problem import Mark
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
 
 Scalar = str | int | float | bool | None
 Node: TypeAlias = "Map | Seq | Tagged | Timestamp | str | int | float | bool | None"

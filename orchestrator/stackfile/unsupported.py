@@ -10,14 +10,17 @@ A key of our schemas is either read by `resolve` or stands here; a test holds th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 from orchestrator.model.frozen import dataclass
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.problem import Mark, Report
 from orchestrator.stackfile.tree import Map, Node, Seq, dotted
 
-Verdict = Literal["refuse", "warn", "inert"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal, TypeAlias
+
+Verdict: TypeAlias = 'Literal["refuse", "warn", "inert"]'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +112,7 @@ TABLE: tuple[Row, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Branch:
     """The table as a tree, so that a stack is walked once, and only where the table has something to say."""
 
@@ -123,7 +126,7 @@ def _branch(rows: list[tuple[tuple[str, ...], Row]]) -> _Branch:
         if steps:
             groups.setdefault(steps[0], []).append((steps[1:], row))
     own = next((row for steps, row in rows if not steps), None)
-    return _Branch(own, {step: _branch(group) for step, group in groups.items()})
+    return _Branch(row=own, below={step: _branch(group) for step, group in groups.items()})
 
 
 _TREE = _branch([(tuple(row.path.split(".")), row) for row in TABLE if row.verdict != "inert"])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from orchestrator.model import stack as model
+from orchestrator.model.frozen import replace
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.ports import LAST, host_address, port_range
 from orchestrator.stackfile.reader import Reader

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any, Literal
 
 from orchestrator.engines.local.places import Places
 from orchestrator.images.config import ImageConfig
 from orchestrator.model.errors import EngineError, ExitCode
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import (
     BindMount,

@@ -12,7 +12,6 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -29,6 +28,7 @@ from orchestrator.kernel import cgroups, syscalls
 from orchestrator.model import health
 from orchestrator.model.action import CreateContainer, RemoveContainer, SignalContainer, StartContainer
 from orchestrator.model.errors import EngineError
+from orchestrator.model.frozen import replace
 from orchestrator.model.observation import Container, Health, ProbeResult, Run, State, Stopping, VolumeState
 from orchestrator.model.stack import Healthcheck, OfService, Sharing, VolumeMount
 

@@ -12,7 +12,6 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.trouble import of_start
 from orchestrator.kernel.spawn import spawn_keeper
 from orchestrator.model.errors import EngineError, ExitCode
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 
 PACKET = 256 * 1024
 REQUEST_LIMIT = 128 * 1024

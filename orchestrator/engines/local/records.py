@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +16,7 @@ from orchestrator.engines.local.trouble import report
 from orchestrator.model import codec
 from orchestrator.model.desired import Desired
 from orchestrator.model.errors import EngineError
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.observation import Container, NetworkState, Run, VolumeState
 
 FORMAT = 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.engines.local import clock, records, storage
@@ -22,6 +21,7 @@ from orchestrator.engines.local.table import Live, Wires
 from orchestrator.engines.local.trouble import report
 from orchestrator.kernel import cgroups, syscalls
 from orchestrator.model.errors import EngineError
+from orchestrator.model.frozen import replace
 from orchestrator.model.observation import Container, Run, State
 
 

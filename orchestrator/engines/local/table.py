@@ -7,7 +7,6 @@ and pidfds (see recovery), so losing it costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import field, replace
 from typing import Self
 
 import trio
@@ -16,7 +15,7 @@ from orchestrator.engines.local.dns import Zone
 from orchestrator.engines.local.keeper import Exited
 from orchestrator.engines.local.pump import Pump
 from orchestrator.engines.local.records import Built
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field, replace
 from orchestrator.model.observation import Container, NetworkState, Run, VolumeState
 
 FEED_LIMIT = 4096

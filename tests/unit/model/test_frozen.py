@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from dataclasses import FrozenInstanceError, field
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from orchestrator.model import frozen
 
 
-def declare(dataclass: Any) -> Any:
+def declare(dataclass: Any, field: Any) -> Any:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Below:
         """A value."""
@@ -44,7 +44,8 @@ def declare(dataclass: Any) -> Any:
     return Below, Above, Empty, Single
 
 
-OURS, THEIRS = declare(frozen.dataclass), declare(dataclasses.dataclass)
+OURS = declare(frozen.dataclass, frozen.field)
+THEIRS = declare(dataclasses.dataclass, dataclasses.field)
 
 
 @pytest.mark.parametrize("number", range(4))
