@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 
 from orchestrator.cli import say
-from orchestrator.cli.arrange import demand
-from orchestrator.cli.change import no_such_service
 from orchestrator.cli.scope import Scope
 
 TYPE_CHECKING = False
@@ -56,7 +54,15 @@ def config(
         consistency=not no_consistency,
         environment=not no_env_resolution,
     )
-    nouns = (("services", names_only), ("volumes", volumes), ("networks", networks))
+    nouns = {
+        "services": names_only,
+        "volumes": volumes,
+        "networks": networks,
+        "models": models,
+        "images": images,
+    }
+    noun = next((noun for noun, wanted in nouns.items() if wanted), "")
+    pinned = resolve_image_digests or lock_image_digests
     try:
         if explain is not None:
             text = _explained(scope, services, explain, format, to_file=output is not None)
@@ -68,19 +74,16 @@ def config(
             text = hashes(_load(scope, services).stack, hash)
         elif profiles:
             text = _lines(sorted(profile_names(_load(scope, services).tree)))
+        elif quiet and switches == Switches() and not pinned:
+            _load(scope, services)
+            text = ""
+        elif noun:
+            text = _lines(sorted(_named(_tree(scope, services, switches), noun)))
         else:
             tree = _tree(scope, services, switches)
-            noun = next((noun for noun, wanted in nouns if wanted), "")
-            if noun:
-                text = _lines(sorted(tree.get(noun) or ()))
-            elif models:
-                text = _lines(sorted(_values(tree, "models", "model")))
-            elif images:
-                text = _lines(sorted(image_names(tree)))
-            else:
-                if resolve_image_digests or lock_image_digests:
-                    tree = _pinned(scope, tree, only=lock_image_digests)
-                text = "" if quiet else canonical(tree, format or "yaml", literal=no_interpolate)
+            if pinned:
+                tree = _pinned(scope, tree, only=lock_image_digests)
+            text = "" if quiet else canonical(tree, format or "yaml", literal=no_interpolate)
     except StackfileError as error:
         if format != "json":
             raise
@@ -91,6 +94,15 @@ def config(
     return 0 if quiet else say.put(text, output)
 
 
+def _named(tree: dict[str, Any], noun: str) -> Iterable[str]:
+    if noun == "models":
+        return _values(tree, "models", "model")
+    if noun == "images":
+        return image_names(tree)
+    names: Iterable[str] = tree.get(noun) or ()
+    return names
+
+
 def _load(scope: Scope, services: tuple[str, ...]) -> Loaded:
     """The stack, with its warnings told. Raises UserError."""
     loaded = scope.load(services)
@@ -99,7 +111,10 @@ def _load(scope: Scope, services: tuple[str, ...]) -> Loaded:
 
 
 def _told(loaded: Loaded, services: tuple[str, ...]) -> None:
-    demand(loaded.stack, services)
+    if services:
+        from orchestrator.cli.arrange import demand
+
+        demand(loaded.stack, services)
     for refusal in loaded.refusals:
         warned = refusal.as_warning()
         say.warning(warned.message, warned.place)
@@ -121,6 +136,8 @@ def _tree(scope: Scope, services: tuple[str, ...], switches: Switches) -> dict[s
     tree: dict[str, Any] = dict(loading.outline(files, located, services, switches))
     for name in services:
         if name not in tree["services"]:
+            from orchestrator.cli.change import no_such_service
+
             raise no_such_service(name)
     return narrow(tree, services)
 
@@ -272,6 +289,8 @@ def hashes(stack: Stack, which: str) -> str:
     from orchestrator.model import fingerprint
 
     names = sorted(stack.services if which == "*" else {name for name in which.split(",") if name})
+    from orchestrator.cli.arrange import demand
+
     demand(stack, names)
     return _lines(f"{name} {fingerprint.of_service(stack.services[name])}" for name in names)
 

@@ -54,7 +54,7 @@ class Intake:
     leaves variables as they are written.
     """
 
-    __slots__ = ("contents", "cwd", "files", "known", "literal", "parts", "report", "values")
+    __slots__ = ("_uncounted", "contents", "cwd", "files", "known", "literal", "parts", "report", "values")
 
     def __init__(self, files: Files, report: Report, cwd: str = "", *, literal: bool = False) -> None:
         self.files = files
@@ -63,6 +63,7 @@ class Intake:
         self.literal = literal
         self.parts = 0
         self.values = 0
+        self._uncounted: list[Node] = []
         self.known: dict[str, list[Document] | None] = {}
         self.contents: dict[str, str] = {}
         """What configs and secrets of parts take from the parts' own variables: secrets.KEY -> value."""
@@ -102,7 +103,11 @@ class Intake:
 
     def take(self, node: Node, mark: Mark | None) -> None:
         """Count the values that a file or a service brings in. Raises StackfileError above the limit."""
-        self.values += size(node)
+        self._uncounted.append(node)
+        if len(self._uncounted) == 1 and not self.values:
+            return  # most stacks are one file, and who read it has counted
+        self.values += sum(map(size, self._uncounted))
+        self._uncounted.clear()
         if self.values > MAX_NODES:
             self.report.error(
                 mark,

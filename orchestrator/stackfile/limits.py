@@ -27,6 +27,8 @@ _CPU_PERIOD = 100_000
 
 
 def ulimits(said: Reader) -> tuple[model.Ulimit, ...]:
+    if "ulimits" not in said.node:
+        return ()
     both = said.part("ulimits")
     found: list[model.Ulimit] = []
     for name, limit in said.named("ulimits"):
@@ -41,8 +43,17 @@ def ulimits(said: Reader) -> tuple[model.Ulimit, ...]:
     return tuple(found)
 
 
+_KEYS = frozenset(
+    "deploy cpus cpu_count cpu_percent cpu_period cpu_quota cpu_rt_period cpu_rt_runtime cpu_shares cpuset "
+    "mem_limit mem_reservation mem_swappiness memswap_limit oom_kill_disable pids_limit".split()
+)
+_NO_LIMITS = model.Resources()
+
+
 def resources(said: Reader) -> model.Resources:
     """deploy.resources and the older keys of the service must not contradict each other."""
+    if _KEYS.isdisjoint(said.node):
+        return _NO_LIMITS
     both = said.part("deploy").part("resources")
     limits, reservations = both.part("limits"), both.part("reservations")
     _agree(said, "cpus", said.number("cpus"), limits, "cpus", limits.number("cpus"))

@@ -160,22 +160,21 @@ class _Builder:
 
     def _scalar(self, event: ScalarEvent) -> None:
         mark = self._mark(event)
-        tag = event.tag
-        value: Node
-        if event.style == '"' and "\0" in event.value:
+        text, style = event.value, event.style
+        value: Node = text if style else scalar(text)
+        if event.tag is not None:
+            value = self._tagged(event.tag, text, value, mark)
+        if style == '"' and "\0" in text:
             # Only an escape can bring one, and none of the system calls it would go to takes it.
             self.report.error(mark, problem.WRONG_VALUE, "a text can't hold the character \\0")
-        if tag is None or tag in _MERGING:
-            value = event.value if event.style else scalar(event.value)
-            if tag is not None:
-                value = Tagged(_MERGING[tag], value)
-        else:
-            value = self._tagged(tag, event.value, mark)
         if event.anchor is not None:
             self.anchors[event.anchor] = (value, 1, 0)
-        self._add(value, mark, 1, 0, merge=not event.style and event.value == "<<")
+        self._add(value, mark, 1, 0, merge=text == "<<" and not style)
 
-    def _tagged(self, tag: str, text: str, mark: Mark) -> Node:
+    def _tagged(self, tag: str, text: str, value: Node, mark: Mark) -> Node:
+        """A scalar with a tag; `value` is what it would be without."""
+        if tag in _MERGING:
+            return Tagged(_MERGING[tag], value)
         match tag.removeprefix(_CORE):
             case "str" | "!" | "binary":
                 return text

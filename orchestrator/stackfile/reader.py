@@ -16,7 +16,7 @@ _NOTHING = Map()
 class Reader:
     """One mapping of the tree, with its path and place."""
 
-    __slots__ = ("_above", "_step", "mark", "node", "report", "said")
+    __slots__ = ("_above", "_mark", "_step", "node", "report", "said")
 
     def __init__(
         self,
@@ -26,13 +26,24 @@ class Reader:
         mark: Mark | None = None,
         above: Reader | None = None,
     ) -> None:
-        self.said = isinstance(node, Map)
-        """Is there such a mapping, though it may be empty?"""
-        self.node = node if isinstance(node, Map) else _NOTHING
+        if isinstance(node, Map):
+            self.said = True
+            self.node = node
+        else:
+            self.said = False
+            """Is there such a mapping, though it may be empty?"""
+            self.node = _NOTHING
         self.report = report
-        self.mark = mark
+        self._mark = mark
         self._step = step
         self._above = above
+
+    @property
+    def mark(self) -> Mark | None:
+        """Where it stands; where what it would be in stands, if it isn't there."""
+        if self._mark is None and self._above is not None and isinstance(self._step, str):
+            self._mark = self._above.node.mark(self._step) or self._above.mark
+        return self._mark
 
     @property
     def steps(self) -> tuple[str | int, ...]:
@@ -88,7 +99,7 @@ class Reader:
         return {name: entry for name, entry in value.items() if isinstance(entry, str)}
 
     def part(self, key: str) -> Reader:
-        return Reader(self.node.get(key), self.report, key, self.node.mark(key) or self.mark, self)
+        return Reader(self.node.get(key), self.report, key, None, self)
 
     def listed(self, key: str) -> Iterator[Reader]:
         """The mappings of a list."""

@@ -149,6 +149,8 @@ def _with_sections(service: model.Service, said: Reader, setting: Setting) -> mo
 
 def _deploys(said: Reader) -> bool:
     """Does the deploy section say more than how many there are, their limits and restarts?"""
+    if "deploy" not in said.node:
+        return False
     deploy = said.part("deploy")
     reservations = deploy.part("resources").part("reservations").node
     return any(key in deploy.node for key in _DEPLOY) or any(key != "memory" for key in reservations)
