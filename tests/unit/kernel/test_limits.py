@@ -91,7 +91,7 @@ def test_more_shares_never_mean_less_weight() -> None:
         (Limits(memory=64, memory_swap=32), r"memory_swap \(32\) is memory and swap together"),
         (Limits(memory_swap=32), "memory_swap needs a memory limit"),
         (Limits(cpus=0.001), "cpus: 0.001 is too little"),
-        (Limits(cpuset="0-"), "cpuset: '0-' is not a list"),
+        (Limits(cpuset="0-"), "cpuset cpus: '0-' is not a list"),
         (Limits(cpuset="0\n1"), "is not a list"),
     ],
 )
