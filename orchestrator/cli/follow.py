@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from orchestrator.cli.record import Record, parse
@@ -134,10 +135,13 @@ def rotated(path: str) -> int:
 
 
 def _open(path: str) -> int | None:
+    """None for what is not there, or is a link: what a log became is not printed (CVE-2026-53492)."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
