@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import builtins
 import sys
-import types
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
-from typing import Any, TypeVar
 
 from orchestrator.model.frozen import MISSING, fields, is_frozen
 
-Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeAlias, TypeVar
 
-_Decode = Callable[[Any], Any]
+    T = TypeVar("T")
+    Json: TypeAlias = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
+    Decode: TypeAlias = Callable[[Any], Any]
 
 
 def _remember(make: Callable[[Any], T]) -> Callable[[Any], T]:
@@ -92,7 +93,11 @@ def decode(kind: type[T], data: Json) -> T:
 
 
 @_remember
-def _decoder(kind: Any) -> _Decode:
+def _decoder(kind: Any) -> Decode:
+    # Here, for who only encodes need not wait for them.
+    import types
+    import typing
+
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
         return _union_decoder(typing.get_args(kind))
@@ -112,7 +117,7 @@ def _decoder(kind: Any) -> _Decode:
     return _scalar_decoder(kind)
 
 
-def _scalar_decoder(kind: type) -> _Decode:
+def _scalar_decoder(kind: type) -> Decode:
     def read(data: Any) -> Any:
         if not isinstance(data, kind) or (kind is int and isinstance(data, bool)):
             raise CodecError(f"expected {kind.__name__}, found {data!r:.60}")
@@ -121,7 +126,7 @@ def _scalar_decoder(kind: type) -> _Decode:
     return read
 
 
-def _literal_decoder(choices: tuple[Any, ...]) -> _Decode:
+def _literal_decoder(choices: tuple[Any, ...]) -> Decode:
     def read(data: Any) -> Any:
         if data not in choices:
             raise CodecError(f"expected one of {choices}, found {data!r:.60}")
@@ -130,7 +135,7 @@ def _literal_decoder(choices: tuple[Any, ...]) -> _Decode:
     return read
 
 
-def _tuple_decoder(kinds: tuple[Any, ...]) -> _Decode:
+def _tuple_decoder(kinds: tuple[Any, ...]) -> Decode:
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         inner = _decoder(kinds[0])
         return lambda data: tuple(inner(part) for part in data)
@@ -138,7 +143,7 @@ def _tuple_decoder(kinds: tuple[Any, ...]) -> _Decode:
     return lambda data: tuple(read(part) for read, part in zip(parts, data, strict=True))
 
 
-def _union_decoder(kinds: tuple[Any, ...]) -> _Decode:
+def _union_decoder(kinds: tuple[Any, ...]) -> Decode:
     classes: dict[str, Any] = {getattr(kind, "__name__", ""): kind for kind in kinds if is_frozen(kind)}
     rest = [_decoder(kind) for kind in kinds if kind is not type(None) and not is_frozen(kind)]
     optional = type(None) in kinds
@@ -158,7 +163,7 @@ def _union_decoder(kinds: tuple[Any, ...]) -> _Decode:
     return read
 
 
-class _Names(dict[str, Any]):
+class _Names(dict[str, object]):
     """The names that a module's annotations use; some modules import a noun only when it is asked for."""
 
     def __init__(self, module: str) -> None:
@@ -169,6 +174,8 @@ class _Names(dict[str, Any]):
         if hasattr(builtins, name):
             return getattr(builtins, name)
         if name == "Literal":
+            import typing
+
             return typing.Literal
         try:
             return getattr(self._module, name)
@@ -176,11 +183,11 @@ class _Names(dict[str, Any]):
             raise KeyError(name) from None
 
 
-def _dataclass_decoder(kind: Any) -> _Decode:
+def _dataclass_decoder(kind: Any) -> Decode:
     """Annotations are read one by one, when a value has the field: reading all of them costs milliseconds."""
-    readers: dict[str, _Decode] = {}
+    readers: dict[str, Decode] = {}
 
-    def reader(name: str) -> _Decode:
+    def reader(name: str) -> Decode:
         annotation = kind.__annotations__.get(name)
         if annotation is None:
             raise CodecError(f"{kind.__name__} has no field {name!r}")

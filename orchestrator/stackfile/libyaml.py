@@ -39,7 +39,8 @@ def _load() -> tuple[Any, ModuleType, ModuleType]:
         try:
             binding = _load_alone()
         except Exception:  # whatever another PyYAML may raise; the whole one is no worse than slow
-            sys.modules.pop("yaml", None)
+            for name in ("yaml", *(f"yaml.{part}" for part in _NEEDED)):
+                sys.modules.pop(name, None)
         else:
             return binding.CParser, sys.modules["yaml.events"], sys.modules["yaml.error"]
     import yaml
