@@ -31,7 +31,7 @@ from typing import Any
 
 import trio
 
-from orchestrator.api import asking, converging, processes, volumes
+from orchestrator.api import asking, converging, measuring, processes, steering, volumes
 from orchestrator.api.server import Server, Verb, listen
 from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Stacks
@@ -61,6 +61,11 @@ VERBS: dict[str, Verb] = {
     "stop": converging.stop,
     "restart": converging.restart,
     "kill": converging.kill,
+    "pause": steering.pause,
+    "unpause": steering.unpause,
+    "update": steering.update,
+    "stats": measuring.stats,
+    "top": measuring.top,
     "rm": converging.remove,
     "exec": processes.execute,
     "run": processes.run,

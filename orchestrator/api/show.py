@@ -45,6 +45,13 @@ def restarts(container: Container, desired: Desired | None, now: float) -> bool:
     return sequel(container.run, container.definition.restart, intent, now).kind in ("start", "later")
 
 
+def state(container: Container) -> str:
+    """In docker's words."""
+    if container.state is State.RUNNING and container.run is not None and container.run.paused:
+        return "paused"
+    return container.state.value
+
+
 def status(container: Container, now: float, *, restarting: bool = False) -> str:
     """What `ps` says of a container's state."""
     run = container.run
@@ -57,6 +64,8 @@ def status(container: Container, now: float, *, restarting: bool = False) -> str
     words = f"Up {elapsed(now - run.started)}"
     if run.stopping is not None:
         return f"{words} (stopping)"
+    if run.paused:
+        return f"{words} (Paused)"
     if run.health is not None:
         shown = run.health.status
         return f"{words} (health: starting)" if shown is HealthStatus.STARTING else f"{words} ({shown})"
@@ -122,9 +131,10 @@ def container_row(
         "image": root_name(container.definition.root),
         "command": command(container, image),
         "created": container.created_at,
-        "state": "restarting" if restarting else container.state.value,
+        "state": "restarting" if restarting else state(container),
         "status": status(container, now, restarting=restarting),
         "exit_code": run.exit_code if run and run.finished is not None else None,
+        "oom_killed": run.oom_killed if run else False,
         "health": health,
         "ports": [port_row(port) for port in container.ports] if container.state is State.RUNNING else [],
         "expose": list(container.definition.expose),
@@ -137,6 +147,6 @@ def container_row(
 
 def stack_row(desired: Desired, containers: Iterable[Container]) -> dict[str, Any]:
     """One row of `ls`: `exited(1), running(3)`."""
-    counts = Counter(container.state.value for container in containers)
-    words = ", ".join(f"{state}({count})" for state, count in sorted(counts.items()))
+    counts = Counter(state(container) for container in containers)
+    words = ", ".join(f"{word}({count})" for word, count in sorted(counts.items()))
     return {"name": desired.stack.name, "status": words or "created(0)", "files": list(desired.stack.files)}

@@ -92,7 +92,7 @@ def rm(scope: Scope, *, services: tuple[str, ...], force: bool, stop: bool, volu
     names = [
         row["name"]
         for row in rows
-        if row["state"] != "running"
+        if row["state"] not in ("running", "paused")
         and not row.get("oneoff")
         and (not services or row["service"] in services)
     ]

@@ -33,13 +33,9 @@ ABSENT = {
     "cp": "`pystack exec -T SERVICE tar c PATH | tar x` takes files out of a container",
     "export": "",
     "help": "`pystack --help`, `pystack COMMAND --help`",
-    "pause": "`pystack kill -s STOP SERVICE` stops every process of a service where it is",
     "publish": "",
     "pull": _IMAGES,
     "push": "",
-    "stats": "",
-    "top": "`pystack exec SERVICE ps` shows the processes of a container that has ps",
-    "unpause": "`pystack kill -s CONT SERVICE` lets processes go on",
     "wait": "`pystack up --exit-code-from SERVICE` returns a service's exit code",
     "watch": "",
 }

@@ -18,6 +18,8 @@ _WORDS = {
     "stop": ("Stopping", "Stopping"),
     "kill": ("Killing", "Killing"),
     "signal": ("Signalling", "Signalled"),
+    "pause": ("Pausing", "Paused"),
+    "unpause": ("Unpausing", "Unpaused"),
     "remove": ("Removing", "Removed"),
 }
 _ENDED = {"Stopping": "Stopped", "Killing": "Killed"}

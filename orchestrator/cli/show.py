@@ -135,6 +135,7 @@ def _object(stack: str, row: Row, now: float) -> Row:
         "Image": row.get("image") or "",
         "Name": row["name"],
         "Names": row["name"],
+        "OOMKilled": bool(row.get("oom_killed")),
         "Ports": ports_text(row.get("ports") or []),
         "Project": stack,
         "Publishers": [

@@ -40,6 +40,7 @@ __all__ = [
     "create",
     "detect",
     "freeze",
+    "frozen",
     "home",
     "kill",
     "oom_killed",
@@ -382,6 +383,16 @@ def freeze(hier: Hierarchies, path: str, *, frozen: bool) -> None:
             raise CgroupError("pause: this machine has no freezer cgroup controller")
     except OSError as error:
         raise CgroupError(f"cannot freeze {path}: {error.strerror}") from error
+
+
+def frozen(hier: Hierarchies, path: str) -> bool:
+    """Whether every process of the group stands still by now. False if there is no such group."""
+    try:
+        if hier.unified is not None:
+            return "frozen 1" in read(f"{hier.unified}/{path}", "cgroup.events")
+        return "freezer" in hier.v1 and read(f"{hier.v1['freezer']}/{path}", "freezer.state") == "FROZEN\n"
+    except OSError:
+        return False
 
 
 def kill(hier: Hierarchies, path: str) -> None:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from orchestrator.kernel.limits import PARENT, CgroupError, Setting
 
 
-def read(directory: str, file: str) -> str:
+def read(directory: str, file: str, errors: str = "surrogateescape") -> str:
     fd = os.open(f"{directory}/{file}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []
         while part := os.read(fd, 65536):
             parts.append(part)
-        return b"".join(parts).decode()
+        return b"".join(parts).decode(errors=errors)
     finally:
         os.close(fd)
 
@@ -52,8 +52,18 @@ def write_all(home: Mapping[str, str], wanted: tuple[Setting, ...], warn: Callab
             if error.errno == errno.EOPNOTSUPP and setting.without:
                 warn(f"this kernel no longer takes {file}: {setting.without}")
                 continue
-            reason = "less than is in use" if error.errno == errno.EBUSY else error.strerror
-            raise CgroupError(f"cannot set {file} to {value}: {reason}") from error
+            raise CgroupError(f"cannot set {file} to {value}: {_reason(error, directory, file)}") from error
+
+
+def _reason(error: OSError, directory: str, file: str) -> str:
+    if error.errno == errno.EBUSY:
+        return "less than is in use"
+    if file in ("cpuset.cpus", "cpuset.mems") and error.errno in (errno.ERANGE, errno.EINVAL, errno.EACCES):
+        kind = file.partition(".")[2]
+        for there in (f"cpuset.{kind}.effective", f"cpuset.effective_{kind}"):  # v2, v1
+            with contextlib.suppress(OSError):
+                return f"not available, there are {read(os.path.dirname(directory), there).strip()}"
+    return error.strerror or str(error)
 
 
 def _ordered(home: Mapping[str, str], wanted: tuple[Setting, ...]) -> list[Setting]:

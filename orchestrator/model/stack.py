@@ -250,8 +250,12 @@ class Resources:
     memory_swap: int | None = None
     """memory + swap in bytes; -1 for unlimited swap; None for the engine's default (twice the memory)."""
     cpus: float | None = None
+    cpu_period: int | None = None
+    """Microseconds in which the share of `cpus` is given out, where the user says so."""
     cpu_shares: int | None = None
     cpuset: str | None = None
+    cpuset_mems: str | None = None
+    """Memory nodes, which only `pystack update` can name."""
     cpu_rt_period: int | None = None
     cpu_rt_runtime: int | None = None
     cpu_count: int | None = None

@@ -15,6 +15,8 @@ def probe(survey: Survey, draft: Draft) -> None:
         check, run = container.healthcheck, container.run
         if check is None or run is None or container.state is not State.RUNNING or run.stopping is not None:
             continue
+        if run.paused:
+            continue  # nobody would answer
         if f"probe:{container.name}" in survey.in_flight:
             continue
         due = next_probe_at(run, check)

@@ -98,6 +98,8 @@ def _of_container(before: Container | None, after: Container) -> Iterator[tuple[
     if before is None or run is None:
         return
     if after.state is State.EXITED and not _same_end(before.run, run):
+        if run.oom_killed:
+            yield after, "oom", "the kernel has killed a process of it: its memory limit was reached"
         yield after, "exit", describe_exit(run)
     status = run.health.status if run.health else None
     previous = before.run.health.status if before.run and before.run.health else None

@@ -76,6 +76,7 @@ def resources(said: Reader) -> model.Resources:
         memory_reservation=_first(reservations.bytes("memory"), said.bytes("mem_reservation")),
         memory_swap=swap,
         cpus=_cores(said, limits),
+        cpu_period=said.whole("cpu_period") or None if said.whole("cpu_quota") else None,
         cpu_shares=said.whole("cpu_shares") or None,
         cpuset=said.text("cpuset"),
         cpu_rt_period=said.whole("cpu_rt_period"),

@@ -374,9 +374,24 @@ class Containers:
                     cgroups.kill(self._shared.hierarchies, self.cgroup(live.container))
         with contextlib.suppress(ProcessLookupError):
             syscalls.pidfd_send_signal(live.pidfd, action.signal)
+        if action.stopping and run.paused:
+            self.thaw(live)  # or it would never hear of it
         if action.stopping and action.signal == signal.SIGKILL:
             with trio.move_on_after(2):
                 await live.finished.wait()
+
+    def thaw(self, live: Live) -> None:
+        """Let a paused container go on."""
+        run = live.container.run
+        with contextlib.suppress(cgroups.CgroupError):
+            cgroups.freeze(self._shared.hierarchies, self.cgroup(live.container), frozen=False)
+        if run is not None:
+            self.note_run(live, replace(run, paused=False))
+
+    def note_run(self, live: Live, run: Run) -> None:
+        """A run that goes on, otherwise than before."""
+        self._note_run(live.container, run)
+        self._table.update(live, run)
 
     def exited(self, exited: Exited) -> None:
         """A first process has ended. Called from the keeper's reader, so it never waits."""
@@ -390,7 +405,7 @@ class Containers:
         if live.pidfd is None or exited.at < run.started:
             return
         oom = cgroups.oom_killed(self._shared.hierarchies, self.cgroup(live.container))
-        ended = replace(run, finished=exited.at, exit_code=exited.exit_code, oom_killed=oom)
+        ended = replace(run, finished=exited.at, exit_code=exited.exit_code, oom_killed=oom, paused=False)
         self._note_run(live.container, ended)
         trio.lowlevel.notify_closing(live.pidfd)
         os.close(live.pidfd)

@@ -88,6 +88,10 @@ class Execs:
         run = live.container.run
         if run is None or run.finished is not None or live.pidfd is None:
             raise EngineError(f"container {live.container.name} is not running", retryable=False)
+        if run.paused:
+            raise EngineError(
+                f"container {live.container.name} is paused", retryable=False, hint="`pystack unpause` first"
+            )
         execution = Execution(id=f"{PREFIX}{os.getpid()}-{next(self._numbers)}")
         self._running[execution.id] = execution
         try:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
 import os
 from pathlib import Path
 
-from orchestrator.engines.local import bundle, storage
+from orchestrator.engines.local import bundle, limiting, storage
 from orchestrator.engines.local.bundle import Ground
 from orchestrator.engines.local.etc import etc_files
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live
-from orchestrator.engines.local.trouble import note
 from orchestrator.kernel import capabilities as caps
-from orchestrator.kernel import cgroups, seccomp, security
-from orchestrator.kernel.devices import DeviceRule
+from orchestrator.kernel import seccomp, security
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import Service
@@ -45,7 +42,7 @@ def look_up(shared: Shared, live: Live, group: str, peer: Container | None) -> G
         etc=etc_files(places, container, peer, shared.table.networks),
         seeds=storage.seeds(places, container, mounted),
         devices=storage.devices(container),
-        cgroups=_limit(shared.hierarchies, container, group),
+        cgroups=limiting.create(shared.hierarchies, container, group),
         seccomp=None if service.privileged else _seccomp(options, held, places.seccomp),
         no_new_privileges=options.no_new_privileges,
         unmasked=options.system_paths == "unconfined",
@@ -53,41 +50,6 @@ def look_up(shared: Shared, live: Live, group: str, peer: Container | None) -> G
         stdin=service.stdin_open and not service.tty,
         all_capabilities=every,
         host_name=os.uname().nodename,
-    )
-
-
-def _limit(hierarchies: cgroups.Hierarchies, container: Container, group: str) -> tuple[str, ...]:
-    service = container.definition
-    limits = cgroups.Limits(
-        memory=service.resources.memory,
-        memory_reservation=service.resources.memory_reservation,
-        memory_swap=service.resources.memory_swap,
-        cpus=service.resources.cpus,
-        cpu_shares=service.resources.cpu_shares,
-        cpuset=service.resources.cpuset,
-        pids=service.resources.pids,
-        devices=_device_rules(container),
-        all_devices=service.privileged,
-    )
-    try:
-        return cgroups.create(hierarchies, group, limits, warn=lambda text: note(f"{container.name}: {text}"))
-    except cgroups.CgroupError as error:
-        cause = error.__cause__
-        passing = isinstance(cause, OSError) and cause.errno in _PASSING
-        raise EngineError(f"service {container.service}: {error}", retryable=passing) from error
-
-
-_PASSING = frozenset((errno.EBUSY, errno.ENODEV, errno.ENOMEM, errno.ENOSPC, errno.EAGAIN))
-
-
-def _device_rules(container: Container) -> tuple[DeviceRule, ...]:
-    """Rules for the devices asked for, with their permissions."""
-    if container.definition.privileged:
-        return ()
-    permissions = {device.target: device.permissions for device in container.definition.devices}
-    return tuple(
-        DeviceRule(kind=device.kind, major=device.major, minor=device.minor, access=permissions[device.path])
-        for device in storage.devices(container)
     )
 
 

@@ -54,6 +54,9 @@ def _find(shared: Shared, keeper: Keeper, built: Built) -> None:
     """Into the table in the moment in which its run is judged: an exit told of later finds it there."""
     container = built.container
     run, pidfd = _latest_run(shared.places, container, keeper.runs.get(container.id))
+    if run is not None and pidfd is not None:
+        group = f"{shared.places.cgroup}/{container.stack}/{container.id}"
+        run = replace(run, paused=cgroups.frozen(shared.hierarchies, group))
     shared.table.add(Live(built=built, container=replace(container, run=run), pidfd=pidfd))
 
 

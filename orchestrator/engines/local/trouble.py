@@ -21,6 +21,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESRCH, errno.EINTR)
 """What may be otherwise a moment later, without the user doing anything."""
 _NUMBER = re.compile(r"^\[Errno \d+\] ")
+_RLIMIT = re.compile(r"RLIMIT_([A-Z]+) (\d+):(\d+): .*\((.*)\)$")
 _CONTAINER = re.compile(r"/[0-9a-f]{64}(?:/|$)")
 _DETAIL = re.compile(r" \((?P<detail>.+)\)$", re.DOTALL)
 
@@ -129,6 +130,9 @@ def sentence(number: int, step: str, raw: str) -> tuple[str, str]:
     kind, _, rest = step.partition(" ")
     if kind == "start" and number == errno.ECHILD:
         return raw, "a memory limit that is too small for any program does this"
+    if kind == "rlimits" and (limit := _RLIMIT.search(raw)):
+        name, soft, hard, most = limit.groups()
+        return f"ulimits.{name.lower()}: can't be {soft}:{hard}: {_words(number)} ({most})", _RAISING
     plain = _NUMBER.sub("", raw)
     said = _words(number) if number else plain
     if raw == plain and not raw.endswith(f": {os.strerror(number)}"):
@@ -152,6 +156,9 @@ def sentence(number: int, step: str, raw: str) -> tuple[str, str]:
         case "overlay" | "seed" | "mask" | "read-only" | "link" | "terminal":
             return f"{step}: {plain if raw.startswith('/') else reason}", ""
     return plain, ""
+
+
+_RAISING = "more than the hard limit needs CAP_SYS_RESOURCE, more open files than fs.nr_open nobody gets"
 
 
 def _words(number: int) -> str:

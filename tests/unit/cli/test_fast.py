@@ -217,7 +217,7 @@ def test_a_number_that_means_nothing_is_refused(line: str, message: str) -> None
     ("line", "message"),
     [
         ("pull", "`pull` is not supported yet"),
-        ("top", "`top` is not supported yet"),
+        ("watch", "`watch` is not supported yet"),
         ("up -d --build", "--build is not supported yet"),
         ("up --pull always", "--pull is not supported yet"),
         ("down --rmi all", "--rmi is not supported yet"),
