@@ -63,6 +63,7 @@ def home(uid: int, passwd: str) -> str:
 def _user_entry(name: str, passwd: str) -> tuple[int, int, str, str]:
     """uid, gid, home and login name for a name or number."""
     if not _is_number(name):
+        _demand_name(name)
         for login, uid, gid, home in _users(passwd):
             if login == name:
                 return uid, gid, home, login
@@ -77,6 +78,7 @@ def _user_entry(name: str, passwd: str) -> tuple[int, int, str, str]:
 def _group_id(name: str, group: str) -> int:
     if _is_number(name):
         return _number(name)
+    _demand_name(name)
     for title, gid, _ in _groups(group):
         if title == name:
             return gid
@@ -84,8 +86,22 @@ def _group_id(name: str, group: str) -> int:
 
 
 def _is_number(text: str) -> bool:
-    """Digits only. A number in another notation ("0x0", "-1", " 0") counts as a name, so isn't found."""
+    """Digits only."""
     return text.isascii() and text.isdecimal()
+
+
+def _demand_name(text: str) -> None:
+    """Refuse a number in another notation ("0x0", "-1", " 0"): an image could have it as a name of root's."""
+    if _reads(text, 0) or _reads(text, 10):
+        raise AccountError(f"{text[:32]!r} is neither a name nor a plain number")
+
+
+def _reads(text: str, base: int) -> bool:
+    try:
+        int(text[:32], base)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(text: str) -> int:

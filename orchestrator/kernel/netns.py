@@ -48,10 +48,27 @@ def _and_back() -> Iterator[None]:
 
 
 def create() -> int:
-    """A descriptor of a new, empty network namespace. Needs CAP_SYS_ADMIN; raises OSError."""
+    """A descriptor of a new, empty network namespace. Needs CAP_SYS_ADMIN; raises OSError.
+
+    Links that it gets take nobody's word for being a router.
+    """
     with _and_back():
         syscalls.unshare(syscalls.CLONE_NEWNET)
+        heed_no_routers("default")
         return current()
+
+
+def heed_no_routers(link: str) -> None:
+    """No IPv6 address and no route by router advertisements on this link of the calling thread's namespace
+    ("default": on those to come): any neighbour can send them (CVE-2020-13401)."""
+    try:
+        setting = os.open(f"/proc/sys/net/ipv6/conf/{link}/accept_ra", os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # a kernel without IPv6
+    try:
+        os.write(setting, b"0")
+    finally:
+        os.close(setting)
 
 
 @contextmanager

@@ -83,6 +83,7 @@ class Wiring:
         try:
             with self._route_lock:
                 links.create_bridge(self._route, bridge, f"{state.gateway}/{length}", group)
+            netns.heed_no_routers(bridge)
             links.enable_forwarding()
         except OSError as error:
             raise of_file(error, f"network {state.name}") from error

@@ -3,20 +3,26 @@
    hunt            look for whoever enters this container and try to get hold of it, until SIGTERM
    swap A B ...    exchange each pair of names, for ever
    tty             push characters into the terminal
-   keyring         what the session keyring is called */
+   keyring         what the session keyring is called
+   reach PATH ...  what of these can be listed, read, or talked to when it is a socket
+   advertise IF    be an IPv6 router for everybody on the link (RFC 4861), as one that takes no part in it */
 
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -144,11 +150,73 @@ static int keyring(void) {
     return 0;
 }
 
+/* -- reach */
+
+static int talk(const char *path, int type) {
+    static const char hello[] = "{\"op\":\"hello\",\"tag\":1,\"verb\":\"ls\"}\n";
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct timeval patience = {2, 0};
+    char answer[64];
+    strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+    int fd = socket(AF_UNIX, type, 0);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    int answered = 0;
+    if (!connect(fd, (struct sockaddr *)&address, sizeof address)) {
+        printf("connected %s\n", path);
+        answered = send(fd, hello, sizeof hello - 1, MSG_NOSIGNAL) > 0 && recv(fd, answer, sizeof answer, 0) > 0;
+    }
+    if (answered) printf("answered %s\n", path);
+    close(fd);
+    return answered;
+}
+
+static int reach(char **paths) {
+    for (; *paths; paths++) {
+        DIR *folder = opendir(*paths);
+        if (folder) printf("listed %s\n", *paths), closedir(folder);
+        int fd = open(*paths, O_RDONLY | O_NONBLOCK);
+        if (fd >= 0) printf("read %s\n", *paths), close(fd);
+        talk(*paths, SOCK_STREAM);
+        talk(*paths, SOCK_SEQPACKET);
+    }
+    return 0;
+}
+
+/* -- advertise */
+
+static int advertise(const char *interface) {
+    unsigned char frame[14 + 40 + 16 + 32] = {
+        0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9, 0x86, 0xDD,
+        0x60, 0, 0, 0, 0, 48, 58, 255, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 0, 9,
+        0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+        134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0,
+        3, 4, 64, 0xC0, 0, 0, 7, 8, 0, 0, 7, 8, 0, 0, 0, 0, 0x20, 1, 0xd, 0xb8, 0xba, 0xd0,
+    };
+    unsigned long sum = 48 + 58;
+    for (int i = 22; i < (int)sizeof frame; i += 2) sum += frame[i] << 8 | frame[i + 1];
+    while (sum >> 16) sum = (sum & 0xffff) + (sum >> 16);
+    frame[56] = ~sum >> 8, frame[57] = ~sum;
+    struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_protocol = 0xDD86, .sll_halen = 6};
+    to.sll_ifindex = if_nametoindex(interface);
+    memcpy(to.sll_addr, frame, 6);
+    int fd = socket(AF_PACKET, SOCK_RAW, 0xDD86);
+    for (int n = 0; n < 5; n++) {
+        if (sendto(fd, frame, sizeof frame, 0, (struct sockaddr *)&to, sizeof to) != sizeof frame) {
+            puts(strerror(errno));
+            return 1;
+        }
+        usleep(20000);
+    }
+    return 0;
+}
+
 int main(int count, char **words) {
     const char *word = count > 1 ? words[1] : "";
     if (!strcmp(word, "hunt")) return hunt();
     if (!strcmp(word, "swap")) swap(words + 2);
     if (!strcmp(word, "tty")) return tty();
     if (!strcmp(word, "keyring")) return keyring();
+    if (!strcmp(word, "reach")) return reach(words + 2);
+    if (!strcmp(word, "advertise")) return advertise(words[2]);
     return 2;
 }
