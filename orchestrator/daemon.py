@@ -16,6 +16,21 @@ import sys
 
 from orchestrator.kernel.spawn import has_keeper, spawn_keeper
 
+if __name__ == "__main__" and "--ready-fd" in sys.argv:
+    # Whom we start would keep it open, and the command would wait for us in vain if we died.
+    os.set_inheritable(int(sys.argv[sys.argv.index("--ready-fd") + 1]), False)  # noqa: FBT003
+
+if __name__ == "__main__" and os.geteuid() != 0:
+    # An ordinary user: into namespaces of their own, where we are root. The keeper starts successors there.
+    from orchestrator.kernel import rootless, userns
+
+    try:
+        _line = rootless.enter(sys.argv[sys.argv.index("--run") + 1])
+    except (userns.RefusedError, OSError) as refused:
+        sys.stderr.write(f"{refused}\n")
+        sys.exit(4)  # ExitCode.NOT_PERMITTED
+    os.chdir("/")
+
 if __name__ == "__main__" and not has_keeper(sys.argv[sys.argv.index("--run") + 1]):
     # It gets ready while we load what follows, which takes as long.
     with contextlib.suppress(OSError):

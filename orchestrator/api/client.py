@@ -28,6 +28,8 @@ START_TIMEOUT = 30.0
 RETRY_TIMEOUT = 10.0
 """Seconds of patience with a socket that another command's supervisor is about to open."""
 ATTEMPTS = 3
+_NOT_PERMITTED = 4
+"""ExitCode.NOT_PERMITTED, without its import."""
 _held: list[int] = []
 """Pipes by which supervisors that we have started wait for us (see Server.expect), until we are connected."""
 _NOBODY = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
@@ -244,11 +246,26 @@ def begin_supervisor(paths: Paths) -> Start | None:
     """Start a supervisor without waiting for it; None when one listens already. Raises PystackError."""
     try:
         if alive(paths):
+            if os.geteuid() != 0:
+                _restore_porter(paths)
             return None
         _prepare(paths)
         return Start(paths)
     except PermissionError as error:
         raise needs_root(error.filename or paths.socket) from error
+
+
+def _restore_porter(paths: Paths) -> None:
+    """An ordinary user's porter that was killed can be started by those alone who are outside, as we are."""
+    from orchestrator.kernel import rootless, userns
+
+    if not rootless.is_served(paths.run_dir):
+        try:
+            rootless.start(paths.run_dir)
+        except userns.RefusedError as error:
+            from orchestrator.model.errors import ExitCode, UserError
+
+            raise UserError(str(error), exit_code=ExitCode.NOT_PERMITTED) from error
 
 
 class Start:
@@ -290,9 +307,20 @@ class Start:
             if pid:
                 self._pid = 0
                 if code := os.waitstatus_to_exitcode(status):
-                    raise self._broken(f"ended at once ({_ending(code)})")
+                    raise (
+                        self._refused()
+                        if code == _NOT_PERMITTED
+                        else self._broken(f"ended at once ({_ending(code)})")
+                    )
             time.sleep(0.01)
         raise self._broken(f"did not open {self._paths.socket} within {RETRY_TIMEOUT:g} s")
+
+    def _refused(self) -> PystackError:
+        """This machine lets an ordinary user have no containers: it has said why, and what may help."""
+        from orchestrator.model.errors import ExitCode, UserError
+
+        words = last_words(self._paths.log, self._log_start) or ["not permitted"]
+        return UserError(words[0], exit_code=ExitCode.NOT_PERMITTED, hint="\n".join(words[1:]))
 
     def _broken(self, what: str) -> PystackError:
         from orchestrator.model.errors import ExitCode, PystackError
@@ -321,10 +349,8 @@ def last_words(path: str, start: int = 0, *, lines: int = 8) -> list[str]:
 def needs_root(what: str) -> PystackError:
     from orchestrator.model.errors import ExitCode, UserError
 
-    hint = "run it with sudo" if os.geteuid() else ""
-    return UserError(
-        f"pystack needs root: {what}: permission denied", exit_code=ExitCode.NOT_PERMITTED, hint=hint
-    )
+    hint = "it is not yours: run it with sudo, or without --root for your own" if os.geteuid() else ""
+    return UserError(f"{what}: permission denied", exit_code=ExitCode.NOT_PERMITTED, hint=hint)
 
 
 def lost() -> PystackError:
@@ -362,8 +388,6 @@ def _connect(paths: Paths) -> _socket.socket:
 
 
 def _prepare(paths: Paths) -> None:
-    if os.geteuid() != 0:
-        raise needs_root("containers are made of namespaces, mounts and cgroups")
     os.makedirs(paths.data_dir, mode=0o700, exist_ok=True)
     os.makedirs(paths.run_dir, mode=0o700, exist_ok=True)
     os.chmod(paths.run_dir, 0o700)

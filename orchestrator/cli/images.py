@@ -192,8 +192,7 @@ class Opened:
     def __enter__(self) -> Store | None:
         try:
             if self._write:
-                if os.geteuid() != 0:
-                    raise client.needs_root("unpacking images keeps owners and devices")
+                _become_root()
                 os.makedirs(self._data, mode=0o700, exist_ok=True)
             elif not self._root.is_dir():
                 return None
@@ -206,6 +205,18 @@ class Opened:
             raise client.needs_root(str(error.filename)) from None
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK and not error.filename:
             raise UserError(f"{self._root}: {error.strerror}") from None
+
+
+def _become_root() -> None:
+    """Layers have owners: an ordinary user has them only in a user namespace, as the supervisor's is."""
+    if os.geteuid() == 0:
+        return
+    from orchestrator.kernel import userns
+
+    try:
+        userns.enter()
+    except userns.RefusedError as error:
+        raise UserError(str(error), exit_code=ExitCode.NOT_PERMITTED, hint=userns.HINT) from error
 
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)

@@ -24,7 +24,8 @@ from collections.abc import Callable
 from orchestrator.images import tar
 from orchestrator.images.inflate import InflateError, Inflater
 from orchestrator.images.tar import Member, TarError
-from orchestrator.images.trees import OPAQUE, discard, keeps_xattr, write
+from orchestrator.images.trees import discard, keeps_xattr, opaque, write
+from orchestrator.kernel.owner import give, keeps_ids
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
@@ -37,7 +38,10 @@ _MEMORY = 2 << 30
 class Layer:
     """One layer being unpacked into the current root directory. Paths are relative and without dots."""
 
-    def __init__(self, source: tar.Source, *, max_bytes: int, max_entries: int, parent: int) -> None:
+    def __init__(
+        self, source: tar.Source, *, max_bytes: int, max_entries: int, parent: int, rootless: bool = False
+    ) -> None:
+        self._rootless = rootless
         self._source = source
         self._parent = parent
         self._max_bytes = max_bytes
@@ -134,7 +138,7 @@ class Layer:
                 os.mkdir(here, 0o700)
         self._present.add(path)
         self.implied.discard(path)
-        os.chown(here, *_owner(member), follow_symlinks=False)
+        give(here, *_owner(member), follow_symlinks=False)
         os.chmod(here, member.mode)
         self._xattrs(here, member)
         self._times[path] = member.mtime
@@ -151,7 +155,7 @@ class Layer:
             fd = os.open(path, flags, 0o600)
         try:
             self._content(fd, member)
-            os.fchown(fd, *_owner(member))
+            give(fd, *_owner(member))
             os.fchmod(fd, member.mode)
             self._xattrs(fd, member)
             os.utime(fd, ns=(member.mtime, member.mtime))
@@ -188,7 +192,7 @@ class Layer:
         if not member.link or b"\0" in member.link:
             raise TarError(f"{path!r:.200} is a symbolic link to nothing")
         self._make(path, lambda: os.symlink(member.link, path))
-        os.chown(path, *_owner(member), follow_symlinks=False)
+        give(path, *_owner(member), follow_symlinks=False)
         os.utime(path, ns=(member.mtime, member.mtime), follow_symlinks=False)
 
     def _node(self, member: Member, path: bytes) -> None:
@@ -200,8 +204,10 @@ class Layer:
             device = os.makedev(member.major, member.minor)
         if kind == stat.S_IFCHR and device == 0:
             raise TarError(f"{path!r:.200} is a device 0/0, which overlayfs takes for a deleted file")
+        if self._rootless and kind != stat.S_IFIFO:
+            return  # only the machine's root makes devices; /dev is mounted over anyway
         self._make(path, lambda: os.mknod(path, kind | member.mode, device))
-        os.chown(path, *_owner(member), follow_symlinks=False)
+        give(path, *_owner(member), follow_symlinks=False)
         os.chmod(path, member.mode)
         os.utime(path, ns=(member.mtime, member.mtime), follow_symlinks=False)
 
@@ -230,7 +236,7 @@ class Layer:
                 self._opaque.add(path)
         for path in self._opaque:
             self._parents(path)
-            os.setxattr(path or b"/", OPAQUE, b"y")
+            os.setxattr(path or b"/", opaque(rootless=self._rootless), b"y")
         self.implied = {path for path in self.implied if _is_directory(path or b"/")}
         for path, mtime in self._times.items():
             if _is_directory(path or b"/"):
@@ -298,8 +304,11 @@ def main(arguments: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0)
+    rootless = not keeps_ids()
     _enter(target)
-    layer = Layer(tar.Source(fill), max_bytes=max_bytes, max_entries=max_entries, parent=parent)
+    layer = Layer(
+        tar.Source(fill), max_bytes=max_bytes, max_entries=max_entries, parent=parent, rootless=rootless
+    )
     try:
         layer.unpack()
         while fill(1 << 20):

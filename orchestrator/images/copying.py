@@ -20,6 +20,7 @@ from typing import IO
 
 from orchestrator.images import tar, trees
 from orchestrator.images.tar import Member
+from orchestrator.kernel.owner import give, of_host
 from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.frozen import dataclass
 
@@ -154,7 +155,7 @@ class _Copy:
         else:
             os.mknod(name, now.st_mode, now.st_rdev, dir_fd=target)
         self._header(member)
-        os.chown(name, now.st_uid, now.st_gid, dir_fd=target, follow_symlinks=False)
+        give(name, *of_host(now), dir_fd=target, follow_symlinks=False)
         if member.kind != tar.SYMLINK:
             os.chmod(name, stat.S_IMODE(now.st_mode), dir_fd=target)
         whole = (member.mtime, member.mtime)
@@ -241,7 +242,7 @@ def _xattrs(fd: int) -> dict[bytes, bytes]:
 
 def _dress(fd: int, like: os.stat_result, xattrs: dict[bytes, bytes]) -> None:
     """Owner before mode and capabilities: chown(2) clears setuid and security.capability."""
-    os.fchown(fd, like.st_uid, like.st_gid)
+    give(fd, *of_host(like))
     os.fchmod(fd, stat.S_IMODE(like.st_mode))
     for name, value in xattrs.items():
         os.setxattr(fd, name, value)

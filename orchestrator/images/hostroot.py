@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.images import scratch
+from orchestrator.kernel.owner import give, of_host
 from orchestrator.model.errors import EngineError
 from orchestrator.model.frozen import dataclass
 
@@ -231,7 +232,7 @@ def _bring(source: Path, target: Path, one: _Found) -> None:
         target.write_bytes(content)
     # Nothing of the host's /etc needs to be setuid or writable by others than its owner.
     target.chmod(stat.S_IMODE(mode) & 0o755)
-    os.chown(target, one.status.st_uid, one.status.st_gid)
+    give(str(target), *of_host(one.status))
     os.utime(target, ns=(one.status.st_mtime_ns, one.status.st_mtime_ns))
 
 

@@ -23,7 +23,7 @@ from orchestrator.images import trees
 from orchestrator.images.index import chain_id
 from orchestrator.images.meta import Meta, read_meta, write_meta
 from orchestrator.images.store import Store
-from orchestrator.images.trees import OPAQUE
+from orchestrator.kernel.owner import give
 from orchestrator.model.errors import UserError
 from orchestrator.model.frozen import dataclass
 
@@ -197,7 +197,7 @@ def _is_whiteout(status: os.stat_result) -> bool:
 
 
 def _is_opaque(fd: int) -> bool:
-    return OPAQUE in os.listxattr(fd)
+    return any(trees.opaque(rootless=rootless) in os.listxattr(fd) for rootless in (False, True))
 
 
 def _dress_of(path: Path) -> _Dress:
@@ -214,7 +214,7 @@ def _dress_of(path: Path) -> _Dress:
 
 
 def _put_on(path: Path, dress: _Dress) -> None:
-    os.chown(path, dress.uid, dress.gid)
+    give(str(path), dress.uid, dress.gid)
     os.chmod(path, dress.mode)
     for name, value in dress.xattrs:
         os.setxattr(path, name, value)
@@ -226,7 +226,7 @@ def _copy(source: Path, target: Path) -> None:
     status = os.lstat(source)
     if stat.S_ISLNK(status.st_mode):
         target.symlink_to(os.readlink(source))
-        os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
+        give(str(target), status.st_uid, status.st_gid, follow_symlinks=False)
         return
     if not stat.S_ISREG(status.st_mode):
         raise configs.broken(f"hard link to {source.name!r:.200}, which is not a regular file")

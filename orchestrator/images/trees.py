@@ -8,9 +8,13 @@ from __future__ import annotations
 import os
 
 HOLE = 1 << 16
-OPAQUE = "trusted.overlay.opaque"
-"""On a directory of a layer: nothing of the layers below shows through (overlayfs.rst)."""
 _ZERO = bytes(HOLE)
+
+
+def opaque(*, rootless: bool) -> str:
+    """The attribute of a layer's directory that says: nothing of the layers below shows through. In a user
+    namespace overlayfs is mounted with `userxattr` and looks for another (overlayfs.rst)."""
+    return f"{'user' if rootless else 'trusted'}.overlay.opaque"
 
 
 def keeps_xattr(name: bytes) -> bool:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
+from orchestrator.kernel import userns
 from orchestrator.kernel.controls import demand_room, read, write, write_all
 from orchestrator.kernel.devices import DEFAULT, DeviceRule, assemble, confine, fold
 from orchestrator.kernel.limits import (
@@ -48,6 +49,7 @@ __all__ = [
     "populated",
     "remove",
     "remove_root",
+    "settle",
     "update",
 ]
 
@@ -71,6 +73,8 @@ def detect(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
 
     Raises CgroupError where there is no hierarchy at all.
     """
+    if not userns.is_initial():
+        return _delegated(mountinfo)
     v1: dict[str, str] = {}
     unified: str | None = None
     with open(mountinfo, encoding="utf-8", errors="surrogateescape") as lines:
@@ -88,6 +92,47 @@ def detect(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
     v2 = frozenset(read(unified, "cgroup.controllers").split()) if unified else frozenset[str]()
     mode: Literal["v1", "hybrid", "v2"] = "v1" if unified is None else "hybrid" if v1 else "v2"
     return Hierarchies(mode=mode, v1=v1, unified=unified, v2=v2)
+
+
+def _delegated(mountinfo: str) -> Hierarchies:
+    """What an ordinary user may use: the group they are in, if it is theirs (cgroup-v2.rst, "Delegation").
+
+    Groups of v1 are never delegated: the kernel calls that unsafe.
+    """
+    base = _own_group(mountinfo)
+    if base is None or not all(os.access(f"{base}/{name}", os.W_OK) for name in ("", "cgroup.procs")):
+        return Hierarchies(mode="none", v1={}, unified=None, v2=frozenset(), delegated=True)
+    can_share = os.access(f"{base}/cgroup.subtree_control", os.W_OK)
+    v2 = frozenset(read(base, "cgroup.controllers").split() if can_share else ())
+    return Hierarchies(mode="v2", v1={}, unified=base, v2=v2, delegated=True)
+
+
+def _own_group(mountinfo: str) -> str | None:
+    """The directory of this process's group of the unified hierarchy."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as lines:
+        path = next((line[3:].rstrip("\n") for line in lines if line.startswith("0::")), None)
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as lines:
+        place = next((line.split(" ")[4] for line in lines if " - cgroup2 " in line), None)
+    return None if path is None or place is None else f"{place}{path.rstrip('/')}".removesuffix(f"/{_LEAF}")
+
+
+def settle(hier: Hierarchies, processes: Iterable[int]) -> None:
+    """Delegated: move our own processes to a leaf, for a group with processes can't hand controllers on.
+
+    Raises CgroupError.
+    """
+    if not hier.v2 or not hier.delegated:
+        return
+    try:
+        os.makedirs(f"{hier.unified}/{_LEAF}", 0o755, exist_ok=True)
+        for pid in processes:
+            with contextlib.suppress(ProcessLookupError):
+                write(f"{hier.unified}/{_LEAF}", "cgroup.procs", str(pid))
+    except OSError as error:
+        raise CgroupError(f"cannot use the delegated cgroup {hier.unified}: {error.strerror}") from error
+
+
+_LEAF = "pystack-processes"
 
 
 # --- making groups -----------------------------------------------------------------------------------
@@ -119,6 +164,8 @@ def _create(
 ) -> tuple[str, ...]:
     home: dict[str, str] = {}  # controller -> the container's directory
     fresh = False
+    if hier.mode == "none":
+        return ()
     if hier.unified is not None:
         fresh = _make(hier.unified, path)
         on_v2 = {setting.controller for setting in wanted} & hier.v2
@@ -285,6 +332,8 @@ def _confine_devices(
     hier: Hierarchies, path: str, limits: Limits, fresh: bool, warn: Callable[[str], None]
 ) -> tuple[str, ...]:
     """Limit the devices; the directories to join for it."""
+    if hier.delegated:
+        return ()  # who can't make device nodes has those that are bound from the host, by their modes
     rules = () if limits.all_devices else (*DEFAULT, *limits.devices)
     base = hier.v1.get("devices")
     if base is not None:
@@ -338,6 +387,8 @@ def home(hier: Hierarchies, path: str) -> str:
 
 def pids(hier: Hierarchies, path: str) -> tuple[int, ...]:
     """The processes of the group and of groups below it; none if there is no such group."""
+    if hier.mode == "none":
+        return ()
     found: list[int] = []
     for directory in _below(home(hier, path)):
         with contextlib.suppress(FileNotFoundError, OSError):
@@ -401,6 +452,8 @@ def kill(hier: Hierarchies, path: str) -> None:
     Returns at once where the kernel has cgroup.kill (5.14); `populated` and the pidfd tell when all are
     gone. Elsewhere the group is frozen meanwhile, or killed over and over for at most 2 s.
     """
+    if hier.mode == "none":
+        return  # with the first process of a pid namespace all others go
     if hier.unified is not None:
         try:
             write(f"{hier.unified}/{path}", "cgroup.kill", "1")

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from orchestrator.kernel import layout, rootfs, steps, syscalls, terminal
+from orchestrator.kernel import layout, rootfs, steps, syscalls, terminal, userns
 from orchestrator.kernel.program import Host, Program, run
 from orchestrator.kernel.reading import Document, RefusedError, load
 from orchestrator.kernel.report import Report
@@ -218,6 +218,8 @@ def _open_stdio(launch: Document, stdin: int) -> list[int]:
 
 
 def score(host: Host, process: Document) -> None:
+    if "oomScoreAdj" not in process and not userns.is_initial():
+        return  # the user's own: less than that is not theirs to give
     score = process.number("oomScoreAdj")
     fd = os.open("self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC, dir_fd=host.proc)
     try:

@@ -25,12 +25,15 @@ class CgroupError(Exception):
 class Hierarchies:
     """Where the controllers of this machine are mounted."""
 
-    mode: Literal["v1", "hybrid", "v2"]
+    mode: Literal["v1", "hybrid", "v2", "none"]
+    """"none": an ordinary user to whom no group is delegated."""
     v1: Mapping[str, str]
     """Controller -> mount point; co-mounted controllers share one."""
     unified: str | None
     v2: frozenset[str]
     """Controllers of the unified hierarchy."""
+    delegated: bool = False
+    """Whether `unified` is a group that was given to an ordinary user, not the mount point."""
 
     @property
     def bases(self) -> tuple[str, ...]:
@@ -107,6 +110,10 @@ def settings(hier: Hierarchies, limits: Limits) -> tuple[Setting, ...]:
         if not wanted:
             continue
         if controller not in hier.v2 and ("blkio" if controller == "io" else controller) not in hier.v1:
+            if hier.delegated:
+                raise CgroupError(
+                    f"{what}: no cgroup with the {controller} controller is delegated to this user"
+                )
             raise CgroupError(f"{what}: this machine has no {controller} cgroup controller")
         found += wanted
     if limits.memory_swap not in (None, -1) and limits.memory is None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-from pathlib import Path
 
 
-def try_lock(path: Path) -> int | None:
+def try_lock(path: str | os.PathLike[str]) -> int | None:
     """A descriptor that holds the lock at `path` (made if missing); None when another process has it."""
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -21,10 +20,10 @@ def try_lock(path: Path) -> int | None:
         os.close(fd)  # its last owner has removed it since we opened it: the next one would not meet us there
 
 
-def _stands_at(fd: int, path: Path) -> bool:
+def _stands_at(fd: int, path: str | os.PathLike[str]) -> bool:
     held = os.fstat(fd)
     try:
-        found = path.stat(follow_symlinks=False)
+        found = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
         return False
     return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, NoReturn
 
-from orchestrator.kernel import accounts, capabilities, syscalls, terminal
+from orchestrator.kernel import accounts, capabilities, syscalls, terminal, userns
 from orchestrator.kernel.reading import Document, RefusedError
 from orchestrator.kernel.report import ExecError, Report
 
@@ -46,6 +46,7 @@ def open_host() -> Host:
     if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(1, 3):
         raise SystemExit("/dev/null of this host is not the null device")
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    userns.is_single()  # looked up once, and remembered by every child
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         boot_id = file.read().strip()
     return Host(proc=proc, null=null, boot_id=boot_id, held=capabilities.held())
@@ -93,6 +94,7 @@ def run(
         report.step = "rlimits"
         _limit(process if "rlimits" in process else own)
     report.step = "capabilities"
+    _find_room(account, host)
     if program.privileged:
         sets = capabilities.every(host.held)
     else:
@@ -173,6 +175,20 @@ def _exact(user: Document, root: int) -> accounts.Account:
     return accounts.Account(uid, gid, groups, home)
 
 
+def _find_room(account: accounts.Account, host: Host) -> None:
+    """See to it that the account's ids exist here. Where root is the only user there is, another one is
+    root by another name, in a user namespace of its own: what belongs to root belongs to it."""
+    if userns.is_initial():
+        return
+    if userns.is_single():
+        if account.uid or account.gid:
+            userns.rename(host.proc, account.uid, account.gid)
+    elif not userns.has(account.uid) or not userns.has(account.gid, "gid"):
+        raise RefusedError(
+            f"user {account.uid}:{account.gid} is beyond the ids that /etc/subuid and /etc/subgid give"
+        )
+
+
 def _environment(process: Document, account: accounts.Account) -> dict[bytes, bytes]:
     """Name -> value, a later one wins. Errors name the variable, never its value, which may be a secret."""
     found: dict[bytes, bytes] = {}
@@ -190,11 +206,12 @@ def _settle_stdio(stdio: list[int], slave: int, root: int, null: int, account: a
     """Place descriptors 0, 1 and 2: the terminal, what was given, or the container's own /dev/null."""
     if slave >= 0:
         terminal.take(slave)
-        os.fchown(slave, account.uid, -1)
+        if not userns.is_single():
+            os.fchown(slave, account.uid, -1)
         stdio = [slave, slave, slave]
     for fd in stdio:
         # Else /dev/stdout couldn't be opened again by a program that isn't root.
-        if fd >= 0 and stat.S_ISFIFO(os.fstat(fd).st_mode):
+        if fd >= 0 and stat.S_ISFIFO(os.fstat(fd).st_mode) and not userns.is_single():
             os.fchown(fd, account.uid, account.gid)
     if -1 in stdio:
         nothing = _null(root, null)
@@ -260,7 +277,8 @@ def _check_inside(cwd: str) -> None:
 
 
 def _become(account: accounts.Account) -> None:
-    os.setgroups(account.groups)
+    if not userns.is_single():
+        os.setgroups(account.groups)
     os.setresgid(account.gid, account.gid, account.gid)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     os.setresuid(account.uid, account.uid, account.uid)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from orchestrator.kernel import mounts, seed, steps, syscalls, terminal
+from orchestrator.kernel import mounts, seed, steps, syscalls, terminal, userns
 from orchestrator.kernel.reading import RefusedError
 
 # Symbolic links followed where a mount point has to be made: what the kernel allows (path_resolution(7)).
@@ -206,6 +206,8 @@ def _new_overlay(step: steps.Overlay, mountpoint: str) -> int:
             syscalls.fsconfig(fs, "upperdir", step.upper)
             syscalls.fsconfig(fs, "workdir", step.work)
             _fsconfig_if_known(fs, "volatile")
+        if not userns.is_initial():
+            syscalls.fsconfig(fs, "userxattr")  # trusted.* is not ours to write (overlayfs.rst)
         syscalls.fsconfig(fs, "index", "off")
         syscalls.fsconfig(fs, "metacopy", "off")
         # Linux 6.6: else a new upper directory gets an attribute of its own, a write to the disk's journal.
@@ -229,6 +231,7 @@ def _old_overlay(step: steps.Overlay, mountpoint: str) -> int:
     layers = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in directories]
     names = [f"/proc/self/fd/{fd}" for fd in layers]
     options = f"lowerdir={':'.join(names[: len(step.lower)])},index=off,metacopy=off"
+    options += "" if userns.is_initial() else ",userxattr"
     if step.upper:
         options += f",upperdir={names[-2]},workdir={names[-1]}"
     try:
@@ -364,6 +367,9 @@ def _frame(fstype: str, target: str, attributes: int, *data: str) -> steps.Files
 
 
 def _node(step: steps.Node, world: World) -> None:
+    if step.kind != "p" and not userns.is_initial():
+        _node_of_host(step, world)
+        return
     parent, _, name = step.path.rpartition("/")
     above = make(world.root, parent, directory=True)
     try:
@@ -380,6 +386,36 @@ def _node(step: steps.Node, world: World) -> None:
             os.chown(name, step.uid, step.gid, dir_fd=above, follow_symlinks=False)
     finally:
         os.close(above)
+
+
+def _node_of_host(step: steps.Node, world: World) -> None:
+    """In a user namespace nodes can't be made: the host's is bound, with its owner and mode (mknod(2))."""
+    kind, device = _KINDS[step.kind], os.makedev(step.major, step.minor)
+    letter = "b" if step.kind == "b" else "c"
+    for path in (step.path, f"/dev/{letter}/{step.major}:{step.minor}", *_nodes_below("/dev")):
+        try:
+            found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            status = os.fstat(found)
+            if stat.S_IFMT(status.st_mode) != kind or status.st_rdev != device:
+                continue
+            tree = syscalls.open_tree(found, "", syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH)
+            try:
+                _attach(world, tree, step.path, directory=False)
+            finally:
+                os.close(tree)
+            return
+        finally:
+            os.close(found)
+    raise OSError(errno.ENODEV, f"the host has no device node {letter} {step.major}:{step.minor} to bind")
+
+
+def _nodes_below(directory: str) -> Iterator[str]:
+    for place, _, names in os.walk(directory):
+        for name in names:
+            yield f"{place}/{name}"
 
 
 def _link(step: steps.Link, world: World) -> None:

@@ -8,6 +8,7 @@ or the kernel still has the status.
 from __future__ import annotations
 
 import _socket
+import _thread
 import errno
 import json
 import os
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
-from orchestrator.kernel import launch, packets, syscalls
+from orchestrator.kernel import launch, packets, syscalls, userns
 from orchestrator.kernel.program import Host
 from orchestrator.kernel.reading import load
 from orchestrator.kernel.report import Report
@@ -112,22 +113,10 @@ def fork(child: Child, pids: Pids) -> tuple[int, _socket.socket]:
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
-        if pids.new:
-            syscalls.unshare(syscalls.CLONE_NEWPID)
-        elif pids.joined >= 0:
-            syscalls.setns(pids.joined, syscalls.CLONE_NEWPID)
-        pid = -1
-        try:
-            pid = os.fork()  # noqa: TID251 (the keeper is who forks)
-            if pid == 0:
-                _live(child, theirs)
-        except OSError as error:
-            if error.errno == errno.ENOMEM and pids.joined >= 0:
-                raise StartError(errno.ESRCH, "the pid namespace to join has ended") from None
-            raise
-        finally:
-            if pid != 0 and (pids.new or pids.joined >= 0):
-                syscalls.setns(pids.own, syscalls.CLONE_NEWPID)
+        if (pids.new or pids.joined >= 0) and not userns.is_initial():
+            pid = _fork_in_thread(child, pids, theirs)
+        else:
+            pid = _fork(child, pids, theirs)
     except BaseException:
         ours.close()
         raise
@@ -135,6 +124,48 @@ def fork(child: Child, pids: Pids) -> tuple[int, _socket.socket]:
         theirs.close()
     ours.setblocking(False)  # noqa: FBT003 (the standard library's signature)
     return pid, ours
+
+
+def _fork(child: Child, pids: Pids, theirs: _socket.socket, *, come_back: bool = True) -> int:
+    if pids.new:
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+    elif pids.joined >= 0:
+        syscalls.setns(pids.joined, syscalls.CLONE_NEWPID)
+    pid = -1
+    try:
+        pid = os.fork()  # noqa: TID251 (the keeper is who forks)
+        if pid == 0:
+            _live(child, theirs)
+    except OSError as error:
+        if error.errno == errno.ENOMEM and pids.joined >= 0:
+            raise StartError(errno.ESRCH, "the pid namespace to join has ended") from None
+        raise
+    finally:
+        if come_back and pid != 0 and (pids.new or pids.joined >= 0):
+            syscalls.setns(pids.own, syscalls.CLONE_NEWPID)
+    return pid
+
+
+def _fork_in_thread(child: Child, pids: Pids, theirs: _socket.socket) -> int:
+    """The machine's own pid namespace is not ours to come back to in a user namespace. But it is each thread
+    that has a pid namespace for its children (setns(2)), and a thread can be thrown away."""
+    done = _thread.allocate_lock()
+    done.acquire()
+    result: list[int | BaseException] = []
+
+    def thread() -> None:
+        try:
+            result.append(_fork(child, pids, theirs, come_back=False))
+        except BaseException as error:
+            result.append(error)
+        finally:
+            done.release()
+
+    _thread.start_new_thread(thread, ())
+    done.acquire()
+    if isinstance(result[0], BaseException):
+        raise result[0]
+    return result[0]
 
 
 def _live(child: Child, sock: _socket.socket) -> NoReturn:

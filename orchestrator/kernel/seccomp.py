@@ -400,11 +400,29 @@ def compile_cached(profile: Mapping[str, object], cache_dir: Path) -> Path:
     return _cached(content, cache_dir, lambda: profile)
 
 
-def default_cached(capabilities: Collection[str], cache_dir: Path) -> Path:
-    """A file with the compiled default policy for these capabilities, without building the policy again."""
+def default_cached(capabilities: Collection[str], cache_dir: Path, *, one_id: bool = False) -> Path:
+    """A file with the compiled default policy for these capabilities, without building the policy again.
+
+    `one_id`: see `for_one_id`.
+    """
     version = _kernel_version() >= (4, 8)
-    key = f"default {sorted(capabilities)} {version}".encode()
-    return _cached(key, cache_dir, lambda: default_profile(capabilities))
+    key = f"default {sorted(capabilities)} {version} {one_id}".encode()
+    dressed = for_one_id if one_id else dict
+    return _cached(key, cache_dir, lambda: dressed(default_profile(capabilities)))
+
+
+def for_one_id(profile: Mapping[str, object]) -> dict[str, object]:
+    """The profile where only one user and group exist: giving files or oneself to another does nothing, and
+    says that it went well, so that programs made for more users run."""
+    pretence = {"names": _ID_CALLS.split(), "action": "SCMP_ACT_ERRNO", "errnoRet": 0}
+    return {**profile, "syscalls": [pretence, *_mappings(profile.get("syscalls"), "syscalls")]}
+
+
+_ID_CALLS: Final = (
+    "chown fchown lchown fchownat chown32 fchown32 lchown32 "
+    "setuid setgid setreuid setregid setresuid setresgid setgroups "
+    "setuid32 setgid32 setreuid32 setregid32 setresuid32 setresgid32 setgroups32"
+)
 
 
 def _cached(key: bytes, cache_dir: Path, profile: Callable[[], Mapping[str, object]]) -> Path:

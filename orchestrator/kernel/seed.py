@@ -11,6 +11,7 @@ import fcntl
 import os
 import stat
 
+from orchestrator.kernel import owner
 from orchestrator.kernel.reading import RefusedError
 
 # Directories open at the same time: two descriptors a level.
@@ -146,7 +147,7 @@ def _copy_entry(level: _Level, name: str, found: os.stat_result) -> None:
         return
     else:
         os.mknod(name, stat.S_IFMT(found.st_mode) | 0o600, found.st_rdev, dir_fd=level.target)
-    os.chown(name, found.st_uid, found.st_gid, dir_fd=level.target, follow_symlinks=False)
+    owner.give(name, found.st_uid, found.st_gid, dir_fd=level.target, follow_symlinks=False)
     if not stat.S_ISLNK(found.st_mode):
         os.chmod(name, stat.S_IMODE(found.st_mode), dir_fd=level.target)
     times = (found.st_atime_ns, found.st_mtime_ns)
@@ -190,7 +191,7 @@ def _dress_directory(level: _Level) -> None:
 
 def _dress(source: int, target: int, found: os.stat_result) -> None:
     """Owner first (it clears set-uid bits), then mode, extended attributes, times."""
-    os.fchown(target, found.st_uid, found.st_gid)
+    owner.give(target, found.st_uid, found.st_gid)
     os.fchmod(target, stat.S_IMODE(found.st_mode))
     for name in os.listxattr(source):
         # What overlayfs keeps for itself would mean something else in the copy.

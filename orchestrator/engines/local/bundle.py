@@ -45,6 +45,9 @@ NETWORK_SYSCTLS = {
     "net.ipv4.ip_unprivileged_port_start": "0",
     "net.ipv4.ping_group_range": "0 2147483647",
 }
+EVERY_GROUP = 2147483647
+"""GID_T_MAX, the end of net.ipv4.ping_group_range."""
+TTY_GROUP = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,8 @@ class Ground:
     all_capabilities: tuple[str, ...] = ()
     host_name: str = ""
     """The machine's own."""
+    highest_group: int = EVERY_GROUP
+    """The last group id that can be had: a user without privileges has those of a map, or only 0."""
 
 
 Json = dict[str, Any]
@@ -262,7 +267,7 @@ def mounts(container: Container, ground: Ground) -> list[Json]:
     chosen = {mount.target: mount for mount in service.mounts}
     for target in ground.volumes:
         chosen.setdefault(target, VolumeMount(source=None, target=target))
-    own = [row for row in _own_mounts(service) if row["destination"] not in chosen]
+    own = [row for row in _own_mounts(service, ground) if row["destination"] not in chosen]
     etc = [
         _bind(source, target, read_only=False)
         for target, source in ground.etc.items()
@@ -276,7 +281,8 @@ def mounts(container: Container, ground: Ground) -> list[Json]:
     return [*own, *etc, *users]
 
 
-def _own_mounts(service: Service) -> list[Json]:
+def _own_mounts(service: Service, ground: Ground) -> list[Json]:
+    tty = [f"gid={TTY_GROUP}"] if ground.highest_group >= TTY_GROUP else []
     sys_options = ["nosuid", "noexec", "nodev"] + ([] if service.privileged else ["ro"])
     shm = ["nosuid", "noexec", "nodev", "mode=1777", f"size={service.shm_size or SHM_SIZE}"]
     return [
@@ -286,7 +292,7 @@ def _own_mounts(service: Service) -> list[Json]:
             "/dev/pts",
             "devpts",
             "devpts",
-            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *tty],
         ),
         _mount("/sys", "sysfs", "sysfs", sys_options),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", sys_options),
@@ -344,7 +350,7 @@ def _linux(container: Container, ground: Ground) -> Json:
     return {
         "namespaces": [{"type": kind} for kind in namespaces(service)],
         "devices": [_device(device) for device in ground.devices],
-        "sysctl": sysctls(service),
+        "sysctl": sysctls(service, ground.highest_group),
         "cgroupsPath": f"/{ground.places.cgroup}/{container.stack}/{container.id}",
         "maskedPaths": [] if open_paths else list(MASKED_PATHS),
         "readonlyPaths": [] if open_paths else list(READONLY_PATHS),
@@ -359,10 +365,11 @@ def namespaces(service: Service) -> list[str]:
     return kinds
 
 
-def sysctls(service: Service) -> Json:
+def sysctls(service: Service, highest_group: int = EVERY_GROUP) -> Json:
     """Docker's network defaults apply to a network namespace of the container's own only."""
-    own_network = not isinstance(service.network_mode, OfHost | OfService)
-    return {**(NETWORK_SYSCTLS if own_network else {}), **service.sysctls}
+    if isinstance(service.network_mode, OfHost | OfService):
+        return dict(service.sysctls)
+    return {**NETWORK_SYSCTLS, "net.ipv4.ping_group_range": f"0 {highest_group}", **service.sysctls}
 
 
 def _device(device: HostDevice) -> Json:

@@ -109,7 +109,8 @@ class LocalEngine:
         at, others = self._ports
         if time.monotonic() - at > PORTS_FRESH_SECONDS:
             held = {(port.protocol, port.host_port) for port in ours}
-            others = tuple(port for port in _listening() if (port.protocol, port.host_port) not in held)
+            tables = self._wiring.outside.tables()
+            others = tuple(port for port in _listening(tables) if (port.protocol, port.host_port) not in held)
             self._ports = (time.monotonic(), others)
         return (*ours, *others)
 
@@ -190,21 +191,16 @@ def _image_state(config: ImageConfig) -> ImageState:
     )
 
 
-_TABLES = (
-    ("tcp", "/proc/net/tcp"),
-    ("tcp", "/proc/net/tcp6"),
-    ("udp", "/proc/net/udp"),
-    ("udp", "/proc/net/udp6"),
-)
+_TABLES = (("tcp", "tcp"), ("tcp", "tcp6"), ("udp", "udp"), ("udp", "udp6"))
 _LISTEN, _UNCONNECTED = "0A", "07"
 
 
-def _listening() -> list[PublishedPort]:
+def _listening(tables: Path) -> list[PublishedPort]:
     """Host ports with a listener (proc_net(5)); the address is left out, for a clash is about the port."""
     found = []
-    for protocol, path in _TABLES:
+    for protocol, name in _TABLES:
         try:
-            lines = Path(path).read_text().splitlines()[1:]
+            lines = (tables / name).read_text().splitlines()[1:]
         except OSError:
             continue
         for line in lines:

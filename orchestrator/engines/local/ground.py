@@ -14,7 +14,7 @@ from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live
 from orchestrator.kernel import capabilities as caps
-from orchestrator.kernel import seccomp, security
+from orchestrator.kernel import seccomp, security, userns
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import Service
@@ -50,6 +50,7 @@ def look_up(shared: Shared, live: Live, group: str, peer: Container | None) -> G
         stdin=service.stdin_open and not service.tty,
         all_capabilities=every,
         host_name=os.uname().nodename,
+        highest_group=bundle.EVERY_GROUP if userns.is_initial() else userns.highest(),
     )
 
 
@@ -87,10 +88,12 @@ def _seccomp(options: security.SecurityOptions, held: list[str], directory: Path
     if options.seccomp == "unconfined":
         return None
     if options.seccomp_file is None:
-        return str(seccomp.default_cached(held, directory))
+        return str(seccomp.default_cached(held, directory, one_id=userns.is_single()))
     try:
         document = json.loads(Path(options.seccomp_file).read_bytes())
         profile = seccomp.resolve_profile(document, held)
+        if userns.is_single():
+            profile = seccomp.for_one_id(profile)
         return str(seccomp.compile_cached(profile, directory))
     except (OSError, ValueError) as error:
         raise EngineError(f"seccomp profile {options.seccomp_file}: {error}", retryable=False) from error

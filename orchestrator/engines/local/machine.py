@@ -16,6 +16,7 @@ from orchestrator.engines.local.containers import THREADS, Containers
 from orchestrator.engines.local.engine import LocalEngine
 from orchestrator.engines.local.execs import PREFIX, Execs, Execution
 from orchestrator.engines.local.keeper import Exited, Keeper, KeeperLost, connect
+from orchestrator.engines.local.outside import Outside, open_outside
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live, Table
@@ -160,6 +161,7 @@ class Machine:
             except (EngineError, cgroups.CgroupError) as error:
                 report(error)
         self.shared.wiring.close()
+        self.shared.wiring.outside.leave()
         self._sweep()
 
     async def _clear_network(self) -> None:
@@ -258,12 +260,15 @@ async def open_machine(places: Places, nursery: trio.Nursery) -> Machine:
 
     keeper = await _greet(places, on_exit, nursery)
     # No pause until `machine` is there: an exit that is told now would be told to nobody.
+    hierarchies = cgroups.detect()
+    with contextlib.suppress(cgroups.CgroupError):  # a limit that is asked for will say it
+        cgroups.settle(hierarchies, (os.getpid(), keeper.pid))
     shared = Shared(
         places=places,
         table=table,
         store=Store(places.images),
-        hierarchies=cgroups.detect(),
-        wiring=Wiring(places, table, keeper, nursery),
+        hierarchies=hierarchies,
+        wiring=Wiring(places, table, keeper, nursery, _open_outside(places)),
         nursery=nursery,
         threads=trio.CapacityLimiter(THREADS),
     )
@@ -272,6 +277,16 @@ async def open_machine(places: Places, nursery: trio.Nursery) -> Machine:
     machine.adopt(keeper)
     nursery.start_soon(machine.keep_keeper)
     return machine
+
+
+def _open_outside(places: Places) -> Outside:
+    try:
+        return open_outside(places)
+    except OSError as error:
+        raise EngineError(
+            f"the porter process, which reaches the host's network for us, is not there: {error.strerror}",
+            hint="say the command again, which starts another",
+        ) from error
 
 
 async def _greet(places: Places, on_exit: Callable[[Exited], None], nursery: trio.Nursery) -> Keeper:

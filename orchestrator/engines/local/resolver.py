@@ -59,8 +59,14 @@ def open_sockets(namespace: int) -> tuple[socket.socket, socket.socket]:
 class Forwarder:
     """Asks other servers for all containers: not more than so many questions at a time."""
 
-    def __init__(self, limit: int = _IN_FLIGHT_ALL, patience: float = _UPSTREAM_PATIENCE) -> None:
-        """`patience`: seconds for each server."""
+    def __init__(
+        self,
+        limit: int = _IN_FLIGHT_ALL,
+        patience: float = _UPSTREAM_PATIENCE,
+        host: Callable[[int, int], socket.socket] = socket.socket,
+    ) -> None:
+        """`patience`: seconds for each server. `host` makes a socket (family, kind) of the host's network."""
+        self._host = host
         self._free = limit
         self._patience = patience
 
@@ -88,7 +94,8 @@ class Forwarder:
             reply = None
             with trio.move_on_after(self._patience):
                 try:
-                    reply = await exchange(question, upstream, namespace if upstream.inside else None)
+                    asking = self._open(upstream, namespace if upstream.inside else None, stream=stream)
+                    reply = await exchange(question, upstream, asking)
                 except (OSError, EOFError, trio.BrokenResourceError):
                     continue
             if reply is not None and dns.code(reply) not in (dns.SERVER_FAILURE, dns.REFUSED):
@@ -96,18 +103,20 @@ class Forwarder:
             unhappy = reply or unhappy
         return unhappy
 
+    def _open(self, upstream: Upstream, namespace: int | None, *, stream: bool) -> trio.socket.SocketType:
+        family = socket.AF_INET6 if ":" in upstream.address else socket.AF_INET
+        kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
+        if namespace is None:
+            return trio.socket.from_stdlib_socket(self._host(family, kind))
+        return trio.socket.from_stdlib_socket(netns.socket_in(namespace, family, kind))
 
-def _open(upstream: Upstream, namespace: int | None, kind: int) -> trio.socket.SocketType:
-    family = socket.AF_INET6 if ":" in upstream.address else socket.AF_INET
-    if namespace is None:
-        return trio.socket.socket(family, kind)
-    return trio.socket.from_stdlib_socket(netns.socket_in(namespace, family, kind))
 
-
-async def _by_datagram(question: Question, upstream: Upstream, namespace: int | None) -> bytes | None:
+async def _by_datagram(
+    question: Question, upstream: Upstream, asking: trio.socket.SocketType
+) -> bytes | None:
     """A socket for each question: the kernel picks a random port, and a connected one hears nobody else."""
     number = secrets.randbits(16)
-    with _open(upstream, namespace, socket.SOCK_DGRAM) as asking:
+    with asking:
         await asking.connect((upstream.address, upstream.port))
         await asking.send(dns.query(question, number))
         while True:
@@ -116,9 +125,9 @@ async def _by_datagram(question: Question, upstream: Upstream, namespace: int | 
                 return reply
 
 
-async def _by_stream(question: Question, upstream: Upstream, namespace: int | None) -> bytes | None:
+async def _by_stream(question: Question, upstream: Upstream, asking: trio.socket.SocketType) -> bytes | None:
     number = secrets.randbits(16)
-    with _open(upstream, namespace, socket.SOCK_STREAM) as asking:
+    with asking:
         await asking.connect((upstream.address, upstream.port))
         stream = trio.SocketStream(asking)
         await stream.send_all(_framed(dns.query(question, number)))

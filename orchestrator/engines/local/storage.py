@@ -20,7 +20,7 @@ from orchestrator.engines.local.trouble import report
 from orchestrator.images import hostroot, trees
 from orchestrator.images.config import ImageConfig
 from orchestrator.images.store import Store
-from orchestrator.kernel import syscalls
+from orchestrator.kernel import owner, syscalls
 from orchestrator.model import fingerprint
 from orchestrator.model.action import CreateVolume
 from orchestrator.model.errors import EngineError, ExitCode, PystackError
@@ -255,7 +255,7 @@ def write_files(home: Path, container: Container) -> dict[str, str]:
             path = home / "files" / str(number)
             path.parent.mkdir(exist_ok=True, mode=0o700)
             records.write_bytes(path, mount.content.encode(), mode=0o600)
-            os.chown(path, mount.uid, mount.gid)
+            owner.give(str(path), mount.uid, mount.gid)
             path.chmod(mount.mode)
             found[mount.target] = str(path)
     return found

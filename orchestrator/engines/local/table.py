@@ -57,6 +57,8 @@ class Live:
     """The end of a run of which the start was not yet known to have succeeded."""
     reserved: list[int] = field(default_factory=list)
     """Sockets bound to its published host ports, so that nobody else takes them."""
+    carried: trio.CancelScope | None = None
+    """Of the tasks that carry its published ports into an ordinary user's own network."""
     finished: trio.Event = field(default_factory=trio.Event)
     """Set when the current run has ended and its output is in the log."""
 

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import trio
 
-from orchestrator.engines.local import dns, names, records
+from orchestrator.engines.local import dns, names, proxy, records
 from orchestrator.engines.local.bundle import shares_names
 from orchestrator.engines.local.keeper import Keeper
+from orchestrator.engines.local.outside import Outside, why
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.resolver import Forwarder, open_sockets, serve
 from orchestrator.engines.local.table import Live, Table, Wires
@@ -35,7 +36,9 @@ DEFAULT_ADDRESS = "0.0.0.0"  # noqa: S104 - a published port without host_ip is 
 class Wiring:
     """The network side of a state root. Methods without `async` are called from worker threads."""
 
-    def __init__(self, places: Places, table: Table, keeper: Keeper, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, places: Places, table: Table, keeper: Keeper, nursery: trio.Nursery, outside: Outside
+    ) -> None:
         self._places = places
         self._table = table
         self.keeper = keeper
@@ -44,7 +47,8 @@ class Wiring:
         self._route = links.open_route()
         self._filter: Netlink = firewall.open_firewall()
         self._route_lock = threading.Lock()
-        self._forwarder = Forwarder()
+        self.outside = outside
+        self._forwarder = Forwarder(host=outside.open)
         self._installed: firewall.Ruleset | None = None
         self._installing = trio.Lock()
 
@@ -232,10 +236,11 @@ class Wiring:
             return
         try:
             for port in live.container.ports:
-                live.reserved.append(_reserve(port, live.container.name, self._holder(port, live)))
+                live.reserved.append(self._reserve(port, live.container.name, self._holder(port, live)))
         except EngineError:
             self.release(live)
             raise
+        self._carry(live)
         await self.sync()
 
     def _holder(self, wish: PublishedPort, but: Live) -> str:
@@ -253,6 +258,9 @@ class Wiring:
 
     def release(self, live: Live) -> None:
         """Give the host ports back; the firewall follows with the next `sync`."""
+        if live.carried is not None:
+            live.carried.cancel()
+            live.carried = None
         for fd in live.reserved:
             os.close(fd)
         live.reserved.clear()
@@ -261,9 +269,48 @@ class Wiring:
         """After our own restart: hold the ports of a running container again, as far as they are free."""
         for port in live.container.ports:
             try:
-                live.reserved.append(_reserve(port, live.container.name, ""))
+                live.reserved.append(self._reserve(port, live.container.name, ""))
             except EngineError:
                 continue
+        self._carry(live)
+
+    def _reserve(self, port: PublishedPort, name: str, holder: str) -> int:
+        """A socket bound to the host port: the port is ours, and a clash is noticed here and now. `holder`:
+        who is to be named then."""
+        kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
+        try:
+            return self.outside.listen(kind, port.host_ip or DEFAULT_ADDRESS, port.host_port)
+        except OSError as error:
+            where = f"{port.host_ip or DEFAULT_ADDRESS}:{port.host_port}/{port.protocol}"
+            if error.errno == errno.EADDRINUSE:
+                message = f"container {name}: port {where} is already in use" + (
+                    f" by {holder}" if holder else ""
+                )
+            else:
+                message = f"container {name}: port {where}: {why(error)}"
+            raise EngineError(message, retryable=False, exit_code=ExitCode.CONFLICT) from error
+
+    def _carry(self, live: Live) -> None:
+        """Where the host's network is not ours: what comes to the ports is carried to the container."""
+        name = self.default_network(live.container)
+        if not self.outside.is_elsewhere or name is None or not live.reserved:
+            return
+        address = live.container.addresses[name]
+        listening = [socket.socket(fileno=os.dup(fd)) for fd in live.reserved]
+        targets: dict[tuple[int, str], int] = {
+            (port.host_port, port.protocol): port.target for port in live.container.ports
+        }
+        live.carried = scope = trio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    for sock in listening:
+                        protocol = "tcp" if sock.type == socket.SOCK_STREAM else "udp"
+                        target = targets[sock.getsockname()[1], protocol]
+                        nursery.start_soon(proxy.serve, sock, (address, target))
+
+        self._nursery.start_soon(run)
 
     def ruleset(self) -> firewall.Ruleset:
         """What the firewall must say, by the table."""
@@ -371,29 +418,3 @@ def host_servers() -> tuple[dns.Upstream, ...]:
 
 def _udp_ports(ruleset: firewall.Ruleset) -> set[tuple[int, str]]:
     return {(port.host_port, port.address) for port in ruleset.ports if port.protocol == "udp"}
-
-
-def _reserve(port: PublishedPort, name: str, holder: str) -> int:
-    """A socket bound to the host port: the port is ours, and a clash is noticed here and now. `holder`: who
-    is to be named then."""
-    kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
-    sock = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
-    try:
-        if port.protocol == "tcp":
-            # Connections in TIME_WAIT of a former server must not look like a clash; listening keeps
-            # others out all the same.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((port.host_ip or DEFAULT_ADDRESS, port.host_port))
-        if port.protocol == "tcp":
-            sock.listen(1)
-    except OSError as error:
-        sock.close()
-        where = f"{port.host_ip or DEFAULT_ADDRESS}:{port.host_port}/{port.protocol}"
-        if error.errno == errno.EADDRINUSE:
-            message = f"container {name}: port {where} is already in use" + (
-                f" by {holder}" if holder else ""
-            )
-        else:
-            message = f"container {name}: port {where}: {error.strerror}"
-        raise EngineError(message, retryable=False, exit_code=ExitCode.CONFLICT) from error
-    return sock.detach()

@@ -233,15 +233,3 @@ def test_the_loser_of_two_waits_for_the_winners_socket(paths: Paths, program: Pa
 
     assert client.alive(paths)
     servers[0].__exit__()
-
-
-def test_without_root_nothing_is_started_and_one_sentence_says_why(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-
-    with pytest.raises(PystackError, match="pystack needs root") as caught:
-        client.ensure_supervisor(paths)
-
-    assert caught.value.exit_code is ExitCode.NOT_PERMITTED
-    assert not paths.run.exists()

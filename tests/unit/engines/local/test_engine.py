@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,9 @@ def test_listeners_and_bound_datagram_sockets_are_seen_and_nothing_else() -> Non
         for sock in (listening, datagrams, bound):
             sock.bind(("127.0.0.1", 0))
         listening.listen()
-        seen = {(port.protocol, port.host_ip, port.host_port) for port in engine._listening()}
+        seen = {
+            (port.protocol, port.host_ip, port.host_port) for port in engine._listening(Path("/proc/net"))
+        }
         assert ("tcp", "127.0.0.1", listening.getsockname()[1]) in seen
         assert ("udp", "127.0.0.1", datagrams.getsockname()[1]) in seen
         assert ("tcp", "127.0.0.1", bound.getsockname()[1]) not in seen
