@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, NoReturn
 
-from orchestrator.kernel import hooks, inside, layout, packets, runs, steps, syscalls
+from orchestrator.kernel import hooks, inside, layout, maps, packets, runs, steps, syscalls
 from orchestrator.kernel.hooks import run_hooks
+from orchestrator.kernel.mounts import id_map
 from orchestrator.kernel.program import Host, Program, open_host
 from orchestrator.kernel.reading import Document, RefusedError
 from orchestrator.kernel.report import ExecError, Report
@@ -84,21 +85,32 @@ def create(host: Host, request: Request) -> Made:
         exact=True,
     )
     request.state("creating", 0)  # so that what it imports is there before the fork
-    joined = _open_namespaces(config.table("linux"))
+    linux = config.table("linux")
+    joined = _open_namespaces(linux)
+    idmaps: dict[steps.Idmap, int] = {}
     try:
+        idmaps.update(_open_idmaps(host, plan, linux))
+        made = frozenset(layout.namespaces(linux, steps.OCI_NAMESPACES) - set(joined))
+        _check_maps(linux, made)
         order = inside.Order(
             plan=plan,
             config=config,
             program=program,
             cgroups=request.cgroups,
             stdio=(-1, -1, -1) if process.flag("terminal") else request.stdio,
-            made=frozenset(layout.namespaces(config.table("linux"), steps.OCI_NAMESPACES) - set(joined)),
+            made=made,
             joined=joined,
             root=next(step.path for step in plan.steps if isinstance(step, steps.Rootfs)),
             fifo=request.fifo,
             state=request.state,
+            idmaps=idmaps,
+            offsets=_clocks(linux, made),
         )
         with _birth(lambda report: inside.enter(report, host, order)) as birth:
+            if "user" in made:
+                birth.expect("map")
+                maps.write(host, birth.first, id_map(linux, "uidMappings"), id_map(linux, "gidMappings"))
+                birth.go()
             birth.expect("pid", "built")
             state = request.state("creating", birth.pid)
             run_hooks(config.table("hooks"), "prestart", state)
@@ -109,7 +121,7 @@ def create(host: Host, request: Request) -> Made:
                 _hand_over(request.console, birth.master)
             return Made(birth.pid, runs.start_time(host.proc, birth.pid) or 0)
     finally:
-        for fd in joined.values():
+        for fd in (*joined.values(), *idmaps.values()):
             os.close(fd)
 
 
@@ -276,6 +288,40 @@ def _open_namespaces(linux: Document) -> dict[str, int]:
             os.close(fd)
         raise
     return opened
+
+
+def _open_idmaps(host: Host, plan: steps.Steps, linux: Document) -> dict[steps.Idmap, int]:
+    """A user namespace for each id-mapped mount; without a map of its own it has the container's."""
+    found: dict[steps.Idmap, int] = {}
+    for step in plan.steps:
+        if not isinstance(step, steps.Bind) or not step.idmap or step.idmap in found:
+            continue
+        uids = step.idmap.uids or id_map(linux, "uidMappings")
+        gids = step.idmap.gids or id_map(linux, "gidMappings")
+        if not uids or not gids:
+            raise RefusedError(f"mounts: {step.target}: idmap: there are no id mappings")
+        found[step.idmap] = maps.namespace(host, uids, gids)
+    return found
+
+
+def _check_maps(linux: Document, made: frozenset[str]) -> None:
+    mapped = "uidMappings" in linux or "gidMappings" in linux
+    if mapped and "user" not in made:
+        raise RefusedError("linux.uidMappings: only a new user namespace can have them")
+
+
+def _clocks(linux: Document, made: frozenset[str]) -> str:
+    """linux.timeOffsets as timens_offsets takes them (time_namespaces(7))."""
+    offsets = linux.table("timeOffsets")
+    offsets.only("monotonic", "boottime")
+    if offsets.names() and "time" not in made:
+        raise RefusedError("linux.timeOffsets: only a new time namespace can have them")
+    lines = []
+    for clock in offsets.names():
+        offset = offsets.table(clock)
+        offset.only("secs", "nanosecs")
+        lines.append(f"{clock} {offset.number('secs')} {offset.number('nanosecs')}\n")
+    return "".join(lines)
 
 
 def _check_preserved(count: int) -> None:

@@ -115,7 +115,7 @@ def _confine(hier: Hierarchies, path: str, rules: tuple[DeviceRule, ...], warn: 
 
 
 def _write_devices(directory: str, rules: tuple[DeviceRule, ...]) -> None:
-    """v1's list begins as the parent's. Denying all is refused once there are groups below: then it is done."""
+    """In their order; v1's list begins as the parent's."""
     for rule in rules:
         try:
             write(directory, "devices.allow" if rule.allow else "devices.deny", str(rule))

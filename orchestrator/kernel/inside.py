@@ -8,19 +8,37 @@ imported after the fork and no name is looked up by the C library.
 
 from __future__ import annotations
 
+import _socket
 import errno
+import fcntl
 import json
 import os
 import select
 import signal
+import struct
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from orchestrator.kernel import hooks, launch, packets, rootfs, steps, syscalls, terminal
+from orchestrator.kernel import (
+    capabilities,
+    hooks,
+    launch,
+    mounting,
+    packets,
+    rootfs,
+    steps,
+    syscalls,
+    terminal,
+)
+from orchestrator.kernel import program as program_
+from orchestrator.kernel import world as places
 from orchestrator.kernel.program import Host, Program, run
 from orchestrator.kernel.reading import Document, RefusedError
 from orchestrator.kernel.report import ExecError, Report, explain
+
+_SIOCSIFFLAGS = 0x8914  # include/uapi/linux/sockios.h
+_IFF_UP = 1
 
 
 class Order(NamedTuple):
@@ -36,6 +54,8 @@ class Order(NamedTuple):
     root: str
     fifo: str
     state: hooks.State
+    idmaps: Mapping[steps.Idmap, int]
+    offsets: str = ""  # of the clocks, as timens_offsets takes them
 
 
 class Visit(NamedTuple):
@@ -72,26 +92,130 @@ def enter(report: Report, host: Host, order: Order) -> NoReturn:
     try:
         report.step = "process"
         prepare_process()
-        close_others(report, host, order.program.preserve, (*order.stdio, *order.joined.values()))
+        keep = (*order.stdio, *order.joined.values(), *order.idmaps.values())
+        close_others(report, host, order.program.preserve, keep)
         report.step = "start"
         fifo, errors = _open_gate(order.fifo)
         process = order.program.process
         if "oomScoreAdj" in process:
             launch.score(host, process)
+        report.step = "rlimits"
+        program_.raise_limits(process)
         report.step = "cgroups"
         launch.join_cgroups(order.cgroups)
+        world = places.World(mountpoint=order.root, proc=host.proc)
+        world.guest = "user" in order.made or "user" in order.joined
+        world.idmaps = dict(order.idmaps)
+        _prepare(report, order, world)
         report.step = "namespaces"
-        for kind, fd in order.joined.items():
-            syscalls.setns(fd, steps.OCI_NAMESPACES[kind])
-            os.close(fd)
-        flags = 0
-        for kind in order.made:
-            flags |= steps.OCI_NAMESPACES[kind]
-        syscalls.unshare(flags)
+        _move(report, host, order)
+        if not order.made & {"user"}:
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        # Opened with the host's rights: in a user namespace we may not be let through its directories.
+        world.place = os.open(order.root, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if world.guest:
+            report.step = "user namespace"
+            _become_root()
+            host = host._replace(held=capabilities.held())
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         fork_second(report)
-        _build(report, host, order, fifo, errors)
+        _build(report, host, order, world, fifo, errors)
     except BaseException as error:
         report.fail(error)
+
+
+def _prepare(report: Report, order: Order, world: places.World) -> None:
+    """Clone what is the host's while we are the host's: later neither paths nor rights may suffice.
+
+    A user who isn't root can't yet, and does it when it is in its own namespaces.
+    """
+    for step in order.plan.steps:
+        report.step = step.describe()
+        try:
+            if isinstance(step, steps.Rootfs):
+                world.trees[step] = rootfs.clone_root(step)
+            elif isinstance(step, steps.Bind):
+                world.trees[step] = mounting.prepared(step, world)
+            elif isinstance(step, steps.Node) and world.guest and step.kind != "p":
+                world.trees[step] = rootfs.clone_device(step)
+        except PermissionError:
+            if not world.guest:
+                raise
+            return
+
+
+def _move(report: Report, host: Host, order: Order) -> None:
+    """Take on the namespaces: join what can be joined, become the guest, join the rest, make the new ones.
+
+    Who owns a namespace decides when it can be joined: one of the host's before the user namespace is left,
+    one of the other user namespace's after it was entered.
+    """
+    later = _join_what_can_be(order)
+    if "user" in order.joined:
+        syscalls.setns(order.joined["user"], syscalls.CLONE_NEWUSER)
+    elif "user" in order.made:
+        syscalls.unshare(syscalls.CLONE_NEWUSER)
+        packets.send(report.sock, packets.pack({"map": True}))
+        if packets.receive(report.sock) is None:
+            raise ExecError(errno.EPIPE, "the runtime went away", None)
+    for kind in later:
+        syscalls.setns(order.joined[kind], steps.OCI_NAMESPACES[kind])
+    flags = 0
+    for kind in order.made - {"user"}:
+        flags |= steps.OCI_NAMESPACES[kind]
+    syscalls.unshare(flags)
+    if order.offsets:
+        _set_clocks(host, order.offsets)
+    if "network" in order.made:
+        _raise_loopback()
+    for fd in order.joined.values():
+        os.close(fd)
+
+
+def _join_what_can_be(order: Order) -> list[str]:
+    """Join; returns what has to wait for the user namespace."""
+    later: list[str] = []
+    for kind, fd in order.joined.items():
+        if kind == "user":
+            continue
+        try:
+            syscalls.setns(fd, steps.OCI_NAMESPACES[kind])
+        except PermissionError:
+            if "user" not in order.made and "user" not in order.joined:
+                raise
+            later.append(kind)
+    return later
+
+
+def _set_clocks(host: Host, offsets: str) -> None:
+    """Before anybody is in the time namespace (time_namespaces(7))."""
+    fd = os.open("self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC, dir_fd=host.proc)
+    try:
+        os.write(fd, offsets.encode())
+    except OSError as error:
+        raise OSError(error.errno, f"linux.timeOffsets: {error.strerror}") from None
+    finally:
+        os.close(fd)
+
+
+def _raise_loopback() -> None:
+    """A new network namespace has its loopback down, and nobody means that."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        fcntl.ioctl(sock.fileno(), _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
+    finally:
+        sock.close()
+
+
+def _become_root() -> None:
+    """Root of the user namespace, or, where it has none, whoever we are there: all capabilities are ours."""
+    for change, arguments in ((os.setresgid, (0, 0, 0)), (os.setgroups, ([],)), (os.setresuid, (0, 0, 0))):
+        try:
+            change(*arguments)
+        except OSError as error:
+            # Not mapped, or setgroups(2) denied with the map.
+            if error.errno not in (errno.EINVAL, errno.EPERM):
+                raise
 
 
 def visit(report: Report, host: Host, order: Visit) -> NoReturn:
@@ -99,6 +223,7 @@ def visit(report: Report, host: Host, order: Visit) -> NoReturn:
     try:
         report.step = "process"
         prepare_process()
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         close_others(report, host, order.program.preserve, (*order.stdio, order.init))
         process, own = order.program.process, order.program.fallback
         if "oomScoreAdj" in process or "oomScoreAdj" in own:
@@ -107,6 +232,10 @@ def visit(report: Report, host: Host, order: Visit) -> NoReturn:
         launch.join_cgroups(order.cgroups)
         report.step = "namespaces"
         syscalls.setns(order.init, order.namespaces)
+        if order.namespaces & syscalls.CLONE_NEWUSER:
+            _become_root()
+            host = host._replace(held=capabilities.held())
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         fork_second(report)
         launch.become_leader()
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -136,7 +265,6 @@ def prepare_process() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     sys.path.clear()
     sys.meta_path.clear()
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
 
 
 def close_others(report: Report, host: Host, preserve: int, keep: Sequence[int]) -> None:
@@ -152,14 +280,16 @@ def _open_gate(fifo: str) -> tuple[int, int]:
     return reader, os.open(f"{fifo}.error", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | flags, 0o600)
 
 
-def _build(report: Report, host: Host, order: Order, fifo: int, errors: int) -> NoReturn:
+def _build(report: Report, host: Host, order: Order, world: places.World, fifo: int, errors: int) -> NoReturn:
     """The second process: the world, the wait, the program."""
     report.step = "process"
     launch.become_leader()
     plan, wanted = order.plan, order.config.table("hooks")
-    world = rootfs.World(mountpoint=order.root, proc=host.proc)
     report.step = "mount propagation"
-    rootfs.detach_from_host(plan, world)
+    if "mount" in order.made:
+        rootfs.detach_from_host(plan, world)
+    else:
+        rootfs.open_null(world)
     for step in plan.steps:
         report.step = step.describe()
         rootfs.perform(step, world)
@@ -169,7 +299,10 @@ def _build(report: Report, host: Host, order: Order, fifo: int, errors: int) -> 
         raise ExecError(errno.EPIPE, "the runtime went away", None)
     hooks.run_hooks(wanted, "createContainer", order.state("creating", os.getpid()))
     report.step = "pivot"
-    rootfs.pivot(plan, world)
+    if "mount" in order.made:
+        rootfs.pivot(plan, world)
+    else:
+        rootfs.confine(world)
 
     def gate(report: Report, master: int) -> Report:
         report.ready((master,) if master >= 0 else ())

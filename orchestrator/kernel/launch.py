@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from orchestrator.kernel import layout, rootfs, steps, syscalls, terminal, userns
+from orchestrator.kernel import world as places
 from orchestrator.kernel.program import Host, Program, run
 from orchestrator.kernel.reading import Document, RefusedError, load
 from orchestrator.kernel.report import Report
@@ -91,7 +92,7 @@ def start(
         join_cgroups(launch.texts("cgroups"))
         report.step = "namespaces"
         _enter(layout.namespaces(config.table("linux")), namespaces)
-        world = rootfs.World(mountpoint=f"{bundle.path}/rootfs", proc=host.proc)
+        world = places.World(mountpoint=f"{bundle.path}/rootfs", proc=host.proc)
         report.step = "mount propagation"
         rootfs.detach_from_host(plan, world)
         for step in plan.steps:

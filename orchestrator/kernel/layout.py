@@ -94,7 +94,8 @@ def _rootfs(config: Document, bundle: str) -> steps.Rootfs:
     path = config.table("root").text("path")
     if not path:
         raise RefusedError("root.path: a container needs a root")
-    return steps.Rootfs(path if path.startswith("/") else f"{bundle}/{path}")
+    slave = bool(_propagation(config.table("linux")) & (sys.MS_SLAVE | sys.MS_SHARED))
+    return steps.Rootfs(path if path.startswith("/") else f"{bundle}/{path}", slave)
 
 
 def _root(launch: Document) -> list[steps.Step]:
@@ -181,4 +182,4 @@ def _propagation(linux: Document) -> int:
     asked = linux.text("rootfsPropagation") or "rprivate"
     if asked not in steps.PROPAGATIONS:
         raise RefusedError(f"linux.rootfsPropagation: unknown value {asked!r}")
-    return steps.PROPAGATIONS[asked] | sys.MS_REC
+    return steps.PROPAGATIONS[asked]

@@ -12,6 +12,7 @@ import os
 import resource
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 from orchestrator.kernel import accounts, capabilities, syscalls, terminal, userns
@@ -212,7 +213,8 @@ def _settle_stdio(stdio: list[int], slave: int, root: int, null: int, account: a
     for fd in stdio:
         # Else /dev/stdout couldn't be opened again by a program that isn't root.
         if fd >= 0 and stat.S_ISFIFO(os.fstat(fd).st_mode) and not userns.is_single():
-            os.fchown(fd, account.uid, account.gid)
+            with suppress(PermissionError):  # a FIFO of the host's, and we are in a user namespace
+                os.fchown(fd, account.uid, account.gid)
     if -1 in stdio:
         nothing = _null(root, null)
         stdio = [nothing if fd < 0 else fd for fd in stdio]
@@ -250,6 +252,22 @@ def _limit(process: Document) -> None:
             raise OSError(
                 errno.EPERM, f"{name} {soft}:{hard}: {error} (the hard limit here is {most})"
             ) from None
+
+
+def raise_limits(process: Document) -> None:
+    """Lift the hard limits that are to be higher, while we have the rights for it; `_limit` sets the rest."""
+    for entry in process.tables("rlimits"):
+        name, hard = entry.text("type"), _rlimit(entry.number("hard"))
+        if name not in _RLIMITS:
+            raise RefusedError(f"unknown limit {name!r}")
+        soft, most = resource.getrlimit(_RLIMITS[name])
+        if most != -1 and (hard == -1 or hard > most):
+            try:
+                resource.setrlimit(_RLIMITS[name], (soft, hard))
+            except (OSError, ValueError) as error:
+                raise OSError(
+                    errno.EPERM, f"{name}: {entry.number('hard')}: {error} (the hard limit here is {most})"
+                ) from None
 
 
 def _rlimit(value: int) -> int:

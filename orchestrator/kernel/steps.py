@@ -38,6 +38,7 @@ class Rootfs(NamedTuple):
     """A directory of the host as the root, as it is: a bundle's own."""
 
     path: str
+    slave: bool = False  # what the host mounts there later is to be seen
 
     def describe(self) -> str:
         return f"root {self.path}"
@@ -63,10 +64,19 @@ class Filesystem(NamedTuple):
     attributes: int
     data: tuple[str, ...]
     copy_up: bool
+    propagation: int = 0  # 0: as it comes, which is private
 
     def describe(self) -> str:
         shown = ",".join([*_attribute_names(self.attributes), *self.data])
         return f"mount {self.fstype} {self.target}" + (f" ({shown})" if shown else "")
+
+
+class Idmap(NamedTuple):
+    """Who a mount's files belong to: (id in the filesystem, id as seen, how many). empty: the container's."""
+
+    uids: tuple[tuple[int, int, int], ...]
+    gids: tuple[tuple[int, int, int], ...]
+    recursive: bool
 
 
 class Bind(NamedTuple):
@@ -80,10 +90,15 @@ class Bind(NamedTuple):
     remove: int
     recursive_add: int
     propagation: int
+    recursive_remove: int = 0
+    idmap: Idmap | None = None
+    nofollow: bool = False  # a link at the target's end is covered, not followed
 
     def describe(self) -> str:
         words = ["rbind" if self.recursive else "bind", *_attribute_names(self.add)]
         words += ["r" + name for name in _attribute_names(self.recursive_add)]
+        if self.idmap:
+            words.append("ridmap" if self.idmap.recursive else "idmap")
         words += [
             name for name, flags in PROPAGATIONS.items() if flags == self.propagation and name != "rprivate"
         ]
@@ -242,6 +257,9 @@ ATTRIBUTES = {
     "nodiratime": (sys.MOUNT_ATTR_NODIRATIME, 0),
     "diratime": (0, sys.MOUNT_ATTR_NODIRATIME),
     "relatime": (0, sys.MOUNT_ATTR__ATIME),
+    "atime": (0, sys.MOUNT_ATTR__ATIME),
+    "norelatime": (0, sys.MOUNT_ATTR__ATIME),
+    "nostrictatime": (0, sys.MOUNT_ATTR__ATIME),
     "noatime": (sys.MOUNT_ATTR_NOATIME, sys.MOUNT_ATTR__ATIME),
     "strictatime": (sys.MOUNT_ATTR_STRICTATIME, sys.MOUNT_ATTR__ATIME),
     "defaults": (0, 0),
