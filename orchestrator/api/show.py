@@ -130,6 +130,7 @@ def container_row(
         "orphan": not known,
         "image": root_name(container.definition.root),
         "command": command(container, image),
+        **({"runtime": container.definition.runtime} if container.definition.runtime else {}),
         "created": container.created_at,
         "state": "restarting" if restarting else state(container),
         "status": status(container, now, restarting=restarting),

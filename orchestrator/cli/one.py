@@ -34,6 +34,7 @@ def run(
     name: str | None,
     no_deps: bool,
     label: tuple[str, ...],
+    runtime: str | None,
 ) -> int:
     """Run a command in a new container of a service; its exit code is ours."""
     del interactive  # the default; accepted for -it
@@ -46,7 +47,7 @@ def run(
     from orchestrator.model import codec
     from orchestrator.model.frozen import replace
 
-    stack = _runnable(scope, service, no_deps=no_deps)
+    stack = _runnable(scope, service, no_deps=no_deps, runtime=runtime)
     token = os.urandom(6).hex()
     recipe = oneoff.recipe(
         stack,
@@ -85,14 +86,16 @@ def run(
     return oneoff.attended(scope, stack, request, terminal=terminal)
 
 
-def _runnable(scope: Scope, service: str, *, no_deps: bool) -> Stack:
+def _runnable(scope: Scope, service: str, *, no_deps: bool, runtime: str | None) -> Stack:
     """The stack, in which the service and what it needs can be run. Raises UserError."""
     from orchestrator.cli.arrange import demand
     from orchestrator.cli.attach import involved
+    from orchestrator.cli.runtimes import settle
     from orchestrator.cli.wish import Wish
     from orchestrator.stackfile.load import demand_runnable
 
     loaded = scope.load((service,))
     demand(loaded.stack, (service,))
-    demand_runnable(loaded, involved(loaded.stack, Wish(services=(service,), no_deps=no_deps)))
-    return loaded.stack
+    about = involved(loaded.stack, Wish(services=(service,), no_deps=no_deps))
+    demand_runnable(loaded, about)
+    return settle(loaded, loaded.stack, about, runtime)

@@ -21,6 +21,7 @@ def plan(
     services: tuple[str, ...],
     down: bool,
     scale: tuple[str, ...],
+    runtime: str | None,
     force_recreate: bool,
     no_recreate: bool,
     no_deps: bool,
@@ -36,9 +37,12 @@ def plan(
     demand(stack, services)
     if not down:
         from orchestrator.cli.attach import involved
+        from orchestrator.cli.runtimes import settle
         from orchestrator.stackfile.load import demand_runnable
 
-        demand_runnable(loaded, involved(stack, Wish(services=services, no_deps=no_deps)))
+        about = involved(stack, Wish(services=services, no_deps=no_deps))
+        demand_runnable(loaded, about)
+        stack = settle(loaded, stack, about, runtime)
     if started is not None:
         started.wait()
     request: Message = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import time
 
 from orchestrator.api import client
@@ -70,9 +71,10 @@ HEAD = ("NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS")
 
 
 def render(rows: list[Row], now: float, limit: int = 20) -> str:
-    """The table of `ps`. `now` is seconds since the epoch."""
+    """The table of `ps`. `now` is seconds since the epoch. Runtimes are shown where one isn't ours."""
+    runtimes = any(row.get("runtime") for row in rows)
     return columns.table(
-        HEAD,
+        (*HEAD[:-1], "RUNTIME", HEAD[-1]) if runtimes else HEAD,
         [
             (
                 say.printable(row["name"]),
@@ -81,6 +83,7 @@ def render(rows: list[Row], now: float, limit: int = 20) -> str:
                 row["service"],
                 _age(row.get("created") or "", now) + " ago",
                 say.printable(row.get("status") or row["state"]),
+                *((say.printable(posixpath.basename(row.get("runtime") or "")),) if runtimes else ()),
                 ports_text(row.get("ports") or []),
             )
             for row in rows
@@ -147,6 +150,7 @@ def _object(stack: str, row: Row, now: float) -> Row:
             }
             for port in row.get("ports") or []
         ],
+        **({"Runtime": row["runtime"]} if row.get("runtime") else {}),
         "RunningFor": _age(row.get("created") or "", now) + " ago",
         "Service": row["service"],
         "State": row["state"],

@@ -133,6 +133,7 @@ _INTERACTIVE = Option("-i --interactive", "flag", "Keep standard input open (the
 _TTY = Option("-t --tty", "flag", "A terminal for the command (the default on a terminal)")
 _DETACH = Option("-d --detach", "flag", "Do not stay attached")
 _SCALE = Option("--scale", "texts", "Run N containers of a service", metavar="SERVICE=N")
+_RUNTIME = Option("--runtime", "text", "What runs services without `runtime` (runc, crun)", metavar="NAME")
 _JSON = Option("--format", "text", "How to show it", choices=("table", "json"))
 _RECREATE = (
     Option("--force-recreate", "flag", "Replace containers even when nothing has changed"),
@@ -181,6 +182,7 @@ COMMANDS: dict[str, Command] = {
             _ORPHANS,
             _TIMEOUT,
             Option("--no-start", "flag", "Create the containers, start none"),
+            _RUNTIME,
             Option("--abort-on-container-exit", "flag", "Stop everything when one container ends"),
             Option("--abort-on-container-failure", "flag", "Stop everything when one container fails"),
             Option("--exit-code-from", "text", "Return this service's exit code", metavar="SERVICE"),
@@ -194,7 +196,7 @@ COMMANDS: dict[str, Command] = {
         _SERVICES,
     ),
     "create": Command(
-        "up:create", "Create the containers, start none", (*_RECREATE, _ORPHANS, _SCALE), _SERVICES
+        "up:create", "Create the containers, start none", (*_RECREATE, _ORPHANS, _SCALE, _RUNTIME), _SERVICES
     ),
     "down": Command(
         "change:down",
@@ -323,6 +325,7 @@ COMMANDS: dict[str, Command] = {
             Option("--name", "text", "Name of the container", metavar="NAME"),
             _NO_DEPS,
             Option("-l --label", "texts", "Add a label", metavar="NAME=VALUE"),
+            _RUNTIME,
         ),
         (Argument("service", required=True), Argument("command", many=True)),
         program=True,
@@ -350,6 +353,7 @@ COMMANDS: dict[str, Command] = {
         (
             Option("--down", "flag", "Show what `down` would do"),
             _SCALE,
+            _RUNTIME,
             *_RECREATE,
             _NO_DEPS,
             _ORPHANS,

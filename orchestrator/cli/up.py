@@ -37,6 +37,7 @@ def up(
     attach: tuple[str, ...],
     no_attach: tuple[str, ...],
     attach_dependencies: bool,
+    runtime: str | None,
 ) -> int:
     """Make the machine agree with the stack file; without -d stay and show what the containers write."""
     check(
@@ -76,7 +77,7 @@ def up(
         "wait": wait,
         "wait_timeout": wait_timeout,
     }
-    return send(scope, request, wish, scale)
+    return send(scope, request, wish, scale, runtime)
 
 
 def create(
@@ -87,6 +88,7 @@ def create(
     no_recreate: bool,
     remove_orphans: bool,
     scale: tuple[str, ...],
+    runtime: str | None,
 ) -> int:
     """Make the containers, start none."""
     if force_recreate and no_recreate:
@@ -104,7 +106,7 @@ def create(
         "wait": False,
         "wait_timeout": None,
     }
-    return send(scope, request, Wish(services=services, detach=True), scale)
+    return send(scope, request, Wish(services=services, detach=True), scale, runtime)
 
 
 def scale(scope: Scope, *, counts: tuple[str, ...], no_deps: bool) -> int:
@@ -126,13 +128,16 @@ def scale(scope: Scope, *, counts: tuple[str, ...], no_deps: bool) -> int:
     return send(scope, request, Wish(services=services, detach=True, no_deps=no_deps), counts)
 
 
-def send(scope: Scope, request: Message, wish: Wish, scale: tuple[str, ...]) -> int:
+def send(
+    scope: Scope, request: Message, wish: Wish, scale: tuple[str, ...], runtime: str | None = None
+) -> int:
     """The supervisor starts while the stack file is loaded; then the session takes over."""
     counts = scales(scale)
     started = client.begin_supervisor(scope.paths)
     # What follows imports for 100 ms, in which the supervisor gets ready.
     from orchestrator.cli.arrange import arrange, demand, demand_ports
     from orchestrator.cli.attach import Session, involved
+    from orchestrator.cli.runtimes import settle
     from orchestrator.model import codec
     from orchestrator.stackfile.load import demand_runnable
 
@@ -143,6 +148,7 @@ def send(scope: Scope, request: Message, wish: Wish, scale: tuple[str, ...]) -> 
         demand(stack, (wish.exit_code_from,))
     about = involved(stack, wish)
     demand_runnable(loaded, about)
+    stack = settle(loaded, stack, about, runtime)
     demand_ports(stack, about)
     request["stack"] = codec.encode(stack)
     if started is not None:

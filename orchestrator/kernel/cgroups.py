@@ -76,6 +76,7 @@ def detect(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
     if not userns.is_initial():
         return _delegated(mountinfo)
     v1: dict[str, str] = {}
+    named: list[str] = []
     unified: str | None = None
     with open(mountinfo, encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
@@ -87,11 +88,13 @@ def detect(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
             elif kind == "cgroup":
                 for controller in _CONTROLLERS.intersection(options.split(",")):
                     v1.setdefault(controller, place)
+                if "name=" in options:
+                    named.append(place)
     if unified is None and not v1:
         raise CgroupError("no control groups are mounted on this machine")
     v2 = frozenset(read(unified, "cgroup.controllers").split()) if unified else frozenset[str]()
     mode: Literal["v1", "hybrid", "v2"] = "v1" if unified is None else "hybrid" if v1 else "v2"
-    return Hierarchies(mode=mode, v1=v1, unified=unified, v2=v2)
+    return Hierarchies(mode=mode, v1=v1, unified=unified, v2=v2, named=tuple(named))
 
 
 def _delegated(mountinfo: str) -> Hierarchies:
@@ -489,8 +492,10 @@ def _signal_all(processes: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def remove(hier: Hierarchies, path: str, *, patience: float = _PATIENCE) -> None:
+def remove(hier: Hierarchies, path: str, *, patience: float = _PATIENCE, whole: bool = False) -> None:
     """Remove the group everywhere, groups made below it, and the stack's group if that was the last.
+
+    With `whole` our own group as well: another runtime makes it where nothing of ours will ever be.
 
     Idempotent. The kernel answers EBUSY for a moment after the last process went: that is waited for.
     Raises CgroupError if processes are still in it after `patience` seconds.
@@ -503,6 +508,8 @@ def remove(hier: Hierarchies, path: str, *, patience: float = _PATIENCE) -> None
                 raise CgroupError(f"control group {path} still has processes: {_some(pids(hier, path))}")
             time.sleep(0.002)
         _rmdir(os.path.dirname(f"{base}/{path}"))
+        if whole:
+            _rmdir(f"{base}/{path.partition('/')[0]}")
 
 
 def remove_root(hier: Hierarchies, tag: str, *, patience: float = _PATIENCE) -> None:

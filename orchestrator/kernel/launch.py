@@ -44,7 +44,10 @@ class Bundle(NamedTuple):
 
 def read(path: str) -> Bundle:
     """The bundle in a directory. Raises RefusedError for what we don't do, OSError when it can't be read."""
-    config, launch = load(f"{path}/config.json"), load(f"{path}/launch.json")
+    launch = load(f"{path}/launch.json")
+    # The filter is there compiled; its policy would take longer to parse than all the rest.
+    policy = launch.table("policy")
+    config = load(f"{path}/config.json", (policy.number("start"), policy.number("end")))
     launch.only(
         "format",
         "stdin",
@@ -52,13 +55,17 @@ def read(path: str) -> Bundle:
         "stderr",
         "cgroups",
         "seccomp",
+        "policy",
         "user",
         "groups",
         "root",
         "seed",
         "subpaths",
+        "sources",
+        "runtime",
     )
-    return Bundle(path, config, launch, layout.compile_steps(config, launch))
+    compiled = layout.ground_steps if "runtime" in launch else layout.compile_steps
+    return Bundle(path, config, launch, compiled(config, launch))
 
 
 def start(
@@ -84,9 +91,9 @@ def start(
             privileged=False,
         )
         report.step = "pid.json"
-        _write_birth(bundle.path, host)
+        write_birth(bundle.path, host)
         report.step = "stdio"
-        stdio = [-1, -1, -1] if process.flag("terminal") else _open_stdio(launch, stdin)
+        stdio = [-1, -1, -1] if process.flag("terminal") else open_stdio(launch, stdin)
         score(host, process)
         report.step = "cgroups"
         join_cgroups(launch.texts("cgroups"))
@@ -127,7 +134,7 @@ def join(
         )
         score(host, process if "oomScoreAdj" in process else own)
         report.step = "cgroups"
-        join_cgroups(launch.texts("cgroups"))
+        join_cgroups(launch.texts("cgroups"), present="runtime" in launch)
         report.step = "namespaces"
         # All: to join one that is the host's anyway changes nothing. The pid namespace was joined before.
         syscalls.setns(init, _JOINED)
@@ -177,10 +184,10 @@ def _read_filter(path: str) -> bytes:
     return program
 
 
-def _write_birth(bundle: str, host: Host) -> None:
+def write_birth(bundle: str, host: Host, process: int | str = "self") -> None:
     """pid.json: which process this is. A pid alone is never trusted, its start time goes with it."""
     # Read through the host's /proc, so the number is the host's even in a new pid namespace.
-    fd = os.open("self/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=host.proc)
+    fd = os.open(f"{process}/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=host.proc)
     text = os.read(fd, 4096)
     os.close(fd)
     pid, start_time = int(text.split(b" ", 1)[0]), int(text.rpartition(b") ")[2].split()[19])
@@ -202,7 +209,7 @@ def replace_file(path: str, data: bytes) -> None:
     os.rename(f"{path}.new", path)
 
 
-def _open_stdio(launch: Document, stdin: int) -> list[int]:
+def open_stdio(launch: Document, stdin: int) -> list[int]:
     """The FIFOs, opened for both ways: a dead reader then means neither EPIPE nor an end (fifo(7))."""
     opened: list[int] = [] if stdin < 0 else [stdin]
     for name in ("stdin", "stdout", "stderr")[len(opened) :]:
@@ -231,8 +238,11 @@ def score(host: Host, process: Document) -> None:
         os.close(fd)
 
 
-def join_cgroups(directories: Sequence[str]) -> None:
+def join_cgroups(directories: Sequence[str], *, present: bool = False) -> None:
+    """`present`: only those that are there; another runtime decides itself which it makes."""
     for directory in directories:
+        if present and not os.path.isdir(directory):
+            continue
         fd = os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, b"0")

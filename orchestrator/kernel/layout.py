@@ -76,6 +76,12 @@ def compile_steps(config: Document, launch: Document, bundle: str = "") -> steps
     return steps.Steps(_propagation(linux), tuple(found))
 
 
+def ground_steps(config: Document, launch: Document) -> steps.Steps:
+    """What another runtime finds done: the root, filled volumes, and the working directory."""
+    cwd = steps.Directory(absolute(config.table("process").text("cwd") or "/", "process.cwd"))
+    return steps.Steps(steps.PROPAGATIONS["rprivate"], (*_root(launch), *_seeds(launch), cwd))
+
+
 def namespaces(linux: Document, known: Container[str] = steps.NAMESPACES) -> set[str]:
     """The namespaces a container doesn't share with the host, new ones and those to join (`path`)."""
     found: set[str] = set()

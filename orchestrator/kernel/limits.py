@@ -34,12 +34,14 @@ class Hierarchies:
     """Controllers of the unified hierarchy."""
     delegated: bool = False
     """Whether `unified` is a group that was given to an ordinary user, not the mount point."""
+    named: tuple[str, ...] = ()
+    """Hierarchies of v1 without a controller. We don't use them, but other runtimes do."""
 
     @property
     def bases(self) -> tuple[str, ...]:
         """Every mount point, the unified one first."""
         unified = () if self.unified is None else (self.unified,)
-        return (*unified, *dict.fromkeys(self.v1.values()))
+        return (*unified, *dict.fromkeys(self.v1.values()), *self.named)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

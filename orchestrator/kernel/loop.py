@@ -10,6 +10,7 @@ import _socket
 import errno
 import os
 import select
+import signal
 import struct
 import sys
 import time
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from orchestrator.kernel import launch, layout, packets, runs, store, syscalls
+from orchestrator.kernel import foreign, launch, layout, packets, runs, store, syscalls
 from orchestrator.kernel.guard import Guard
 from orchestrator.kernel.program import Host
 from orchestrator.kernel.reading import Document, RefusedError
@@ -241,6 +242,7 @@ class Loop:
             "hello": self._hello,
             "start": self._start,
             "exec": self._exec,
+            "release": self._release,
             "store": self._keep,
             "fetch": self._fetch,
             "discard": self._discard,
@@ -284,6 +286,7 @@ class Loop:
         name, what = self._new_id(request.text("id")), launch.read(bundle)
         joined = dict(zip(kinds, fds, strict=True))
         stdin = joined.pop(_STDIN, -1)
+        runtime = foreign.read(what.launch)
         pids = runs.Pids(
             own=self._own_pids,
             new="pid" in layout.namespaces(what.config.table("linux")),
@@ -294,7 +297,12 @@ class Loop:
         runs.forget(bundle)
 
         def child(report: Report) -> None:
+            if runtime:
+                foreign.start(report, self._host, what, runtime, joined, stdin)
             launch.start(report, self._host, what, joined, stdin)
+
+        if runtime:
+            pids = runs.Pids(own=self._own_pids)  # it makes and joins namespaces itself
 
         self._fork(connection, tag, name, bundle, child, pids)
 
@@ -310,8 +318,13 @@ class Loop:
         what = launch.read(bundle)
         init = run.pidfd if run else runs.adopt(bundle, self._host)
         pids = runs.Pids(own=self._own_pids, joined=init)
+        runtime = foreign.read(what.launch)
+        if runtime and not runtime.enter:
+            pids = runs.Pids(own=self._own_pids)
 
         def child(report: Report) -> None:
+            if runtime and not runtime.enter:
+                foreign.execute(report, self._host, what, runtime, process, fds)
             launch.join(report, self._host, what, init, process, fds)
 
         try:
@@ -319,6 +332,19 @@ class Loop:
         finally:
             if run is None:
                 os.close(init)
+
+    def _release(self, connection: Connection, tag: object, request: Document, _: list[int]) -> None:
+        """Another runtime is to forget the container that it ran for us; the reply comes when it has."""
+        what = launch.read(request.text("bundle"))
+        runtime = foreign.read(what.launch)
+        if runtime is None:
+            raise RequestError(errno.EINVAL, "that container is of no other runtime")
+
+        def child(report: Report) -> None:
+            foreign.release(report, self._host, what, runtime)
+
+        name = self._new_id(f"release-{request.text('id')}")
+        self._fork(connection, tag, name, "", child, runs.Pids(own=self._own_pids))
 
     def _new_id(self, name: str) -> str:
         if not name or len(name) > _NAME_LENGTH:
@@ -374,11 +400,15 @@ class Loop:
     def _confirm(self, pid: int) -> None:
         """The program runs: from now on its end is told."""
         waiting = self._births.pop(pid)
-        run = waiting.birth.run
-        self._runs[run.id] = self._by_pid[pid] = run
-        fds = (run.pidfd, waiting.birth.master) if waiting.birth.master >= 0 else (run.pidfd,)
-        self._reply(waiting.connection, waiting.tag, fds, pid=pid)
-        waiting.birth.close()
+        birth = waiting.birth
+        run = birth.first or birth.run
+        fds = (run.pidfd, birth.master) if birth.master >= 0 else (run.pidfd,)
+        self._reply(waiting.connection, waiting.tag, fds, pid=run.pid)
+        if birth.ended:
+            self._tell(run, birth.ended)
+        else:
+            self._runs[run.id] = self._by_pid[run.pid] = run
+        birth.close()
 
     def _child_ended(self, _: int) -> None:
         """SIGCHLD: signals merge, so look for all that ended."""
@@ -397,21 +427,37 @@ class Loop:
                 self._confirm(dead.pid)
         run = self._by_pid.get(dead.pid)
         if run is None:
+            if not waiting and self._bury_unconfirmed(dead):
+                return
             runs.reap(dead.pid)
-            if waiting:
+            if dead.pid in self._births:
                 self._refuse(dead.pid)
             return
         at = self._record(run, dead)
         runs.reap(dead.pid)
         del self._runs[run.id], self._by_pid[dead.pid]
+        self._tell(run, runs.Ended(dead, at))
+
+    def _bury_unconfirmed(self, dead: runs.Dead) -> bool:
+        """Whether it was the first process of a start under way, which another runtime's child told of."""
+        for waiting in self._births.values():
+            birth = waiting.birth
+            birth.listen()  # it was told of before it could end
+            if birth.first is not None and birth.first.pid == dead.pid and birth.ended is None:
+                birth.ended = runs.Ended(dead, self._record(birth.first, dead))
+                runs.reap(dead.pid)
+                return True
+        return False
+
+    def _tell(self, run: runs.Run, ended: runs.Ended) -> None:
         os.close(run.pidfd)
         if self._supervisor:
             end = {
                 "event": "exited",
                 "id": run.id,
-                "exit_code": dead.exit_code,
-                "signal": dead.signal,
-                "at": at,
+                "exit_code": ended.dead.exit_code,
+                "signal": ended.dead.signal,
+                "at": ended.at,
             }
             self._send(self._supervisor, end)
 
@@ -426,7 +472,10 @@ class Loop:
     def _refuse(self, pid: int) -> None:
         """A start that failed is told only now that its process is gone: its cgroups can be removed."""
         waiting = self._births.pop(pid)
-        run = waiting.birth.run
+        run, first = waiting.birth.run, waiting.birth.first
+        if first is not None:
+            with suppress(ProcessLookupError):
+                syscalls.pidfd_send_signal(first.pidfd, signal.SIGKILL)
         if run.bundle:
             runs.forget(run.bundle)
         self._reply(waiting.connection, waiting.tag, error=waiting.birth.outcome())

@@ -105,8 +105,11 @@ class Document:
         return f"{self.place}.{key}" if self.place else key
 
 
-def load(path: str) -> Document:
-    """The JSON object in a file of at most LIMIT bytes. Raises RefusedError, or OSError if unreadable."""
+def load(path: str, without: tuple[int, int] = (0, 0)) -> Document:
+    """The JSON object in a file of at most LIMIT bytes. Raises RefusedError, or OSError if unreadable.
+
+    `without`: where a long object begins and ends that the caller has no use for; it reads as null.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         data = b""
@@ -116,6 +119,9 @@ def load(path: str) -> Document:
         os.close(fd)
     if len(data) > LIMIT:
         raise RefusedError(f"{path}: larger than {LIMIT} bytes")
+    start, end = without
+    if start > 0 and data[start : start + 1] == b"{" and data[end - 1 : end] == b"}":
+        data = data[:start] + b"null" + data[end:]
     try:
         return Document(json.loads(data))
     except (ValueError, RecursionError) as error:

@@ -40,6 +40,10 @@ class Report:
             code = told["exit_code"]
             os._exit(code if isinstance(code, int) else 125)
 
+    def born(self, pid: int, fds: tuple[int, ...]) -> None:
+        """Another process than this one is the first of the container; `fds` are its pidfd and terminal."""
+        packets.send(self.sock, packets.pack({"pid": pid}), fds)
+
     def ready(self, fds: tuple[int, ...] = ()) -> None:
         """The next call is execve. Raises BrokenPipeError when the keeper is gone: then nobody would wait."""
         packets.send(self.sock, _READY, fds)

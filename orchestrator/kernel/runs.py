@@ -50,15 +50,28 @@ class Dead(NamedTuple):
     signal: int | None
 
 
-class Birth:
-    """A start under way: the child was forked and its program doesn't run yet."""
+class Ended(NamedTuple):
+    """How a run ended, and when: seconds since boot. Its record is written."""
 
-    __slots__ = ("error", "master", "ready", "run", "sock")
+    dead: Dead
+    at: float
+
+
+class Birth:
+    """A start under way: the child was forked and its program doesn't run yet.
+
+    `run` is the child's; where another runtime starts the container, the child tells of its first process
+    later, and leaves. Until then `first` is None.
+    """
+
+    __slots__ = ("ended", "error", "first", "master", "ready", "run", "sock")
 
     def __init__(self, run: Run, sock: _socket.socket) -> None:
         self.run = run
         self.sock = sock
         self.ready = False
+        self.first: Run | None = None
+        self.ended: Ended | None = None  # the first process did, before the start was through
         self.master = -1
         self.error: packets.Message | None = None
 
@@ -76,6 +89,9 @@ class Birth:
                 return True
             message, fds = received
             self.ready = self.ready or "ready" in message
+            pid = message.get("pid")
+            if isinstance(pid, int) and fds and self.first is None:
+                self.first = self.run._replace(pid=pid, pidfd=fds.pop(0))
             self.master = fds.pop() if fds and self.master < 0 else self.master
             packets.close(fds)
             told = message.get("error")
@@ -92,6 +108,10 @@ class Birth:
 
     def close(self) -> None:
         self.sock.close()
+        if self.first is not None:
+            # One of the two processes is not the run.
+            os.close(self.run.pidfd if self.ready and self.error is None else self.first.pidfd)
+            self.first = None
         if self.master >= 0:
             os.close(self.master)
             self.master = -1

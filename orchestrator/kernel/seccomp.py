@@ -425,6 +425,12 @@ _ID_CALLS: Final = (
 )
 
 
+@functools.lru_cache(maxsize=64)
+def cached_policy(program: Path) -> str:
+    """What a cached program was compiled from, an OCI `linux.seccomp` object as JSON. Raises OSError."""
+    return program.with_suffix(".json").read_text("utf-8")
+
+
 def _cached(key: bytes, cache_dir: Path, profile: Callable[[], Mapping[str, object]]) -> Path:
     name = hashlib.sha256(f"{_edition()}{os.uname().machine} ".encode() + key).hexdigest()
     path = cache_dir / f"{name}.bpf"
@@ -432,18 +438,26 @@ def _cached(key: bytes, cache_dir: Path, profile: Callable[[], Mapping[str, obje
         if path.stat().st_size > 0:
             return path
     cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = cache_dir / f".{name}.{os.getpid()}.{threading.get_ident()}"
+    policy = profile()
+    program = compile_profile(policy)
+    # The program last: where it is, its policy is.
+    _keep(cache_dir, f"{name}.json", json.dumps(policy, separators=(",", ":")).encode())
+    _keep(cache_dir, path.name, program)
+    return path
+
+
+def _keep(directory: Path, name: str, content: bytes) -> None:
+    draft = directory / f".{name}.{os.getpid()}.{threading.get_ident()}"
     try:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with open(fd, "wb") as file:
-            file.write(compile_profile(profile()))
+            file.write(content)
             file.flush()
             # Without it a machine that stops now may come back with the name and no content.
             os.fsync(fd)
-        draft.rename(path)
+        draft.rename(directory / name)
     finally:
         draft.unlink(missing_ok=True)
-    return path
 
 
 @functools.cache

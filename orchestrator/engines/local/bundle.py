@@ -6,6 +6,7 @@ finds what it expects; each can be changed by the service.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -39,6 +40,7 @@ MASKED_PATHS = (
     "/proc/scsi /proc/timer_list /proc/timer_stats /sys/firmware /sys/devices/virtual/powercap"
 ).split()
 READONLY_PATHS = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger".split()
+NOBODY = 65534
 SHM = "/dev/shm"  # noqa: S108
 SHM_SIZE = 64 * 1024 * 1024
 NETWORK_SYSCTLS = {
@@ -81,6 +83,19 @@ class Seeding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """Another runtime that runs the container (kernel/foreign)."""
+
+    path: str
+    enter: bool
+    """Whether its containers are plain namespaces, which we enter ourselves for `exec`."""
+    cgroups: tuple[str, ...] = ()
+    """What its own processes join."""
+    hidden: str = ""
+    """The unified hierarchy, where it is not the runtime's business."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
     """What was looked up or prepared on the machine for one container."""
 
@@ -96,7 +111,15 @@ class Ground:
     seeds: tuple[Seeding, ...] = ()
     devices: tuple[HostDevice, ...] = ()
     cgroups: tuple[str, ...] = ()
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    """`linux.resources`: the limits once more, for whoever reads the bundle."""
     seccomp: str | None = None
+    """The compiled filter."""
+    policy: str = ""
+    """`linux.seccomp`, from which it was compiled: as JSON, for it is long and always the same."""
+    joined: frozenset[str] = frozenset()
+    """Kinds of namespace that are there before the container."""
+    runtime: Foreign | None = None
     no_new_privileges: bool = False
     unmasked: bool = False
     init: str | None = None
@@ -111,8 +134,26 @@ class Ground:
 Json = dict[str, Any]
 
 
+def texts(container: Container, ground: Ground) -> dict[str, str]:
+    """The two documents, by name. Raises EngineError when there is nothing to run."""
+    config = json.dumps(_config(container, ground), separators=(",", ":"))
+    about = launch(container, ground)
+    if ground.policy:
+        assert config.endswith("}}")  # `linux` stands last
+        head = f'{config[:-2]},"seccomp":'
+        if ground.runtime is None:
+            about["policy"] = {"start": len(head), "end": len(head) + len(ground.policy)}
+        config = f"{head}{ground.policy}}}}}"
+    return {"config": config, "launch": json.dumps(about, separators=(",", ":"))}
+
+
 def config(container: Container, ground: Ground) -> Json:
-    """config.json. Raises EngineError when there is nothing to run."""
+    """config.json as a document."""
+    document: Json = json.loads(texts(container, ground)["config"])
+    return document
+
+
+def _config(container: Container, ground: Ground) -> Json:
     service = container.definition
     return {
         "ociVersion": "1.0.2",
@@ -142,18 +183,17 @@ def _host_names(container: Container, ground: Ground) -> Json:
 
 
 def launch(container: Container, ground: Ground) -> Json:
-    """launch.json; see kernel/launch for its meaning."""
+    """launch.json as a document; see kernel/launch for its meaning."""
     bundle = ground.places.bundle(container.id)
     layers = ground.places.container(container.stack, container.id)
-    user = container.definition.user or (ground.image.user if ground.image else "") or ""
-    return {
+    document = {
         "format": 1,
         "stdin": str(bundle / "stdin") if ground.stdin else None,
         "stdout": str(bundle / "stdout"),
         "stderr": str(bundle / "stderr"),
         "cgroups": list(ground.cgroups),
         "seccomp": ground.seccomp,
-        "user": user,
+        "user": user_text(container.definition, ground.image),
         "groups": list(container.definition.group_add),
         "root": [
             {
@@ -171,6 +211,38 @@ def launch(container: Container, ground: Ground) -> Json:
         },
         "seed": [{"target": seed.target, "data": seed.data, "state": seed.state} for seed in ground.seeds],
     }
+    if ground.runtime is not None:
+        document |= _handed_over(container, ground, ground.runtime)
+    return document
+
+
+def _handed_over(container: Container, ground: Ground, runtime: Foreign) -> Json:
+    """What launch.json says besides when another runtime runs the container."""
+    return {
+        "subpaths": {},
+        "sources": [
+            {
+                "at": _part(container, ground, mount),
+                "source": ground.volumes[mount.target],
+                "beneath": mount.subpath,
+            }
+            for mount in container.definition.mounts
+            if isinstance(mount, VolumeMount) and mount.subpath
+        ],
+        "runtime": {
+            "path": runtime.path,
+            "state": str(ground.places.bundle(container.id) / "runtime"),
+            "cgroups": list(runtime.cgroups),
+            "hidden": runtime.hidden,
+            "enter": runtime.enter,
+        },
+    }
+
+
+def _part(container: Container, ground: Ground, mount: VolumeMount) -> str:
+    """Where another runtime finds part of a volume: under a path that no container can bend."""
+    number = [one.target for one in container.definition.mounts].index(mount.target)
+    return str(ground.places.bundle(container.id) / "sources" / str(number))
 
 
 def hostname(container: Container, host_name: str) -> str:
@@ -187,7 +259,7 @@ def process(container: Container, ground: Ground) -> Json:
     service = container.definition
     return {
         "terminal": service.tty,
-        "user": {"uid": 0, "gid": 0},
+        "user": user_numbers(user_text(service, ground.image)),
         "args": [*([INIT, "--"] if ground.init else []), *arguments(service, ground.image)],
         "env": [
             f"{key}={value}" for key, value in environment(container, ground.image, ground.host_name).items()
@@ -201,6 +273,24 @@ def process(container: Container, ground: Ground) -> Json:
         "noNewPrivileges": ground.no_new_privileges,
         **({"oomScoreAdj": service.oom_score_adj} if service.oom_score_adj is not None else {}),
     }
+
+
+def user_text(service: Service, image: ImageConfig | None) -> str:
+    """`name[:group]`, or numbers; "" is root."""
+    return service.user or (image.user if image else "") or ""
+
+
+def user_numbers(text: str) -> Json:
+    """OCI's `user`, as far as numbers say it. A name is looked up in the container's own files, see
+    launch.json; who takes this document for the whole gets nobody's rights, not root's."""
+    uid, _, gid = (text or "0").partition(":")
+    if not _is_id(uid) or (gid and not _is_id(gid)):
+        return {"uid": NOBODY, "gid": NOBODY}
+    return {"uid": int(uid), "gid": int(gid or 0)}
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < 2**31
 
 
 def arguments(service: Service, image: ImageConfig | None) -> list[str]:
@@ -276,7 +366,8 @@ def mounts(container: Container, ground: Ground) -> list[Json]:
     if ground.init:
         etc.append(_bind(ground.init, INIT, read_only=True))
     users = [
-        _user_mount(mount, ground) for mount in sorted(chosen.values(), key=lambda m: m.target.count("/"))
+        _user_mount(mount, container, ground)
+        for mount in sorted(chosen.values(), key=lambda m: m.target.count("/"))
     ]
     return [*own, *etc, *users]
 
@@ -314,7 +405,9 @@ def _bind(
     return _mount(target, "bind", source, [*options, "ro" if read_only else "rw"])
 
 
-def _user_mount(mount: BindMount | VolumeMount | TmpfsMount | FileMount, ground: Ground) -> Json:
+def _user_mount(
+    mount: BindMount | VolumeMount | TmpfsMount | FileMount, container: Container, ground: Ground
+) -> Json:
     match mount:
         case BindMount():
             kind = "bind" if mount.recursive == "disabled" else "rbind"
@@ -322,7 +415,9 @@ def _user_mount(mount: BindMount | VolumeMount | TmpfsMount | FileMount, ground:
                 mount.source, mount.target, read_only=mount.read_only, options=(kind, mount.propagation)
             )
         case VolumeMount():
-            return _bind(ground.volumes[mount.target], mount.target, read_only=mount.read_only)
+            apart = ground.runtime is not None and mount.subpath
+            source = _part(container, ground, mount) if apart else ground.volumes[mount.target]
+            return _bind(source, mount.target, read_only=mount.read_only)
         case FileMount():
             source = mount.path or ground.written_files[mount.target]
             return _bind(source, mount.target, read_only=True)
@@ -348,13 +443,22 @@ def _linux(container: Container, ground: Ground) -> Json:
     service = container.definition
     open_paths = service.privileged or ground.unmasked
     return {
-        "namespaces": [{"type": kind} for kind in namespaces(service)],
+        "namespaces": [_namespace(kind, container, ground) for kind in namespaces(service)],
         "devices": [_device(device) for device in ground.devices],
         "sysctl": sysctls(service, ground.highest_group),
         "cgroupsPath": f"/{ground.places.cgroup}/{container.stack}/{container.id}",
         "maskedPaths": [] if open_paths else list(MASKED_PATHS),
         "readonlyPaths": [] if open_paths else list(READONLY_PATHS),
+        **({"resources": dict(ground.resources)} if ground.resources else {}),
     }
+
+
+def _namespace(kind: str, container: Container, ground: Ground) -> Json:
+    """One that is there already is given to our launcher as a descriptor; for another runtime it is bound
+    to this path, in a mount namespace that only the start sees."""
+    if kind not in ground.joined:
+        return {"type": kind}
+    return {"type": kind, "path": str(ground.places.bundle(container.id) / "namespaces" / kind)}
 
 
 def namespaces(service: Service) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -197,8 +196,18 @@ class Containers:
 
     async def _prepare(self, live: Live, run: Run, peers: Mapping[str, str]) -> None:
         peer = _network_owner(live.container, peers, self._table)
-        await self._in_thread(functools.partial(self._lay_out, live, run, peer))
+        await self._release(live)
+        await self._in_thread(functools.partial(self._lay_out, live, run, peer, peers))
         self._shared.wiring.serve_names(live)
+
+    async def _release(self, live: Live) -> None:
+        """Another runtime forgets its last run. If it can't: its records go with the bundle all the same."""
+        home = self._places.bundle(live.container.id)
+        if (home / "runtime" / home.name).is_dir():
+            try:
+                await self.keeper.release(home.name, home)
+            except EngineError as error:
+                report(error)
 
     async def keep(self, live: Live) -> None:
         """Lend the keeper what must outlive us, and serve the container's names. Repeatable."""
@@ -224,7 +233,7 @@ class Containers:
             for fd in fifos:
                 os.close(fd)
 
-    def _lay_out(self, live: Live, run: Run, peer: Live | None) -> None:
+    def _lay_out(self, live: Live, run: Run, peer: Live | None, peers: Mapping[str, str]) -> None:
         """Everything on disk and in the kernel that must be there before the process (in a thread)."""
         container, places = live.container, self._places
         home = places.bundle(container.id)
@@ -239,13 +248,20 @@ class Containers:
             make_fifo(home / "stdin")
         self._shared.wiring.connect(live)
         group = self.cgroup(container)
-        ground = look_up(self._shared, live, group, peer.container if peer else None)
-        for name, document in (("config", bundle.config), ("launch", bundle.launch)):
-            text = json.dumps(document(container, ground), separators=(",", ":"))
+        joined = self._joined(live, peers).keys() - {"stdin"}
+        ground = look_up(self._shared, live, group, peer.container if peer else None, joined)
+        for name, text in bundle.texts(container, ground).items():
             records.write_plain(home / f"{name}.json", text.encode())
 
     def cgroup(self, container: Container) -> str:
         return f"{self._places.cgroup}/{container.stack}/{container.id}"
+
+    def _remove_groups(self, container: Container) -> None:
+        foreign = bool(container.definition.runtime)
+        with contextlib.suppress(cgroups.CgroupError):
+            if foreign:  # it may have been killed in the middle of making a process
+                cgroups.kill(self._shared.hierarchies, self.cgroup(container))
+            cgroups.remove(self._shared.hierarchies, self.cgroup(container), whole=foreign)
 
     def _joined(self, live: Live, peers: Mapping[str, str]) -> dict[str, int]:
         """Namespaces to join by descriptor: our own network namespace, and those of peers."""
@@ -320,8 +336,7 @@ class Containers:
         ended = replace(run, finished=clock.now(), exit_code=code, error=error.message)
         await self._end_output(live)
         self._note_run(live.container, ended)
-        with contextlib.suppress(cgroups.CgroupError):
-            cgroups.remove(self._shared.hierarchies, self.cgroup(live.container))
+        self._remove_groups(live.container)
         try:
             await self._shared.wiring.withdraw(live)
         except EngineError as problem:
@@ -451,10 +466,10 @@ class Containers:
         container = live.container
         await self.keeper.discard(f"held:{container.id}", f"terminal:{container.id}")
         live.kept = False
+        await self._release(live)
 
         def erase() -> None:
-            with contextlib.suppress(cgroups.CgroupError):
-                cgroups.remove(self._shared.hierarchies, self.cgroup(container))
+            self._remove_groups(container)
             storage.remove_layers(self._places.bundle(container.id))
             storage.remove_layers(self._places.container(container.stack, container.id))
             if action.anonymous_volumes:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 
-from orchestrator.engines.local import bundle, limiting, storage
+from orchestrator.engines.local import allowed, bundle, limiting, runtimes, storage
 from orchestrator.engines.local.bundle import Ground
 from orchestrator.engines.local.etc import etc_files
 from orchestrator.engines.local.places import Places
@@ -20,8 +21,11 @@ from orchestrator.model.observation import Container
 from orchestrator.model.stack import Service
 
 
-def look_up(shared: Shared, live: Live, group: str, peer: Container | None) -> Ground:
-    """Everything for one container; its control group is made. `peer`: whose network it shares.
+def look_up(
+    shared: Shared, live: Live, group: str, peer: Container | None, joined: Collection[str] = ()
+) -> Ground:
+    """Everything for one container; its control group is made. `peer`: whose network it shares; `joined`:
+    kinds of namespace that are there already.
 
     Raises EngineError, OSError.
     """
@@ -33,6 +37,9 @@ def look_up(shared: Shared, live: Live, group: str, peer: Container | None) -> G
     mounted = {mounted.target: mounted.volume for mounted in live.built.volumes}
     held = bundle.capabilities(service, every)
     home = places.container(container.stack, container.id)
+    hierarchies = shared.hierarchies
+    runtime = runtimes.find(service, hierarchies, group)
+    program = None if service.privileged else _seccomp(options, held, places.seccomp)
     return Ground(
         places=places,
         image=root.image,
@@ -42,8 +49,17 @@ def look_up(shared: Shared, live: Live, group: str, peer: Container | None) -> G
         etc=etc_files(places, container, peer, shared.table.networks),
         seeds=storage.seeds(places, container, mounted),
         devices=storage.devices(container),
-        cgroups=limiting.create(shared.hierarchies, container, group),
-        seccomp=None if service.privileged else _seccomp(options, held, places.seccomp),
+        cgroups=runtimes.make_group(hierarchies, service, group)
+        if runtime
+        else limiting.create(hierarchies, container, group),
+        resources=allowed.resources(
+            limiting.limits(container, limiting.device_rules(container)),
+            counts_swap=runtimes.counts_swap(hierarchies),
+        ),
+        seccomp=str(program) if program else None,
+        policy=seccomp.cached_policy(program) if program else "",
+        joined=frozenset(joined),
+        runtime=runtime,
         no_new_privileges=options.no_new_privileges,
         unmasked=options.system_paths == "unconfined",
         init=_init(places) if service.init else None,
@@ -83,17 +99,17 @@ def _security(service: Service) -> security.SecurityOptions:
     return options
 
 
-def _seccomp(options: security.SecurityOptions, held: list[str], directory: Path) -> str | None:
+def _seccomp(options: security.SecurityOptions, held: list[str], directory: Path) -> Path | None:
     """The compiled program for these capabilities; None when the service asks for none."""
     if options.seccomp == "unconfined":
         return None
     if options.seccomp_file is None:
-        return str(seccomp.default_cached(held, directory, one_id=userns.is_single()))
+        return seccomp.default_cached(held, directory, one_id=userns.is_single())
     try:
         document = json.loads(Path(options.seccomp_file).read_bytes())
         profile = seccomp.resolve_profile(document, held)
         if userns.is_single():
             profile = seccomp.for_one_id(profile)
-        return str(seccomp.compile_cached(profile, directory))
+        return seccomp.compile_cached(profile, directory)
     except (OSError, ValueError) as error:
         raise EngineError(f"seccomp profile {options.seccomp_file}: {error}", retryable=False) from error

@@ -222,6 +222,12 @@ class Keeper:
         )
         return _started(body, fds)
 
+    async def release(self, container_id: str, bundle: Path) -> None:
+        """Have another runtime forget the container that it ran for us, which has ended."""
+        _, fds = await self.request({"op": "release", "id": container_id, "bundle": str(bundle)})
+        for fd in fds:
+            os.close(fd)
+
     async def store(self, key: str, fds: Sequence[int]) -> None:
         await self.request({"op": "store", "key": key, "replace": True}, fds)
         self.stored.add(key)

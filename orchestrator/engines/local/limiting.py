@@ -23,7 +23,7 @@ def create(hierarchies: cgroups.Hierarchies, container: Container, group: str) -
         return cgroups.create(
             hierarchies,
             group,
-            limits(container, _device_rules(container)),
+            limits(container, device_rules(container)),
             warn=lambda text: note(f"{container.name}: {text}"),
         )
     except cgroups.CgroupError as error:
@@ -107,7 +107,7 @@ def _number(path: str, service: str) -> tuple[int, int]:
     return os.major(found.st_rdev), os.minor(found.st_rdev)
 
 
-def _device_rules(container: Container) -> tuple[DeviceRule, ...]:
+def device_rules(container: Container) -> tuple[DeviceRule, ...]:
     """Rules for the devices asked for, with their permissions."""
     if container.definition.privileged:
         return ()

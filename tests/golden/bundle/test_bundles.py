@@ -1,4 +1,8 @@
-"""Whole bundles, as text: a change of any default shows here. PYSTACK_BLESS=1 writes them anew."""
+"""Whole bundles, as text: a change of any default shows here. PYSTACK_BLESS=1 writes them anew.
+
+Each config.json is held to schemas/oci-runtime.json. Of the seccomp policy, which has its own tests, a short one
+stands for all.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,23 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.engines.local import bundle
-from orchestrator.engines.local.bundle import Ground, RootLayer
+from orchestrator.engines.local import allowed, bundle
+from orchestrator.engines.local.bundle import Foreign, Ground, RootLayer
 from orchestrator.engines.local.places import Places
 from orchestrator.kernel import capabilities
+from orchestrator.kernel.limits import Limits
 from orchestrator.model.observation import Container
-from orchestrator.model.stack import BindMount, HostRoot, OfHost, OfService, Service, TmpfsMount, VolumeMount
+from orchestrator.model.stack import (
+    BindMount,
+    HostRoot,
+    OfHost,
+    OfService,
+    Resources,
+    Service,
+    TmpfsMount,
+    VolumeMount,
+)
+from tests.kit import specification
 
 HERE = Path(__file__).parent
 PLACES = Places(run=Path("/run/pystack"), data=Path("/var/lib/pystack"))
@@ -47,18 +62,32 @@ SERVICES = {
         uts=OfHost(),
     ),
     "privileged": Service(name="web", root=HostRoot(), command=("x",), privileged=True),
+    "foreign": Service(
+        name="web",
+        root=HostRoot(),
+        command=("x",),
+        runtime="runc",
+        user="1000:100",
+        resources=Resources(memory=64 << 20, cpus=0.5, pids=100),
+        mounts=(VolumeMount(source="data", target="/data", subpath="in"),),
+    ),
 }
+POLICY = '{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],"syscalls":[]}'
+RUNC = Foreign(
+    path="/usr/sbin/runc", enter=True, cgroups=("/sys/fs/cgroup/unified/x",), hidden="/sys/fs/cgroup/unified"
+)
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_bundle(name: str) -> None:
+    service = SERVICES[name]
     container = Container(
         id="0123456789ab" * 5 + "cdef",
         name="shop-web-1",
         stack="shop",
         service="web",
         slot=1,
-        definition=SERVICES[name],
+        definition=service,
         fingerprint="",
         generation=0,
         image_id="",
@@ -71,12 +100,24 @@ def test_bundle(name: str) -> None:
         volumes={"/data": "/var/lib/pystack/volumes/shop_data/_data"},
         etc={f"/etc/{file}": f"/etc/of/{file}" for file in ("hosts", "hostname", "resolv.conf")},
         cgroups=("/sys/fs/cgroup/unified/pystack-tag/shop/id",),
-        seccomp=None if name == "privileged" else "/run/pystack/seccomp/x",
+        resources=allowed.resources(
+            Limits(
+                memory=service.resources.memory,
+                cpus=service.resources.cpus,
+                pids=service.resources.pids,
+                all_devices=service.privileged,
+            )
+        ),
+        seccomp=None if service.privileged else "/run/pystack/seccomp/x",
+        policy="" if service.privileged else POLICY,
+        joined=frozenset({"network"}),
+        runtime=RUNC if service.runtime else None,
         all_capabilities=capabilities.NAMES,
     )
-    if not any(isinstance(mount, VolumeMount) for mount in SERVICES[name].mounts):
+    if not any(isinstance(mount, VolumeMount) for mount in service.mounts):
         ground = replace(ground, volumes={})
-    documents = {"config": bundle.config(container, ground), "launch": bundle.launch(container, ground)}
+    documents = {key: json.loads(text) for key, text in bundle.texts(container, ground).items()}
+    assert specification.wrong(documents["config"]) == []
     text = json.dumps(documents, indent=1, sort_keys=True) + "\n"
     golden = HERE / f"{name}.json"
     if os.environ.get("PYSTACK_BLESS"):

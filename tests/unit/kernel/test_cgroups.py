@@ -64,12 +64,17 @@ def test_a_v1_machine_is_recognised(tmp_path: Path) -> None:
     )
     found = cgroups.detect(str(mounts))
     assert found.mode == "v1"
+    assert found.named == ("/sys/fs/cgroup/systemd",)
     assert found.v1 == {
         "cpu": "/sys/fs/cgroup/cpu,cpuacct",
         "cpuacct": "/sys/fs/cgroup/cpu,cpuacct",
         "freezer": "/sys/fs/cgroup/freezer",
     }
-    assert sorted(found.bases) == ["/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/freezer"]
+    assert found.bases == (
+        "/sys/fs/cgroup/cpu,cpuacct",
+        "/sys/fs/cgroup/freezer",
+        "/sys/fs/cgroup/systemd",
+    )
     assert cgroups.home(found, GROUP) == f"/sys/fs/cgroup/freezer/{GROUP}"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import functools
+import json
 import struct
 import tempfile
 import time
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from orchestrator.kernel import seccomp
 from orchestrator.kernel.seccomp import ProfileError, compile_profile, default_profile, numbers
+from tests.kit import specification
 
 ALLOW, KILL_PROCESS, KILL_THREAD = 0x7FFF0000, 0x80000000, 0
 EPERM, ENOSYS = 0x00050001, 0x00050026
@@ -558,7 +560,16 @@ def test_a_compiled_profile_is_found_again(tmp_path: Path) -> None:
     assert first.stat().st_mtime_ns == written
     other = seccomp.compile_cached(profile(rule("getppid")), tmp_path / "made" / "on-demand")
     assert other != first
-    assert sorted(first.parent.iterdir()) == sorted([first, other])
+    assert sorted(first.parent.glob("*.bpf")) == sorted([first, other])
+
+
+def test_beside_a_program_stands_the_policy_it_was_compiled_from(tmp_path: Path) -> None:
+    document = profile(rule("getpid"))
+    assert json.loads(seccomp.cached_policy(seccomp.compile_cached(document, tmp_path))) == document
+    default = seccomp.default_cached(("CAP_CHOWN",), tmp_path)
+    assert json.loads(seccomp.cached_policy(default)) == default_profile(("CAP_CHOWN",))
+    config = {"ociVersion": "1.0.2", "root": {"path": "x"}, "linux": {"seccomp": default_profile()}}
+    assert specification.wrong(config) == []
 
 
 def test_a_file_cut_short_by_a_crash_is_made_anew(tmp_path: Path) -> None:

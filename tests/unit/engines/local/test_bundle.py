@@ -27,6 +27,7 @@ from orchestrator.model.stack import (
     Ulimit,
     VolumeMount,
 )
+from tests.kit import specification
 from tests.kit.stacks import service
 
 PLACES = Places(run=Path("/r"), data=Path("/d"))
@@ -40,6 +41,19 @@ IMAGE = ImageConfig(
 )
 EVERY = tuple(sorted({*bundle.DEFAULT_CAPABILITIES, "CAP_SYS_ADMIN", "CAP_NET_ADMIN"}))
 LAYERS = (RootLayer(target="", lower=("/l2", "/l1")),)
+
+
+@pytest.fixture(autouse=True)
+def judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever config.json these tests see is one by the specification."""
+    plain = bundle.config
+
+    def config(of: Container, ground: Ground) -> dict[str, Any]:
+        found = plain(of, ground)
+        assert specification.wrong(found) == []
+        return found
+
+    monkeypatch.setattr(bundle, "config", config)
 
 
 def container(definition: Service | None = None, **fields: Any) -> Container:

@@ -1,0 +1,482 @@
+"""A bundle run by another OCI runtime of this machine: runc, crun, runsc.
+
+The keeper's child makes what the bundle names and the runtime is to find: the root's overlays and the
+namespaces to join, in a mount namespace of its own that goes with it, so that nothing is left on the host. It
+has the runtime `create` the container, tells the keeper whose child the first process has become (the keeper
+is the subreaper, and of the runtime no process remains), has it `start` the program, and leaves.
+
+Source of the command line: the OCI runtime command line interface, as runc, crun and runsc share it.
+"""
+
+from __future__ import annotations
+
+import _socket
+import array
+import errno
+import json
+import os
+import select
+import signal
+import stat
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple, NoReturn
+
+from orchestrator.kernel import accounts, capabilities, launch, mounting, mounts, rootfs, syscalls, terminal
+from orchestrator.kernel import world as places
+from orchestrator.kernel.program import Host
+from orchestrator.kernel.reading import Document, RefusedError
+from orchestrator.kernel.report import ExecError, Report
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LOG_LIMIT = 1 << 16
+_PR_SET_PDEATHSIG = 1
+_OPTIONS = ("terminal", "cwd", "args", "env", "capabilities", "rlimits", "noNewPrivileges", "oomScoreAdj")
+_NAMES = {"network": "net", "mount": "mnt"}
+# What runtimes say of a program that can't be run; their exit code says nothing. As docker tells them apart.
+_NOT_FOUND = ("executable file not found", "no such file or directory", "not found in $path")
+_NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error", "not a directory")
+
+
+class Runtime(NamedTuple):
+    """launch.json's `runtime`."""
+
+    path: str
+    """The program."""
+    state: str
+    """Directory for its records, within the bundle: they go with it."""
+    cgroups: list[str]
+    """What its own processes join, so that they end with the container's."""
+    hidden: str
+    """The unified hierarchy beside those of v1, or "": ours alone, and crun won't run where it is seen."""
+    enter: bool
+    """Whether the container's namespaces are plain ones that we can enter ourselves."""
+
+
+def read(launch_document: Document) -> Runtime | None:
+    """The runtime of a bundle; None when it is ours. Raises RefusedError."""
+    table = launch_document.table("runtime")
+    path = table.text("path")
+    if not path:
+        return None
+    table.only("path", "state", "cgroups", "hidden", "enter")
+    state = table.text("state")
+    if not path.startswith("/") or not state.startswith("/"):
+        raise RefusedError("runtime: path and state have to be absolute")
+    return Runtime(path, state, table.texts("cgroups"), table.text("hidden"), table.flag("enter"))
+
+
+# --- start -------------------------------------------------------------------------------------------
+
+
+def start(
+    report: Report,
+    host: Host,
+    bundle: launch.Bundle,
+    runtime: Runtime,
+    namespaces: Mapping[str, int],
+    stdin: int = -1,
+) -> NoReturn:
+    """Have `runtime` run the container of `bundle`; `namespaces` and `stdin` as for our own start.
+
+    Reports the first process before its program runs, then that it does. Never returns.
+    """
+    try:
+        report.step = "process"
+        _set_apart(report, [host.proc, host.null, stdin, *namespaces.values()])
+        name = os.path.basename(bundle.path)
+        calls = Calls(runtime, bundle.path)
+        report.step = "mount namespace"
+        groups = _take_view(runtime)
+        _lay_out(report, host, bundle, namespaces)
+        process = bundle.config.table("process")
+        report.step = "stdio"
+        stdio, console = [host.null] * 3, -1
+        options: list[str] = []
+        if process.flag("terminal"):
+            console, options = _listen(bundle.path), ["--console-socket", _CONSOLE]
+        else:
+            stdio = [host.null if fd < 0 else fd for fd in launch.open_stdio(bundle.launch, stdin)]
+        report.step = f"{calls.name} create"
+        with suppress(FileNotFoundError):
+            os.unlink(f"{bundle.path}/{_PID_FILE}")
+        create = [
+            "create",
+            "--bundle",
+            bundle.path,
+            "--pid-file",
+            f"{bundle.path}/{_PID_FILE}",
+            *options,
+            name,
+        ]
+        master = calls.run(create, stdio, groups, console)
+        _bear(report, host, bundle, calls, name, master)
+    except BaseException as error:
+        report.fail(error)
+
+
+_PID_FILE = "init.pid"
+_CONSOLE = "console.sock"  # relative to the bundle: an absolute path may be longer than a socket's address
+
+
+def _bear(
+    report: Report, host: Host, bundle: launch.Bundle, calls: Calls, name: str, master: int
+) -> NoReturn:
+    """The container is there and waits: tell whose it is, then let the program run."""
+    with open(f"{bundle.path}/{_PID_FILE}", "rb") as file:
+        pid = int(file.read(32))
+    pidfd = syscalls.pidfd_open(pid)
+    with open(os.open(f"{pid}/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=host.proc), "rb") as file:
+        parent = int(file.read().rpartition(b") ")[2].split()[1])
+    if parent != os.getppid():
+        raise OSError(errno.ECHILD, f"process {pid}, which it has named, is no child of the keeper's")
+    try:
+        domain = bundle.config.text("domainname")
+        if domain:
+            # Younger than 1.0.2 of the specification: not every runtime knows it.
+            report.step = "domainname"
+            syscalls.setns(pidfd, syscalls.CLONE_NEWUTS)
+            syscalls.setdomainname(domain)
+        report.step = "pid.json"
+        launch.write_birth(bundle.path, host, pid)
+        report.born(pid, (pidfd, master) if master >= 0 else (pidfd,))
+        report.step = f"{calls.name} start"
+        calls.run(["start", name], [host.null] * 3)
+        report.ready()
+    except BaseException:
+        with suppress(ProcessLookupError):
+            syscalls.pidfd_send_signal(pidfd, signal.SIGKILL)
+        calls.forget(name)
+        raise
+    os._exit(0)
+
+
+def _set_apart(report: Report, keep: Sequence[int]) -> None:
+    """As any child of the keeper's; and it ends with the keeper, like what it starts."""
+    _die_with(os.getppid())
+    # Our children's ends would be written into the keeper's own pipe.
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    launch.become_leader()
+    launch.close_others([report.sock.fileno(), *keep])
+    os.umask(0o022)
+
+
+def _die_with(parent: int) -> None:
+    """SIGKILL for this process when its parent ends (prctl(2), PR_SET_PDEATHSIG)."""
+    syscalls.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(125)
+
+
+def _take_view(runtime: Runtime) -> list[int]:
+    """A mount namespace of our own, with what the runtime is to see; its groups' cgroup.procs, open."""
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    # What the host mounts and unmounts later is seen, and nothing of ours is seen there.
+    syscalls.mount(None, "/", None, syscalls.MS_SLAVE | syscalls.MS_REC)
+    groups = [os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in runtime.cgroups]
+    if runtime.hidden:
+        syscalls.umount(runtime.hidden, syscalls.MNT_DETACH)
+    return groups
+
+
+def _lay_out(report: Report, host: Host, bundle: launch.Bundle, namespaces: Mapping[str, int]) -> None:
+    """Everything that the bundle names by path."""
+    world = places.World(mountpoint=f"{bundle.path}/rootfs", proc=host.proc)
+    for step in bundle.plan.steps:
+        report.step = step.describe()
+        rootfs.perform(step, world)
+    report.step = "namespaces"
+    for kind, fd in namespaces.items():
+        _show_namespace(host, kind, fd, f"{bundle.path}/namespaces/{kind}")
+    report.step = "subpaths"
+    for entry in bundle.launch.tables("sources"):
+        entry.only("at", "source", "beneath")
+        _show_source(entry.text("at"), entry.text("source"), entry.text("beneath"))
+    report.step = "user"
+    settle_user(bundle, world.root)
+
+
+def _show_namespace(host: Host, kind: str, fd: int, path: str) -> None:
+    """Bind the namespace behind a descriptor, or that of the process behind a pidfd, to a file."""
+    with open(os.open(f"self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=host.proc)) as file:
+        owner = next((line.split()[1] for line in file if line.startswith("Pid:")), None)
+    if owner is not None:
+        name = _NAMES.get(kind, kind)
+        found = os.open(f"{owner}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=host.proc)
+        # Still there after it was opened, so the number was its own.
+        if select.select([fd], [], [], 0)[0]:
+            raise OSError(errno.ESRCH, f"the container whose {kind} namespace is to be shared has ended")
+        fd = found
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    _attach(syscalls.open_tree(fd, "", syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH), path)
+
+
+def _show_source(path: str, source: str, beneath: str) -> None:
+    """Part of a volume under a path of our own: the real one leads through what containers may write."""
+    tree = mounting.clone_source(mounts.bind(source, path, 0)._replace(beneath=beneath, recursive=True))
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    if stat.S_ISDIR(os.fstat(tree).st_mode):
+        os.makedirs(path, 0o700, exist_ok=True)
+    else:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    _attach(tree, path)
+
+
+def _attach(tree: int, path: str) -> None:
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+    syscalls.move_mount(tree, place)
+    os.close(place)
+    os.close(tree)
+
+
+def settle_user(bundle: launch.Bundle, root: int) -> None:
+    """Write the numbers for the user's name into config.json: other runtimes don't look names up.
+
+    `root` is a descriptor of the container's root, whose files are hostile (see accounts).
+    """
+    process = bundle.config.table("process")
+    user = process.table("user")
+    spec = bundle.launch.text("user") or f"{user.number('uid')}:{user.number('gid')}"
+    account = _account(root, spec, [*user.members("additionalGids"), *bundle.launch.members("groups")])
+    kept = {"umask": user.number("umask")} if "umask" in user else {}
+    groups = list(account.groups)
+    process.raw["user"] = {"uid": account.uid, "gid": account.gid, "additionalGids": groups, **kept}
+    environment = process.texts("env")
+    if not any(entry.startswith("HOME=") and entry != "HOME=" for entry in environment):
+        process.raw["env"] = [*environment, f"HOME={account.home}"]
+    text = json.dumps(bundle.config.raw, separators=(",", ":"))
+    launch.replace_file(f"{bundle.path}/config.json", text.encode())
+
+
+def _account(root: int, spec: str, groups: Sequence[str | int]) -> accounts.Account:
+    passwd, group = accounts.read(root, "/etc/passwd"), accounts.read(root, "/etc/group")
+    return accounts.resolve(spec, groups, passwd, group)
+
+
+def _listen(directory: str) -> int:
+    """The socket on which the runtime hands over the terminal."""
+    with suppress(FileNotFoundError):
+        os.unlink(f"{directory}/{_CONSOLE}")
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    os.chdir(directory)
+    try:
+        sock.bind(_CONSOLE)
+    finally:
+        os.chdir("/")
+    sock.listen(1)
+    return sock.detach()
+
+
+def _take_console(listener: int) -> int:
+    """The terminal's master (OCI runtime command line interface, --console-socket)."""
+    listening = _socket.socket(fileno=os.dup(listener))
+    fd, _ = listening._accept()  # type: ignore[attr-defined]
+    listening.close()
+    connection = _socket.socket(fileno=fd)
+    _, ancillary, _, _ = connection.recvmsg(4096, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+    connection.close()
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    if len(fds) != 1:
+        raise OSError(errno.EPROTO, "the runtime has sent no terminal")
+    return fds[0]
+
+
+# --- its command line --------------------------------------------------------------------------------
+
+
+class Calls:
+    """Runs the runtime's commands on one bundle, one after another."""
+
+    def __init__(self, runtime: Runtime, bundle: str) -> None:
+        self.name = os.path.basename(runtime.path)
+        self._runtime = runtime
+        self._bundle = bundle
+        self._log = f"{bundle}/runtime.log"
+
+    def argv(self, *words: str) -> list[str]:
+        where = ["--root", self._runtime.state, "--log", self._log, "--log-format", "json"]
+        return [self._runtime.path, *where, *words]
+
+    def run(
+        self, words: Sequence[str], stdio: Sequence[int], groups: Sequence[int] = (), console: int = -1
+    ) -> int:
+        """The terminal's master, or -1. `groups` are open files to write "0" to.
+
+        Raises OSError, ExecError with what the runtime says when it fails.
+        """
+        with suppress(FileNotFoundError):
+            os.unlink(self._log)
+        os.makedirs(self._runtime.state, 0o700, exist_ok=True)
+        pid = self._spawn(words, stdio, groups)
+        master = self._await_console(pid, console) if console >= 0 else -1
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code:
+            raise self._failure(code)
+        if console >= 0 and master < 0:
+            raise OSError(errno.EPROTO, f"{self.name} has sent no terminal")
+        return master
+
+    def _spawn(self, words: Sequence[str], stdio: Sequence[int], groups: Sequence[int]) -> int:
+        parent = os.getpid()
+        pid = os.fork()  # noqa: TID251 (a child of the keeper's, with one thread)
+        if pid:
+            return pid
+        try:
+            _die_with(parent)
+            for group in groups:
+                os.write(group, b"0")
+            os.chdir(self._bundle)
+            high = [os.dup(fd) for fd in stdio]
+            for place, fd in enumerate(high):
+                os.dup2(fd, place)
+            syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+            os.execve(self._runtime.path, self.argv(*words), {"PATH": _PATH})  # noqa: S606 (no shell)
+        except OSError as error:
+            what = os.fsdecode(error.filename) if error.filename is not None else self._runtime.path
+            _note(self._log, f"{what}: {error.strerror}")
+        finally:
+            os._exit(125)
+
+    @staticmethod
+    def _await_console(pid: int, listener: int) -> int:
+        """-1 when it ends without having sent one."""
+        pidfd = syscalls.pidfd_open(pid)
+        try:
+            ready, _, _ = select.select([listener, pidfd], [], [])
+            return _take_console(listener) if listener in ready else -1
+        finally:
+            os.close(pidfd)
+            os.close(listener)
+
+    def _failure(self, code: int) -> Exception:
+        message = said(self._log) or f"exit code {code}"
+        lowered = message.lower()
+        text = f"{self.name}: {message}"
+        if any(words in lowered for words in _NOT_EXECUTABLE) and "exec" in lowered:
+            return ExecError(errno.EACCES, text, 126)
+        if any(words in lowered for words in _NOT_FOUND) and "exec" in lowered:
+            return ExecError(errno.ENOENT, text, 127)
+        return OSError(errno.EIO, text)
+
+    def forget(self, name: str) -> None:
+        """Take away what the runtime knows of a container, also when it was killed in the middle of it."""
+        if os.path.isdir(f"{self._runtime.state}/{name}"):
+            nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            with suppress(OSError, ExecError):
+                self.run(["delete", "--force", name], [nothing] * 3)
+            os.close(nothing)
+        for directory, folders, files in os.walk(self._runtime.state, topdown=False):
+            for file in files:
+                os.unlink(f"{directory}/{file}")
+            for folder in folders:
+                os.rmdir(f"{directory}/{folder}")
+
+
+def _note(log: str, message: str) -> None:
+    with suppress(OSError):
+        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        os.write(fd, json.dumps({"level": "error", "msg": message}).encode())
+        os.close(fd)
+
+
+def said(log: str) -> str:
+    """The last error in a runtime's log: one JSON object a line, with `level` and `msg`."""
+    try:
+        with open(log, "rb") as file:
+            lines = file.read(_LOG_LIMIT).decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and entry.get("level", "error") in ("error", "fatal"):
+            return str(entry.get("msg", ""))
+    return ""
+
+
+# --- exec --------------------------------------------------------------------------------------------
+
+
+def execute(
+    report: Report,
+    host: Host,
+    bundle: launch.Bundle,
+    runtime: Runtime,
+    process: Document,
+    stdio: Sequence[int],
+) -> NoReturn:
+    """Become `RUNTIME exec`, which runs `process` in the container and ends as it does.
+
+    For runtimes whose containers are not plain namespaces. Names of users other than the container's own
+    can't be looked up then, and are refused.
+    """
+    try:
+        report.step = "process"
+        _set_apart(report, [host.proc, host.null, *stdio])
+        # Kept apart from the keeper's life: what `exec` runs goes on like the container itself.
+        syscalls.prctl(_PR_SET_PDEATHSIG, 0)
+        report.step = "exec"
+        calls = Calls(runtime, bundle.path)
+        document = exec_process(bundle, process, host.held)
+        path = f"{bundle.path}/exec-{os.getpid()}.json"
+        launch.replace_file(path, json.dumps(document).encode())
+        master = -1
+        if process.flag("terminal"):
+            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            size = process.table("consoleSize")
+            master, slave = terminal.open_pair(root, size.number("height"), size.number("width"))
+            terminal.take(slave)
+            stdio = [slave] * 3
+        for place, fd in enumerate([os.dup(fd) for fd in stdio]):
+            os.dup2(fd, place)
+        syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+        report.ready((master,) if master >= 0 else ())
+        argv = calls.argv("exec", "--process", path, os.path.basename(bundle.path))
+        os.execve(runtime.path, argv, {"PATH": _PATH})  # noqa: S606 (no shell)
+    except BaseException as error:
+        report.fail(error)
+
+
+def exec_process(bundle: launch.Bundle, process: Document, held: int) -> dict[str, object]:
+    """The OCI process of an exec: the container's where the request says nothing. Raises RefusedError."""
+    own = bundle.config.table("process")
+    wanted = {key: own.raw[key] for key in _OPTIONS if key in own.raw and key != "terminal"}
+    wanted |= {key: process.raw[key] for key in _OPTIONS if key in process.raw}
+    wanted["user"] = own.raw.get("user")
+    spec = process.text("user_name")
+    if spec and spec != bundle.launch.text("user"):
+        uid, _, gid = spec.partition(":")
+        if not uid.isdecimal() or (gid and not gid.isdecimal()):
+            raise RefusedError(f"user {spec!r}: with this runtime exec takes numbers, not names")
+        wanted["user"] = {"uid": int(uid), "gid": int(gid or 0)}
+    if process.flag("privileged"):
+        every = [name for number, name in enumerate(capabilities.NAMES) if held >> number & 1]
+        wanted["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), every)
+    return wanted
+
+
+# --- afterwards ---------------------------------------------------------------------------------------
+
+
+def release(report: Report, host: Host, bundle: launch.Bundle, runtime: Runtime) -> NoReturn:
+    """Have the runtime forget the container, which must not run any more. Reports ready when it is done.
+
+    That takes the container's groups along: it has to come before they are made for another start.
+    """
+    try:
+        report.step = "delete"
+        _set_apart(report, [host.proc, host.null])
+        _take_view(runtime._replace(cgroups=[]))
+        Calls(runtime, bundle.path).forget(os.path.basename(bundle.path))
+        report.ready()
+    except BaseException as error:
+        report.fail(error)
+    os._exit(0)

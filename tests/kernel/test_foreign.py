@@ -1,0 +1,334 @@
+"""`runtime:`: the same bundle run by runc and crun, and all that we promise holds for it as well."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kit import specification
+from tests.kit.site import Site, Talk, alive, until
+
+pytestmark = pytest.mark.kernel
+RUNTIMES = ("runc", "crun")
+
+
+@pytest.fixture(scope="module")
+def state_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("s")
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    if shutil.which(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return str(request.param)
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def helpers(site: Site) -> list[str]:
+    """Processes of a runtime that work on a bundle of this site."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+            if b"--root" in words and os.fsencode(site.places.run) in b" ".join(words):
+                found.append(b" ".join(words).decode())
+    return found
+
+
+# --- one life ----------------------------------------
+
+
+def test_a_whole_life(site: Site, runtime: str) -> None:
+    """Health, names, user, limits, files, exec, logs, restart, stop, down; and of the runtime nothing remains."""
+    script = 'trap "echo bye; exit 7" TERM; echo "up $$(id -u):$$(id -g)"; while :; do sleep 0.05; done'
+    site.up(
+        f"""
+        name: life
+        services:
+          web:
+            x-rootfs: {{path: $BOX}}
+            runtime: {runtime}
+            command: ["sh", "-c", '{script}']
+            user: app
+            hostname: page
+            domainname: example
+            environment: {{GREETING: hello}}
+            mem_limit: 48m
+            pids_limit: 33
+            cpus: 0.5
+            volumes: ["data:/data"]
+            healthcheck: {{test: [CMD, test, -e, /etc/hosts], interval: 100ms, start_interval: 100ms}}
+        volumes: {{data: {{}}}}
+        """,
+        wait=True,
+    )
+    row = site.becomes("life", "web", health="healthy")
+    assert row["runtime"] == runtime
+    assert parent(row["pid"]) == site.keeper
+    assert helpers(site) == []
+    config = json.loads((site.places.bundle(row["id"]) / "config.json").read_text())
+    assert specification.wrong(config) == []
+    assert config["process"]["user"]["uid"] == 1000
+
+    assert site.output("life", "web") == b"up 1000:1000\n"
+    said = site.execute(
+        "life", "web", "sh", "-c", "id -un; hostname; cat /proc/sys/kernel/domainname; echo $GREETING $HOME"
+    )
+    assert said.split() == ["app", "page", "example", "hello", "/home/app"]
+    assert site.execute("life", "web", "sh", "-c", "exit 5", exit_code=5) == ""
+    status = site.execute("life", "web", "cat", "/proc/1/status")
+    assert "Seccomp:\t2" in status
+    assert "CapBnd:\t00000000a80425fb" in status
+    group = f"{site.places.cgroup}/life/{row['id']}"
+    assert Path(f"/sys/fs/cgroup/pids/{group}/pids.max").read_text() == "33\n"
+    assert Path(f"/sys/fs/cgroup/memory/{group}/memory.limit_in_bytes").read_text() == f"{48 << 20}\n"
+
+    site.ask("restart", stack="life", services=[])
+    again = site.becomes("life", "web", health="healthy")
+    assert again["pid"] != row["pid"]
+    assert site.output("life", "web") == b"up 1000:1000\nbye\nup 1000:1000\n"
+    site.ask("stop", stack="life")
+    assert site.row("life", "web")["exit_code"] == 7
+    site.down("life", remove_volumes=True)
+
+
+def test_ends_are_the_program_s_own(site: Site, runtime: str) -> None:
+    """Also of programs that end before the runtime has."""
+    site.up(
+        f"""
+        name: ends
+        x-of: &of {{x-rootfs: {{path: $BOX}}, runtime: {runtime}}}
+        services:
+          zero: {{<<: *of, command: "true", scale: 5}}
+          three: {{<<: *of, command: sh -c "exit 3"}}
+          killed: {{<<: *of, command: sh -c "kill -9 $$$$", init: true}}
+        """
+    )
+    for service, code in (("zero", 0), ("three", 3), ("killed", 137)):
+        assert site.becomes("ends", service, state="exited")["exit_code"] == code
+    site.down("ends")
+
+
+@pytest.mark.parametrize(("command", "code"), [("nothing-here", 127), ("/etc/passwd", 126)])
+def test_a_command_that_can_t_be_run_is_no_other_failure(
+    site: Site, runtime: str, command: str, code: int
+) -> None:
+    answer = site.up(
+        f"name: bad\nservices: {{a: {{x-rootfs: {{path: $BOX}}, runtime: {runtime}, command: {command}}}}}",
+        exit_code=code,
+    )
+    assert answer.error.startswith(f"container bad-a-1: {runtime}: ")
+    assert command in answer.error or "open executable: Permission denied" in answer.error
+    site.down("bad")
+
+
+def test_what_takes_too_much_memory_is_told_of(site: Site, runtime: str) -> None:
+    site.up(
+        f"""
+        name: oom
+        services:
+          eater:
+            x-rootfs: {{path: $BOX}}
+            runtime: {runtime}
+            mem_limit: 24m
+            memswap_limit: 24m
+            command: sh -c "x=x; while :; do x=$$x$$x; done"
+        """
+    )
+    row = site.becomes("oom", "eater", state="exited")
+    assert row["exit_code"] == 137
+    site.down("oom")
+
+
+def test_a_terminal(site: Site, runtime: str) -> None:
+    site.up(
+        f"""
+        name: tty
+        services:
+          a: {{x-rootfs: {{path: $BOX}}, runtime: {runtime}, tty: true, command: sh -c "tty; sleep 100"}}
+        """
+    )
+    site.prints("tty", "a", b"/dev/pts/0")
+    site.down("tty")
+
+
+def test_a_part_of_a_volume_is_not_left_by_a_link(site: Site, runtime: str) -> None:
+    """What a container planted in the volume can't make another's mount lead out of it."""
+    site.up(
+        f"""
+        name: part
+        services:
+          plant:
+            x-rootfs: {{path: $BOX}}
+            command: sh -c "mkdir -p /data/in; echo mine > /data/in/passwd; ln -s /etc /data/out"
+            volumes: ["data:/data"]
+          reader:
+            x-rootfs: {{path: $BOX}}
+            runtime: {runtime}
+            command: cat /part/passwd
+            depends_on: {{plant: {{condition: service_completed_successfully}}}}
+            volumes: [{{type: volume, source: data, target: /part, volume: {{subpath: in}}}}]
+        volumes: {{data: {{}}}}
+        """
+    )
+    site.becomes("part", "reader", state="exited", exit_code=0)
+    assert site.output("part", "reader") == b"mine\n"
+    answer = site.up(
+        f"""
+        name: part2
+        services:
+          reader:
+            x-rootfs: {{path: $BOX}}
+            runtime: {runtime}
+            command: cat /part/passwd
+            volumes: [{{type: volume, source: data, target: /part, volume: {{subpath: out}}}}]
+        volumes: {{data: {{external: true, name: part_data}}}}
+        """,
+        exit_code=1,
+    )
+    assert "subpath out" in answer.error
+    site.down("part2")
+    site.down("part", remove_volumes=True)
+
+
+def test_namespaces_are_shared_with_containers_of_ours(site: Site, runtime: str) -> None:
+    site.up(
+        f"""
+        name: shared
+        services:
+          ours: {{x-rootfs: {{path: $BOX}}, command: sleep 100, hostname: first}}
+          theirs:
+            x-rootfs: {{path: $BOX}}
+            runtime: {runtime}
+            command: sleep 100
+            network_mode: service:ours
+            pid: service:ours
+            ipc: service:ours
+          last: {{x-rootfs: {{path: $BOX}}, command: sleep 100, network_mode: "service:theirs", pid: "service:theirs"}}
+        """
+    )
+    pids = {name: site.row("shared", name)["pid"] for name in ("ours", "theirs", "last")}
+
+    def namespace(service: str, kind: str) -> str:
+        return os.readlink(f"/proc/{pids[service]}/ns/{kind}")
+
+    for kind in ("net", "pid"):
+        assert namespace("ours", kind) == namespace("theirs", kind) == namespace("last", kind)
+    assert namespace("ours", "ipc") == namespace("theirs", "ipc")
+    assert namespace("ours", "uts") != namespace("theirs", "uts")
+    site.down("shared")
+
+
+def test_another_runtime_is_another_container(site: Site, runtime: str) -> None:
+    text = "name: other\nservices: {a: {x-rootfs: {path: $BOX}, command: sleep 100%s}}"
+    site.up(text % "", timeout=0)
+    ours = site.row("other", "a")
+    assert "runtime" not in ours
+    answer = site.up(text % f", runtime: {runtime}", timeout=0)
+    assert answer.actions("create")
+    assert site.row("other", "a")["id"] != ours["id"]
+    assert site.up(text % f", runtime: {runtime}", timeout=0).actions() == []
+    site.down("other")
+
+
+def test_exec_goes_through_a_runtime_whose_containers_we_can_t_enter(site: Site, runtime: str) -> None:
+    """As runsc's: here the same program under a name that promises nothing."""
+    program = site.dir / "sandboxed"
+    program.unlink(missing_ok=True)
+    program.symlink_to(shutil.which(runtime) or "")
+    site.up(
+        f"""
+        name: boxed
+        services:
+          a: {{x-rootfs: {{path: $BOX}}, runtime: {program}, command: sleep 100, user: app, environment: {{A: b}}}}
+        """
+    )
+    assert site.execute("boxed", "a", "sh", "-c", "id -un; echo $A; cat", stdin=b"in\n") == "app\nb\nin\n"
+    assert site.execute("boxed", "a", "sh", "-c", "exit 9", exit_code=9) == ""
+    assert site.execute("boxed", "a", "id", "-u", user="7:8") == "7\n"
+    with pytest.raises(AssertionError, match="takes numbers, not names"):
+        site.execute("boxed", "a", "id", user="web")
+    site.down("boxed")
+
+
+# --- deaths ----------------------------------------
+
+
+def test_its_containers_outlive_keeper_and_supervisor(state_root: Path) -> None:
+    text = """
+        name: kept
+        services:
+          a:
+            x-rootfs: {path: $BOX}
+            runtime: runc
+            command: ["sh", "-c", 'trap "exit 7" TERM; echo up; while :; do sleep 0.05; done']
+        """
+    with Site(state_root) as site:
+        site.up(text)
+        row = site.row("kept", "a")
+        site.kill(site.supervisor, site.keeper)
+        assert alive(row["pid"])
+        assert site.up(text).actions() == []
+        assert site.row("kept", "a")["pid"] == row["pid"]
+        assert site.execute("kept", "a", "echo", "there") == "there\n"
+        site.ask("stop", stack="kept")
+        assert site.row("kept", "a")["exit_code"] == 7
+        site.ask("start", stack="kept", services=[])
+        assert site.row("kept", "a")["state"] == "running"
+        site.down("kept")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "victims"), [("runc", "keeper"), ("runc", "supervisor"), ("crun", "both")]
+)
+def test_a_kill_in_the_middle_is_made_good_by_the_next_look(
+    state_root: Path, runtime: str, victims: str
+) -> None:
+    text = f"""
+        name: cut
+        services:
+          a: {{x-rootfs: {{path: $BOX}}, runtime: {runtime}, command: sleep 100, scale: 3, stop_grace_period: 0s}}
+        """
+    lots = random.Random(f"{runtime} {victims}")
+    with Site(state_root) as site:
+        site.up("name: anchor\nservices: {idle: {x-rootfs: {path: $BOX}, command: sleep 1000}}")
+        for order in ("up", "restart", "down"):
+            pids = {"supervisor": site.supervisor, "keeper": site.keeper}
+            talk = (
+                site.begin_up(text)
+                if order == "up"
+                else site.begin(
+                    order, stack="cut", timeout=0, **({"services": []} if order != "down" else {})
+                )
+            )
+            time.sleep(lots.uniform(0.01, 0.25))
+            site.kill(*(pid for name, pid in pids.items() if victims in (name, "both")))
+            _finish(talk)
+            if order == "down":
+                site.down("cut")
+                assert site.ps("cut") == []
+                continue
+            site.up(text)
+            rows = site.ps("cut")
+            assert [row["state"] for row in rows] == ["running"] * 3
+            inside = [row for row in site.processes() if "sleep 100" in row and "sleep 1000" not in row]
+            assert sorted(int(row.split()[0]) for row in inside) == sorted(row["pid"] for row in rows)
+        until(lambda: not helpers(site), "the end of the runtime's processes")
+        site.down("anchor")
+
+
+def _finish(talk: Talk) -> None:
+    """Its supervisor may have died before it answered."""
+    with contextlib.suppress(AssertionError):
+        talk.wait(30)
