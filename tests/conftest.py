@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit import leaks
+from tests.kit.patience import SLOWER, patient
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +31,12 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
 def state_root(tmp_path: Path) -> Path:
     """A state root of the test's own, as `pystack --root` takes it."""
     return tmp_path
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Stretches the time limit of every test where the machine is said to be slower."""
+    if SLOWER != 1:
+        usual = float(config.getini("timeout"))
+        for item in items:
+            mark = item.get_closest_marker("timeout")
+            item.add_marker(pytest.mark.timeout(patient(mark.args[0] if mark else usual)), append=False)

@@ -177,25 +177,34 @@ def mask(step: steps.Mask, world: places.World) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return  # nothing there to hide
     try:
-        cover = _empty(world) if stat.S_ISDIR(os.fstat(place).st_mode) else world.null
-        tree = syscalls.open_tree(cover, "", syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH)
+        if not stat.S_ISDIR(os.fstat(place).st_mode):
+            tree = syscalls.open_tree(world.null, "", syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH)
+        elif world.empty < 0:
+            tree = world.empty = _empty()
+        else:
+            tree = syscalls.open_tree(world.empty, "", syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH)
         syscalls.move_mount(tree, place)
-        os.close(tree)
+        if tree != world.empty:
+            os.close(tree)
     finally:
         os.close(place)
 
 
-def _empty(world: places.World) -> int:
-    """One empty read-only filesystem for all masked directories: each superblock costs when it goes."""
-    if world.empty < 0:
-        fs = syscalls.fsopen("tmpfs")
+def _empty() -> int:
+    """An empty read-only filesystem for all masked directories: each superblock costs when it goes.
+
+    It covers the first of them itself, and copies of it the others: before Linux 6.15 only what is
+    attached in one's own mount namespace can be copied.
+    """
+    fs = syscalls.fsopen("tmpfs")
+    try:
         syscalls.fsconfig(fs, "size", "0")
         syscalls.fsconfig(fs, "nr_inodes", "2")
         syscalls.fsconfig(fs, "mode", "755")
         attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
-        world.empty = syscalls.fsmount(fs, attributes | syscalls.MOUNT_ATTR_RDONLY)
+        return syscalls.fsmount(fs, attributes | syscalls.MOUNT_ATTR_RDONLY)
+    finally:
         os.close(fs)
-    return world.empty
 
 
 def protect(step: steps.Protect, world: places.World) -> None:

@@ -18,6 +18,9 @@ from orchestrator.kernel import mounting, seed, steps, syscalls, terminal, usern
 from orchestrator.kernel import world as places
 
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+# Before 6.5 overlayfs takes any option and refuses all of them together when it is mounted, without a word
+# which: what a kernel understands can't be tried out there.
+_RELEASE = tuple(int(part) for part in os.uname().release.split(".")[:2])
 
 
 def detach_from_host(plan: steps.Steps, world: places.World) -> None:
@@ -155,18 +158,14 @@ def _new_overlay(step: steps.Overlay, mountpoint: str) -> int:
     `volatile`: without it the last unmount syncs the whole filesystem below (measured 47-128 ms against 5).
     Its strings are limited to 255 bytes, and `lowerdir+` needs Linux 6.8, else mount(2) does it.
     """
-    if max(map(len, map(os.fsencode, (*step.lower, step.upper, step.work)))) > mounting.FSCONFIG_STRING_LIMIT:
+    longest = max(map(len, map(os.fsencode, (*step.lower, step.upper, step.work))))
+    if longest > mounting.FSCONFIG_STRING_LIMIT or _RELEASE < (6, 8):
         return _old_overlay(step, mountpoint)
     fs = syscalls.fsopen("overlay")
     try:
         syscalls.fsconfig(fs, "source", "overlay")
-        try:
-            for layer in step.lower:
-                syscalls.fsconfig(fs, "lowerdir+", layer)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            return _old_overlay(step, mountpoint)
+        for layer in step.lower:
+            syscalls.fsconfig(fs, "lowerdir+", layer)
         if step.upper:
             syscalls.fsconfig(fs, "upperdir", step.upper)
             syscalls.fsconfig(fs, "workdir", step.work)

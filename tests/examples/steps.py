@@ -23,6 +23,7 @@ import jsonschema
 import yaml
 
 from tests.kit import leaks
+from tests.kit.patience import patient
 from tests.kit.programs import REPOSITORY, Pystack, free_port
 
 Details = dict[str, Any]
@@ -141,7 +142,7 @@ def post(scene: Scene, details: Details) -> None:
 def _request(scene: Scene, details: Details, form: bytes | None) -> None:
     url = details["url"]
     try:
-        with scene.browser.open(url, data=form, timeout=5) as answer:
+        with scene.browser.open(url, data=form, timeout=patient(5)) as answer:
             status, text = answer.status, answer.read().decode()
     except urllib.error.HTTPError as refusal:
         with refusal:
@@ -157,7 +158,7 @@ def _request(scene: Scene, details: Details, form: bytes | None) -> None:
 
 def udp(scene: Scene, details: Details) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(2)
+        client.settimeout(patient(2))
         client.connect(("127.0.0.1", details["port"]))
         client.send(details["send"].encode())
         _find(details["contains"], client.recv(65535).decode())
@@ -247,7 +248,7 @@ def _find(wanted: str | Sequence[str], text: str) -> None:
 
 def _until(within: float, check: Callable[[], None], scene: Scene) -> None:
     """Try again until it holds or time is up; then the last failure stands, with what our servers say."""
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + patient(within)
     while True:
         with contextlib.suppress(AssertionError):
             check()

@@ -26,6 +26,7 @@ from orchestrator.images.store import Store
 from orchestrator.model.errors import ExitCode, PystackError, UserError
 from tests.kit import archives
 from tests.kit.archives import CONFIG, INDEX, MANIFEST, Entry, Image, digest, docker_save, layer, oci_layout
+from tests.kit.patience import patient
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("state_root")]
 
@@ -386,7 +387,7 @@ def test_processes_may_load_the_same_image_at_once(store: Store, tmp_path: Path)
     paths[1].write_bytes(oci_layout(WEB, DB))
     loaders = [loader(store, paths[number % 2]) for number in range(4)]
     for process in loaders:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=patient(60))
         assert process.returncode == 0, errors
     assert files_of(store, "web") == {"motd", "web"}
     assert files_of(store, "ghcr.io/x/db:2") == {"motd", "db"}

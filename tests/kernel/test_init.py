@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.kernel.init import ensure, program
+from tests.kit.patience import patient
 
 pytestmark = [
     pytest.mark.kernel,
@@ -37,7 +38,7 @@ def init(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def run(*command: str, **options: object) -> tuple[int, str, str]:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patient(60), **options)  # type: ignore[call-overload]
     return done.returncode, done.stdout, done.stderr
 
 
@@ -163,7 +164,7 @@ def test_without_a_pid_namespace_it_buries_orphans_as_well(init: str) -> None:
         os.kill(orphan, signal.SIGKILL)
         assert until(lambda: not Path(f"/proc/{orphan}").exists())
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 128 + 15
+        assert process.wait(patient(10)) == 128 + 15
 
 
 def parent_of(pid: int) -> int:
@@ -173,7 +174,7 @@ def parent_of(pid: int) -> int:
 
 
 def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patient(seconds)
     while not condition():
         if time.monotonic() > deadline:
             return False
@@ -195,7 +196,7 @@ def test_a_signal_is_passed_on(init: str, name: str) -> None:
         assert process.poll() is None
         if name != "TERM":
             os.kill(child_of(process.pid), signal.SIGTERM)
-            assert process.wait(10) == 128 + 15
+            assert process.wait(patient(10)) == 128 + 15
 
 
 def test_a_signal_goes_to_the_program_alone(init: str) -> None:
@@ -205,7 +206,7 @@ def test_a_signal_goes_to_the_program_alone(init: str) -> None:
         line(process)
         os.kill(child_of(process.pid), signal.SIGTERM)
         assert line(process) == "alive\n"
-        assert process.wait(10) == 3
+        assert process.wait(patient(10)) == 3
 
 
 def test_a_signal_that_comes_before_the_program_runs_is_not_lost(init: str) -> None:
@@ -237,7 +238,7 @@ def test_on_a_terminal_ctrl_c_reaches_the_program(init: str) -> None:
     seen = b""
     try:
         for wanted, answer in ((b"ready", b"\x03"), (b"interrupted", b"")):
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + patient(10)
             while wanted not in seen and time.monotonic() < deadline:
                 seen += os.read(master, 1000)
             assert wanted in seen
@@ -271,4 +272,4 @@ def test_the_arm_program_works_in_an_emulator(tmp_path: Path) -> None:
         assert line(process) == "ready\n"
         process.send_signal(signal.SIGTERM)
         assert line(process) == "got\n"
-        assert process.wait(10) == 3
+        assert process.wait(patient(10)) == 3

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.patience import patient
 from tests.kit.site import Site, until
 
 pytestmark = pytest.mark.kernel
@@ -42,7 +43,7 @@ def host_address() -> str:
 
 def page(address: str, port: int) -> str:
     """What an HTTP server says; "" when there is none."""
-    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1) as sock:
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=patient(1)) as sock:
         sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
         answer = b""
         while part := sock.recv(4096):

@@ -14,6 +14,7 @@ import pytest
 
 import orchestrator
 from orchestrator.kernel.seccomp import compile_profile, default_cached, default_profile, numbers
+from tests.kit.patience import patient
 
 pytestmark = [
     pytest.mark.kernel,
@@ -119,7 +120,7 @@ def probe(program: Path | None, calls: list[tuple[int, ...]]) -> list[list[int] 
         capture_output=True,
         check=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
     )
     found: list[list[int] | str] = json.loads(answer.stdout)
     return found
@@ -217,7 +218,7 @@ def test_32_bit_calls_are_watched_or_killed(tmp_path: Path, listed: bool) -> Non
         [sys.executable, "-I", "-c", I386, str(Path(orchestrator.__file__).parents[1]), str(program)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(60),
     )
     if "no i386" in done.stderr:
         pytest.skip("this kernel runs no 32-bit programs")

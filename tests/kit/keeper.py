@@ -26,10 +26,13 @@ from typing import Self
 import orchestrator.kernel
 from orchestrator.kernel import packets, syscalls
 from orchestrator.kernel.spawn import seal
+from tests.kit.patience import patient
 
 BUSYBOX = Path("/usr/bin/busybox")
 SCRIPT = Path(orchestrator.kernel.__file__).parent / "keeper.py"
-PATIENCE = 20.0
+PATIENCE = patient(20.0)
+REMEMBERS_EXITS = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 15)
+"""Whether a pidfd tells the exit code of a process that somebody else has reaped."""
 DOCKER_CAPABILITIES = [
     f"CAP_{name}"
     for name in (

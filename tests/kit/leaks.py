@@ -29,6 +29,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.kit.patience import patient
+
 BASE: Path | None = None
 """Where this session's tests keep their files; None: whatever is new counts."""
 SETTLE = 3.0
@@ -87,7 +89,7 @@ def left(before: Look, root: Root | None = None, settle: float = SETTLE) -> list
 
     Only what was there all the time counts: what comes and goes meanwhile is somebody else's.
     """
-    deadline = time.monotonic() + settle
+    deadline = time.monotonic() + patient(settle)
     remains = look(root).left_since(before)
     while remains and time.monotonic() < deadline:
         time.sleep(0.05)

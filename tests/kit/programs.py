@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kit import leaks
+from tests.kit.patience import patient
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _NOT_KEPT = ("PYSTACK_", "COMPOSE_", "NO_COLOR", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
@@ -77,7 +78,7 @@ class Pystack:
             start_new_session=True,
         ) as process:
             try:
-                out, err = process.communicate(stdin.encode(), timeout=limit)
+                out, err = process.communicate(stdin.encode(), timeout=patient(limit))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 out, err = process.communicate()

@@ -37,6 +37,7 @@ from orchestrator.model.stack import Stack
 from orchestrator.stackfile.load import load
 from orchestrator.stackfile.read import Source
 from tests.kit.keeper import build_image
+from tests.kit.patience import patient
 
 PATIENCE = 20.0
 T = TypeVar("T")
@@ -111,7 +112,7 @@ class Talk:
             self._ended.set()
 
     def wait(self, seconds: float = PATIENCE) -> Answer:
-        assert self._ended.wait(seconds), f"no end after {seconds} s: {self.answer.lines[-5:]}"
+        assert self._ended.wait(patient(seconds)), f"no end after {seconds} s: {self.answer.lines[-5:]}"
         self._thread.join()
         self.connection.close()
         return self.answer
@@ -298,7 +299,7 @@ class Site:
                 continue
             try:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                assert select.select([pidfd], [], [], PATIENCE)[0], f"{pid} does not die"
+                assert select.select([pidfd], [], [], patient(PATIENCE))[0], f"{pid} does not die"
             except ProcessLookupError:
                 continue
             finally:
@@ -363,7 +364,7 @@ def until(
     seconds: float = PATIENCE,
 ) -> T:
     """The first true answer. Raises AssertionError when there is none in time."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patient(seconds)
     while True:
         found = condition()
         if found:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.kernel import interfaces, links, netns
 from orchestrator.kernel.netlink import Netlink
+from tests.kit.patience import patient
 
 TAG = "test"
 HOST_ON_LAN = "192.0.2.1"
@@ -27,7 +28,7 @@ SOON = 0.4
 def run(namespace: int, *command: str) -> str:
     """What a program prints that runs in the namespace."""
     with netns.inside(namespace):
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=patient(20))
     return done.stdout
 
 
