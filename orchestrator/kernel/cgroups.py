@@ -200,8 +200,8 @@ def update(
     """Change the limits of a group that exists, and of what runs in it, from `before` to `after`.
 
     Where a v1 controller had no group for it, one is made and every process moved there: the new ones of
-    these directories are returned, for processes that are still to come. Raises CgroupError; what had been
-    written until then stays in force.
+    these directories are returned, for processes that are still to come. Raises CgroupError; then the limits
+    are as before, as far as the kernel takes them back.
     """
     wanted = changes(hier, before, after)
     fresh: list[str] = []
@@ -223,6 +223,8 @@ def update(
         for directory in fresh:
             _move(hier, path, directory, warn)
     except CgroupError:
+        with contextlib.suppress(CgroupError):
+            write_all(where, changes(hier, after, before), lambda _: None)
         for directory in fresh:
             with contextlib.suppress(CgroupError):
                 _rmdir(directory)
