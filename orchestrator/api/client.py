@@ -317,9 +317,15 @@ class Start:
 
     def _refused(self) -> PystackError:
         """This machine lets an ordinary user have no containers: it has said why, and what may help."""
+        from contextlib import suppress
+
         from orchestrator.model.errors import ExitCode, UserError
 
         words = last_words(self._paths.log, self._log_start) or ["not permitted"]
+        if not self._log_start:
+            with suppress(OSError):
+                os.unlink(self._paths.log)
+                os.rmdir(self._paths.run_dir)
         return UserError(words[0], exit_code=ExitCode.NOT_PERMITTED, hint="\n".join(words[1:]))
 
     def _broken(self, what: str) -> PystackError:

@@ -47,6 +47,9 @@ async def up(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
     named = options.services or [name for name, service in stack.services.items() if not service.oneoff]
     targets = named if options.no_deps else orders.with_dependencies(stack, named)
     demand_images(stacks, stack, targets)
+    demand_rights(stacks, stack, targets)
+    if advice := stacks.machine.advice():
+        await session.send({"event": "warning", "message": advice})
     await converge(
         session,
         stacks,
@@ -79,6 +82,16 @@ def demand_images(stacks: Stacks, stack: Stack, services: Iterable[str]) -> None
             "\n".join(missing.values()),
             exit_code=ExitCode.IMAGE,
             hint=BRINGS_IMAGE,
+        )
+
+
+def demand_rights(stacks: Stacks, stack: Stack, services: Iterable[str]) -> None:
+    """Before anything is done: an ordinary user can have all that the services ask for. Raises UserError."""
+    wanted = [stack.services[name] for name in sorted(services) if name in stack.services]
+    refused = stacks.machine.refusals(wanted)
+    if refused:
+        raise UserError(
+            "\n".join(refused), exit_code=ExitCode.NOT_PERMITTED, hint="docs/rootless.md says what can be had"
         )
 
 

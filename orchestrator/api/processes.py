@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from orchestrator.api import orders
-from orchestrator.api.converging import conclude, converge, demand_images
+from orchestrator.api.converging import conclude, converge, demand_images, demand_rights
 from orchestrator.api.follow import described, follow
 from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Stacks
@@ -162,6 +162,7 @@ async def run(session: Session, stacks: Stacks, request: dict[str, Any]) -> None
     no_deps = bool(request.get("no_deps"))
     needs = [] if no_deps else orders.with_dependencies(stack, [service])
     demand_images(stacks, stack, [service, *needs])
+    demand_rights(stacks, stack, [service, *needs])
     channel = stacks.machine.table.feed.follow()
     stdin = session.take_fds()
     stacks.machine.give_stdin(stack.name, service, stdin)

@@ -435,6 +435,8 @@ def freeze(hier: Hierarchies, path: str, *, frozen: bool) -> None:
             write(f"{hier.unified}/{path}", "cgroup.freeze", str(int(frozen)))
         elif "freezer" in hier.v1:
             write(f"{hier.v1['freezer']}/{path}", "freezer.state", "FROZEN" if frozen else "THAWED")
+        elif hier.delegated:
+            raise CgroupError("pause: no cgroup is delegated to this user")
         else:
             raise CgroupError("pause: this machine has no freezer cgroup controller")
     except OSError as error:

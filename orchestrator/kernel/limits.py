@@ -111,16 +111,30 @@ def settings(hier: Hierarchies, limits: Limits) -> tuple[Setting, ...]:
         wanted = tuple(rule(limits, 2 if controller in hier.v2 else 1))
         if not wanted:
             continue
-        if controller not in hier.v2 and ("blkio" if controller == "io" else controller) not in hier.v1:
-            if hier.delegated:
-                raise CgroupError(
-                    f"{what}: no cgroup with the {controller} controller is delegated to this user"
-                )
-            raise CgroupError(f"{what}: this machine has no {controller} cgroup controller")
+        if lacks := _lack(hier, controller):
+            raise CgroupError(f"{what}: {lacks}")
         found += wanted
     if limits.memory_swap not in (None, -1) and limits.memory is None:
         raise CgroupError("memory_swap needs a memory limit too")
     return tuple(found)
+
+
+def missing(hier: Hierarchies, limits: Limits) -> tuple[str, ...]:
+    """A sentence for each limit whose controller is not there."""
+    return tuple(
+        f"{what}: {lacks}"
+        for controller, what, rule in _RULES
+        if (lacks := _lack(hier, controller)) and tuple(rule(limits, 2))
+    )
+
+
+def _lack(hier: Hierarchies, controller: str) -> str:
+    """Why a controller can't be used; "" when it can."""
+    if controller in hier.v2 or ("blkio" if controller == "io" else controller) in hier.v1:
+        return ""
+    if hier.delegated:
+        return f"no cgroup with the {controller} controller is delegated to this user"
+    return f"this machine has no {controller} cgroup controller"
 
 
 def changes(hier: Hierarchies, before: Limits, after: Limits) -> tuple[Setting, ...]:

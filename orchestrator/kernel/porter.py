@@ -7,7 +7,8 @@ a socket is bound, listens and is handed over.
 
 Packets (see packets) on RUN_DIR/porter.sock, SEQPACKET, 0600, asked by the user alone:
 
-    {"op": "enter"}                       -> {"outbound": name or "", "note": text} + [user, mount, network]
+    {"op": "enter"}                       -> {} + [user, mount, network]
+    {"op": "look"}                        -> {"outbound": name or "", "note": text, "first_port": number}
     {"op": "open", "family", "kind", "address": [ip, port] | null, "listen": bool} -> {} + [socket]
     {"op": "leave"}                       -> {"leaving": bool}: it goes unless another process holds a line
 
@@ -230,8 +231,14 @@ class Porter:
             match request.text("op"):
                 case "enter":
                     self._outbound = outbound.restart(self._outbound, self._spaces.user, self._spaces.network)
-                    said: packets.Message = {"outbound": self._outbound.name, "note": self._outbound.note}
-                    return said, tuple(self._spaces)
+                    return {}, tuple(self._spaces)
+                case "look":
+                    self._outbound.runs()
+                    return {
+                        "outbound": self._outbound.name,
+                        "note": self._outbound.note,
+                        "first_port": _first_port(),
+                    }, ()
                 case "open":
                     return {}, (_open_socket(request),)
                 case "leave":
@@ -242,6 +249,15 @@ class Porter:
             return {"error": packets.failure(errno.EINVAL, str(error))}, ()
         except OSError as error:
             return {"error": packets.failure(error.errno or errno.EIO, error.strerror or str(error))}, ()
+
+
+def _first_port() -> int:
+    """Of the host's network namespace, in which we are."""
+    try:
+        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 1024
 
 
 def _open_socket(request: Document) -> int:

@@ -84,6 +84,7 @@ def run(
     process, own = program.process, program.fallback
     report.step = "user"
     account = _account(program, root)
+    _check_room(account)
     environment = _environment(process if "env" in process else own, account)
     report.step = "stdio"
     master, slave = pair
@@ -95,7 +96,9 @@ def run(
         report.step = "rlimits"
         _limit(process if "rlimits" in process else own)
     report.step = "capabilities"
-    _find_room(account, host)
+    if userns.is_single() and (account.uid or account.gid):
+        # Root is the only user there is; another one is root by another name: what is root's is theirs.
+        userns.rename(host.proc, account.uid, account.gid)
     if program.privileged:
         sets = capabilities.every(host.held)
     else:
@@ -176,15 +179,11 @@ def _exact(user: Document, root: int) -> accounts.Account:
     return accounts.Account(uid, gid, groups, home)
 
 
-def _find_room(account: accounts.Account, host: Host) -> None:
-    """See to it that the account's ids exist here. Where root is the only user there is, another one is
-    root by another name, in a user namespace of its own: what belongs to root belongs to it."""
-    if userns.is_initial():
+def _check_room(account: accounts.Account) -> None:
+    """In a user namespace not every id exists."""
+    if userns.is_initial() or userns.is_single():
         return
-    if userns.is_single():
-        if account.uid or account.gid:
-            userns.rename(host.proc, account.uid, account.gid)
-    elif not userns.has(account.uid) or not userns.has(account.gid, "gid"):
+    if not userns.has(account.uid) or not userns.has(account.gid, "gid"):
         raise RefusedError(
             f"user {account.uid}:{account.gid} is beyond the ids that /etc/subuid and /etc/subgid give"
         )

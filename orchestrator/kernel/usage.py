@@ -53,7 +53,7 @@ class Leader:
 
 def usage(hier: Hierarchies, path: str, leader: Leader | None = None) -> Usage:
     """Of the group `path`; the network is seen through `leader`. A group that is gone uses nothing."""
-    members = cgroups.pids(hier, path)
+    members = members_of(hier, path, leader.pid if leader else 0)
     memory, limit, counted = _memory(hier, path, members)
     tasks, most = _tasks(hier, path, members)
     block = _blocks(hier, path, members)
@@ -70,6 +70,22 @@ def usage(hier: Hierarchies, path: str, leader: Leader | None = None) -> Usage:
         received=network[0],
         sent=network[1],
     )
+
+
+def members_of(hier: Hierarchies, path: str, leader: int) -> tuple[int, ...]:
+    """The processes of a container; without control groups those of the pid namespace of its first one."""
+    if hier.mode != "none":
+        return cgroups.pids(hier, path)
+    space = _space(leader)
+    found = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return tuple(pid for pid in found if space and _space(pid) == space)
+
+
+def _space(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""
 
 
 def _base(hier: Hierarchies, v2: str, v1: str) -> str | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from orchestrator.engines.local import bundle, clock, logs, records, storage
+from orchestrator.engines.local import alive, bundle, clock, logs, records, storage
 from orchestrator.engines.local.ground import look_up
 from orchestrator.engines.local.keeper import AlreadyRunsError, Exited, KeeperLost, Started
 from orchestrator.engines.local.pump import Moving, Pump, make_fifo, open_fifo
@@ -175,7 +175,10 @@ class Containers:
         with trio.move_on_after(ABANDON_SECONDS), contextlib.suppress(cgroups.CgroupError):
             while True:
                 cgroups.kill(hierarchies, group)
-                if not cgroups.populated(hierarchies, group):
+                left = cgroups.populated(hierarchies, group)
+                if hierarchies.mode == "none":
+                    left = alive.kill(self._places.bundle(live.container.id))
+                if not left:
                     return
                 await trio.sleep(0.01)
 

@@ -13,6 +13,7 @@ from orchestrator.kernel import cgroups
 from orchestrator.kernel.devices import DeviceRule
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container
+from orchestrator.model.stack import Service
 
 _PASSING = frozenset((errno.EBUSY, errno.ENODEV, errno.ENOMEM, errno.ENOSPC, errno.EAGAIN))
 
@@ -55,7 +56,11 @@ def refusal(container: Container, error: cgroups.CgroupError) -> EngineError:
 
 def limits(container: Container, devices: tuple[DeviceRule, ...] = ()) -> cgroups.Limits:
     """Raises EngineError for a block device that is none."""
-    service = container.definition
+    return limits_of(container.definition, devices)
+
+
+def limits_of(service: Service, devices: tuple[DeviceRule, ...] = ()) -> cgroups.Limits:
+    """The same for a service."""
     said = service.resources
     return cgroups.Limits(
         memory=said.memory,
@@ -70,14 +75,14 @@ def limits(container: Container, devices: tuple[DeviceRule, ...] = ()) -> cgroup
         cpuset_mems=said.cpuset_mems,
         pids=said.pids,
         io_weight=(said.blkio.weight or None) if said.blkio else None,
-        io=_io(container),
+        io=_io(service),
         devices=devices,
         all_devices=service.privileged,
     )
 
 
-def _io(container: Container) -> tuple[cgroups.IoLimit, ...]:
-    said = container.definition.resources.blkio
+def _io(service: Service) -> tuple[cgroups.IoLimit, ...]:
+    said = service.resources.blkio
     if said is None:
         return ()
     rows = (
@@ -90,7 +95,7 @@ def _io(container: Container) -> tuple[cgroups.IoLimit, ...]:
     values: dict[tuple[int, int], dict[str, int]] = {}
     for path, name, value in rows:
         if value:
-            values.setdefault(_number(path, container.service), {})[name] = value
+            values.setdefault(_number(path, service.name), {})[name] = value
     return tuple(cgroups.IoLimit(major=major, minor=minor, **of) for (major, minor), of in values.items())
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import trio
@@ -18,6 +18,7 @@ from orchestrator.engines.local.execs import PREFIX, Execs, Execution
 from orchestrator.engines.local.keeper import Exited, Keeper, KeeperLost, connect
 from orchestrator.engines.local.outside import Outside, open_outside
 from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.refusals import Rights, refusals
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live, Table
 from orchestrator.engines.local.trouble import report
@@ -26,7 +27,7 @@ from orchestrator.images.store import Store
 from orchestrator.kernel import cgroups, syscalls
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import State
-from orchestrator.model.stack import Stack
+from orchestrator.model.stack import Service, Stack
 
 KEEPERS = 3
 """So many are tried at the start."""
@@ -47,6 +48,8 @@ class Machine:
         self._respawn = respawn
         self._engines: dict[str, LocalEngine] = {}
         self._leaving = False
+        self._advice = ""
+        self._advised: set[str] = set()
 
     @property
     def keeper(self) -> Keeper:
@@ -74,6 +77,23 @@ class Machine:
         self.containers.stdin.pop((stack, service), None)
         if fds:
             self.containers.stdin[stack, service] = fds[0]
+
+    def refusals(self, services: Iterable[Service]) -> list[str]:
+        """What an ordinary user's services ask for in vain. Root's are asked nothing here."""
+        if not self.shared.wiring.outside.is_elsewhere:
+            return []
+        first_port, self._advice = self.shared.wiring.outside.look()
+        score = int(Path("/proc/self/oom_score_adj").read_text())
+        rights = Rights(hierarchies=self.shared.hierarchies, first_port=first_port, score=score)
+        return refusals(services, rights)
+
+    def advice(self) -> str:
+        """What the user should know once about what their stacks can do here; "" when there is nothing."""
+        advice, self._advice = self._advice, ""
+        if advice in self._advised:
+            return ""
+        self._advised.add(advice)
+        return advice
 
     def forget(self, stack: str) -> None:
         """A stack of which nothing is left."""

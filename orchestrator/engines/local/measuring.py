@@ -10,7 +10,7 @@ from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.table import Live
 from orchestrator.kernel import cgroups
 from orchestrator.kernel.processes import Process, processes
-from orchestrator.kernel.usage import Leader, Usage, usage
+from orchestrator.kernel.usage import Leader, Usage, members_of, usage
 from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import OfHost
@@ -73,4 +73,7 @@ def memory_of_machine() -> int:
 
 def running(hierarchies: cgroups.Hierarchies, found: Iterable[Subject]) -> list[tuple[Process, ...]]:
     """The processes of each."""
-    return [processes(cgroups.pids(hierarchies, subject.group)) for subject in found]
+    return [
+        processes(members_of(hierarchies, subject.group, run.pid if (run := subject.container.run) else 0))
+        for subject in found
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from pathlib import Path
 
@@ -55,17 +54,16 @@ class Outside:
         except OSError:
             return Path("/nonexistent")
 
-    def note(self) -> str:
-        """What the user has to know about the way out; "" when there is one."""
+    def look(self) -> tuple[int, str]:
+        """(the lowest port that can be had, what the user has to know about the way out or "")."""
         if self._line is None:
-            return ""
+            return 0, ""
         try:
-            message, fds = self._line.ask({"op": "enter"})
+            message, _ = self._line.ask({"op": "look"})
         except OSError:
-            return ""
-        for fd in fds:
-            os.close(fd)
-        return str(message.get("note", ""))
+            return 1024, ""
+        port = message.get("first_port")
+        return port if isinstance(port, int) else 1024, str(message.get("note", ""))
 
     def leave(self) -> None:
         """With the last stack."""

@@ -7,11 +7,9 @@ has the start time that was written down in this boot.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from pathlib import Path
 
-from orchestrator.engines.local import clock, records, storage
+from orchestrator.engines.local import alive, clock, records, storage
 from orchestrator.engines.local.containers import OUTPUTS, Containers
 from orchestrator.engines.local.keeper import Keeper
 from orchestrator.engines.local.places import Places
@@ -19,7 +17,7 @@ from orchestrator.engines.local.records import Built, RunRecord
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live, Wires
 from orchestrator.engines.local.trouble import report
-from orchestrator.kernel import cgroups, syscalls
+from orchestrator.kernel import cgroups
 from orchestrator.model.errors import EngineError
 from orchestrator.model.frozen import replace
 from orchestrator.model.observation import Container, Run, State
@@ -110,42 +108,12 @@ def _latest_run(places: Places, container: Container, kept_pid: int | None) -> t
     ended = records.exit_of(bundle)
     if ended is not None and ended[2] == clock.boot_id():
         return replace(run, finished=max(ended[1], run.started), exit_code=ended[0]), None
-    pid, pidfd = _alive(bundle, kept_pid)
+    pid, pidfd = alive.find(bundle, kept_pid)
     if pidfd is not None:
         return replace(run, pid=pid), pidfd
     if run.pid == 0 and not (bundle / "pid.json").exists():
         return None, None
     return replace(run, finished=clock.now(), exit_code=None, error="its end was not seen"), None
-
-
-def _alive(bundle: Path, kept_pid: int | None) -> tuple[int, int | None]:
-    """(pid, pidfd) when the first process written down in `bundle` still lives."""
-    try:
-        document = json.loads((bundle / "pid.json").read_bytes())
-        pid, start_time, boot = int(document["pid"]), int(document["start_time"]), str(document["boot_id"])
-    except records.UNREADABLE:
-        pid, start_time, boot = kept_pid or 0, -1, clock.boot_id()
-    if pid == 0 or boot != clock.boot_id():
-        return 0, None
-    try:
-        pidfd = syscalls.pidfd_open(pid)
-    except OSError:
-        return 0, None
-    # The pidfd pins the process; only now does its start time prove that it is the one we mean.
-    if (kept_pid != pid and _start_time(pid) != start_time) or _start_time(pid) is None:
-        os.close(pidfd)
-        return 0, None
-    return pid, pidfd
-
-
-def _start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat (proc_pid_stat(5)); None when the process is gone or a zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _sweep(shared: Shared) -> set[str]:
@@ -162,6 +130,8 @@ def _sweep(shared: Shared) -> set[str]:
             with contextlib.suppress(cgroups.CgroupError):
                 cgroups.kill(shared.hierarchies, group)
                 cgroups.remove(shared.hierarchies, group)
+            if shared.hierarchies.mode == "none":
+                alive.kill(places.bundle(home.name))
     for directory in (*homes, *places.bundles.glob("*")):
         if directory.name not in kept:
             with contextlib.suppress(OSError):

@@ -1,0 +1,377 @@
+"""Stacks of an ordinary user, who has no privilege, no cgroup, and one id or a range of them.
+
+The users are made by the suite (see kit/ordinary); the commands are the installed ones, run as them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kit.ordinary import FIRST_RANGE, Ordinary, has_ranges, kill
+from tests.kit.programs import free_port
+from tests.kit.site import until
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it makes users"),
+]
+ranged = pytest.mark.skipif(not has_ranges(), reason="needs newuidmap and newgidmap (package uidmap)")
+
+TWO = """
+name: two
+services:
+  web:
+    x-rootfs: {path: $BOX}
+    command: sh -c 'echo hello > /tmp/index.html; echo serving; exec httpd -f -p 80 -h /tmp'
+    ports: ["$PORT:80"]
+    restart: always
+    stop_grace_period: 0s
+    healthcheck: {test: "wget -qO- http://127.0.0.1/", interval: 30s, start_period: 9s, start_interval: 50ms}
+  client:
+    x-rootfs: {path: $BOX}
+    command: sleep 1000
+    stop_grace_period: 0s
+    depends_on: {web: {condition: service_healthy}}
+"""
+
+
+@pytest.fixture(scope="module")
+def state_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("o")
+
+
+@pytest.fixture(scope="module")
+def user(state_root: Path) -> Iterator[Ordinary]:
+    """With one id alone."""
+    with Ordinary(state_root) as made:
+        yield made
+
+
+@pytest.fixture
+def port(user: Ordinary) -> Iterator[int]:
+    """The stack of two, up; its published port."""
+    published = free_port()
+    user.write(TWO, PORT=published)
+    user.pystack("up", "-d", "--wait")
+    yield published
+    user.pystack("down", "-t", "0")
+
+
+def fetch(port: int) -> bytes:
+    """What the web server says to a client on the host's loopback; b"" when it says nothing."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+            sock.sendall(b"GET /index.html HTTP/1.0\r\n\r\n")
+            answer = b""
+            while piece := sock.recv(65536):
+                answer += piece
+    except OSError:
+        return b""
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+def pids(user: Ordinary) -> dict[str, int]:
+    rows = json.loads(user.pystack("ps", "--format", "json").stdout.join(["[", "]"]).replace("}\n{", "},{"))
+    return {row["Service"]: row["PID"] for row in rows if "PID" in row}
+
+
+# --- what works ------------------------------------------------------------------------------------------
+
+
+def test_a_stack_of_two_services_lives_and_leaves_nothing(user: Ordinary) -> None:
+    """Up with a dependency on health, names, a published port, logs, exec, stats, down."""
+    published = free_port()
+    user.write(TWO, PORT=published)
+    user.pystack("up", "-d")
+
+    assert fetch(published) == b"hello\n"
+    assert user.pystack("exec", "client", "wget", "-qO-", "http://web/index.html").stdout == "hello\n"
+    assert user.pystack("exec", "-T", "client", "cat", stdin="through").stdout == "through"
+    assert "serving" in user.pystack("logs", "web").stdout
+    assert "(healthy)" in user.pystack("ps").stdout
+    assert "httpd" in user.pystack("top", "web").stdout
+    assert user.pystack("exec", "web", "id", "-u").stdout == "0\n"
+    assert user.pystack("exec", "nobody", "true", exit_code=None).exit_code != 0
+
+    user.pystack("down", "-t", "0")
+    until(lambda: not user.processes(), "the end of all of the user's", lambda: str(user.processes()), 5)
+    assert not user.run_dir.exists()
+    assert str(user.root) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_root_inside_is_the_user_outside(user: Ordinary, port: int) -> None:
+    """No process of theirs has another id, or a capability that counts on this machine."""
+    for pid in user.processes():
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert f"Uid:\t{user.uid}\t{user.uid}\t{user.uid}\t{user.uid}\n" in status
+    own = os.readlink("/proc/self/ns/user")
+    held = [pid for pid in user.processes() if os.readlink(f"/proc/{pid}/ns/user") == own]
+    assert held == [user.pid_of("porter.py")]
+    assert "CapEff:\t0000000000000000" in Path(f"/proc/{held[0]}/status").read_text()
+
+
+def test_state_and_sockets_are_the_users_alone(user: Ordinary, port: int) -> None:
+    for path in (user.run_dir, user.root / "data" / "pystack"):
+        assert path.stat().st_mode & 0o777 == 0o700, path
+    for name in ("supervisor.sock", "keeper.sock", "porter.sock"):
+        found = (user.run_dir / name).stat()
+        assert (found.st_mode & 0o777, found.st_uid) == (0o600, user.uid), name
+
+
+def test_a_udp_port_answers_each_sender(user: Ordinary) -> None:
+    published = free_port()
+    program = "import socket as s; u = s.socket(2, 2); u.bind(('', 99))\nwhile 1: d, a = u.recvfrom(9999); u.sendto(d[::-1], a)"
+    script = user.box / "echo.py"
+    script.write_text(program)
+    user.write(
+        """
+name: udp
+services:
+  echo: {x-rootfs: host, command: python3 /echo.py, volumes: ["$SCRIPT:/echo.py:ro"], ports: ["$PORT:99/udp"]}
+""",
+        PORT=published,
+        SCRIPT=script,
+    )
+    user.pystack("up", "-d")
+    senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
+
+    def asks(sender: socket.socket, text: bytes) -> bytes | None:
+        sender.settimeout(0.2)
+        sender.sendto(text, ("127.0.0.1", published))
+        try:
+            return sender.recv(100)
+        except (TimeoutError, ConnectionRefusedError):
+            return None
+
+    until(lambda: asks(senders[0], b"ready"), "the first answer", user.story)
+    assert [asks(sender, b"%d-abc" % number) for number, sender in enumerate(senders)] == [
+        b"cba-0",
+        b"cba-1",
+        b"cba-2",
+    ]
+    for sender in senders:
+        sender.close()
+    user.pystack("down", "-t", "0")
+
+
+def test_many_bytes_both_ways_through_a_port(user: Ordinary) -> None:
+    """A client that closes its side first still gets all that it sent back, byte for byte."""
+    published = free_port()
+    user.write(
+        """
+name: bytes
+services:
+  echo: {x-rootfs: {path: $BOX}, command: "nc -ll -p 7 -e cat", ports: ["127.0.0.1:$PORT:7"]}
+""",
+        PORT=published,
+    )
+    user.pystack("up", "-d")
+    until(lambda: _echo(published, b"?") == b"?", "the server")
+    sent = os.urandom(1 << 20) * 8
+    assert _echo(published, sent) == sent
+    user.pystack("down", "-t", "0")
+
+
+def _echo(port: int, sent: bytes) -> bytes:
+    import threading
+
+    answer = b""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+
+            def speak() -> None:
+                sock.sendall(sent)
+                sock.shutdown(socket.SHUT_WR)
+
+            speaker = threading.Thread(target=speak)
+            speaker.start()
+            while piece := sock.recv(1 << 20):
+                answer += piece
+            speaker.join()
+    except OSError:
+        pass
+    return answer
+
+
+# --- what is killed ----------------------------------------------------------------------------------------
+
+
+def test_a_container_that_is_killed_is_restarted(user: Ordinary, port: int) -> None:
+    first = user.pid_of("httpd")
+    kill(first)
+    until(lambda: fetch(port) == b"hello\n" and user.pid_of("httpd") != first, "a new one", user.story)
+
+
+@pytest.mark.parametrize(
+    "victims",
+    [("orchestrator.daemon",), ("keeper.py",), ("keeper.py", "orchestrator.daemon"), ("porter.py",)],
+    ids=["supervisor", "keeper", "both", "porter"],
+)
+def test_containers_live_on_when_ours_are_killed(user: Ordinary, port: int, victims: tuple[str, ...]) -> None:
+    """And the next commands find everything again, in the same namespaces."""
+    before = user.pid_of("httpd"), user.pid_of("sleep 1000")
+    for victim in victims:
+        kill(user.pid_of(victim))
+
+    user.pystack("up", "-d", "--scale", "client=2")
+
+    assert (before[0], before[1]) == (user.pid_of("httpd"), min(_sleepers(user)))
+    until(lambda: fetch(port) == b"hello\n", "the published port", user.story)
+    assert user.pystack("exec", "client", "wget", "-qO-", "http://web/index.html").stdout == "hello\n"
+    assert user.pystack("exec", "--index", "2", "client", "wget", "-qO-", "http://web/").exit_code == 0
+
+
+def _sleepers(user: Ordinary) -> list[int]:
+    return sorted(pid for pid, command in user.processes().items() if command == "sleep 1000 ")
+
+
+# --- what is refused ---------------------------------------------------------------------------------------
+
+
+def test_what_can_not_be_is_named_before_anything_is_done(user: Ordinary) -> None:
+    user.write(
+        """
+name: refused
+services:
+  one: {x-rootfs: {path: $BOX}, command: sleep 9, mem_limit: 64m, cpus: 1, pids_limit: 9, ports: ["80:80"]}
+  two: {x-rootfs: {path: $BOX}, command: sleep 9, network_mode: host, pid: host, oom_score_adj: -900}
+"""
+    )
+    ran = user.pystack("up", "-d", exit_code=4)
+    for part in (
+        "service one: memory limit: no cgroup with the memory controller is delegated to this user",
+        "service one: cpu limit: no cgroup with the cpu controller",
+        "service one: pids limit: no cgroup with the pids controller",
+        "service one: port 80/tcp: an ordinary user can publish ports from 1024 on",
+        "service two: network_mode: host: an ordinary user's containers can't have the host's",
+        "service two: pid: host: an",
+        "service two: oom_score_adj -900: an ordinary user can't go below their own",
+    ):
+        assert part in ran.stderr, ran
+    assert "Creating" not in ran.stderr + ran.stdout
+    assert user.pystack("ps", "-aq").stdout == ""
+
+
+def test_limits_of_processes_hold(user: Ordinary) -> None:
+    """rlimits need no cgroup."""
+    user.write(
+        """
+name: limited
+services:
+  one: {x-rootfs: {path: $BOX}, command: sh -c 'ulimit -n', ulimits: {nofile: 77}, restart: "no"}
+"""
+    )
+    user.pystack("up", "-d")
+    until(lambda: "77" in user.pystack("logs", "one").stdout, "what it prints", user.story)
+    user.pystack("down")
+
+
+def test_pause_needs_a_cgroup_and_says_so(user: Ordinary, port: int) -> None:
+    assert "pause: no cgroup is delegated to this user" in user.pystack("pause", exit_code=None).stderr
+
+
+def test_a_machine_without_user_namespaces_is_named(user: Ordinary) -> None:
+    """The kernel gives none to a process in a chroot (unshare(2), EPERM)."""
+    jail = user.root / "jail"
+    jail.mkdir()
+    command = user.argv([sys.executable, "-m", "orchestrator", "up", "-d"])
+    at = command.index("setpriv")
+    command[at:at] = ["unshare", "-m", "sh", "-c", f'mount --rbind / {jail}; exec chroot {jail} "$@"', "sh"]
+    user.write(TWO, PORT=free_port())
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ran.returncode == 4, ran
+    assert "this machine gives ordinary users no user namespaces" in ran.stderr
+    assert "kernel.unprivileged_userns_clone" in ran.stderr
+    jail.rmdir()
+    assert not user.run_dir.exists()
+
+
+# --- ids -----------------------------------------------------------------------------------------------------
+
+IDS = """
+name: ids
+services:
+  root:
+    x-rootfs: {path: $BOX}
+    command: sh -c 'touch /tmp/f; chown 33:44 /tmp/f && ls -ln /tmp/f; su web -c "id -u; echo went"; sleep 1000'
+    volumes: ["data:/data"]
+  named:
+    x-rootfs: {path: $BOX}
+    user: "1000:1000"
+    command: sh -c 'id; echo out > /dev/stdout; touch /data/mine && ls -ln /data/mine; sleep 1000'
+    volumes: ["data:/data"]
+volumes: {data: {}}
+"""
+
+
+def test_with_one_id_giving_away_is_pretended_and_users_are_root_by_another_name(user: Ordinary) -> None:
+    user.write(IDS)
+    user.pystack("up", "-d")
+    until(lambda: "/data/mine" in user.pystack("logs").stdout, "the output", user.story)
+    said = user.pystack("logs", "--no-log-prefix", "root").stdout
+    assert said.split()[2:4] == ["0", "0"], said
+    assert said.endswith("0\nwent\n"), said
+    said = user.pystack("logs", "--no-log-prefix", "named").stdout
+    assert "uid=1000(app) gid=1000(app)" in said
+    assert "\nout\n" in said
+    assert said.splitlines()[-1].split()[2:4] == ["1000", "1000"], said
+    assert user.pystack("exec", "named", "id", "-u").stdout == "1000\n"
+    assert user.pystack("exec", "-u", "0", "named", "id", "-u").stdout == "0\n"
+    made = next((user.root / "data").rglob("mine"))
+    assert made.stat().st_uid == user.uid
+    user.pystack("down", "-v", "-t", "0")
+    assert not made.exists()
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Iterator[Ordinary]:
+    """A user with a range of ids."""
+    with Ordinary(tmp_path, uid=4343, ranges=True) as made:
+        yield made
+        assert not made.processes()
+
+
+@ranged
+def test_with_a_range_ids_are_real(wide: Ordinary) -> None:
+    """Files and processes belong to ids of the range outside, and an image keeps its owners."""
+    layer = wide.root / "layer"
+    shutil.copytree(wide.box, layer, symlinks=True)
+    subprocess.run(["chown", "-R", "--no-dereference", "0:0", layer], check=True)
+    os.chown(layer / "home/app", 1000, 1000)
+    archive = wide.home / "image.tar"
+    subprocess.run(["tar", "-C", layer, "-cf", archive, "."], check=True)
+    wide.pystack("import", str(archive), "ranged:1")
+    wide.write(IDS.replace("x-rootfs: {path: $BOX}", "image: ranged:1"))
+    wide.pystack("up", "-d")
+    until(lambda: "went" in wide.pystack("logs").stdout, "the output", wide.story)
+
+    said = wide.pystack("logs", "--no-log-prefix", "root").stdout
+    assert said.split()[2:4] == ["33", "44"], said
+    assert said.endswith("33\nwent\n"), said
+    assert wide.pystack("exec", "root", "stat", "-c", "%u:%g", "/home/app").stdout == "1000:1000\n"
+    assert wide.pystack("exec", "named", "id", "-G").stdout == "1000\n"
+    sleeper = [pid for pid, command in wide.processes().items() if command == "sleep 1000 "]
+    owners = {os.stat(f"/proc/{pid}").st_uid for pid in sleeper}
+    assert owners == {wide.uid, FIRST_RANGE + 999}
+    wide.pystack("down", "-v", "-t", "0")
+    wide.pystack("rmi", "ranged:1")
+    until(lambda: not wide.processes(), "the end")
+
+
+@ranged
+def test_a_user_beyond_the_range_is_refused(wide: Ordinary) -> None:
+    wide.write("name: far\nservices: {one: {x-rootfs: {path: $BOX}, command: sleep 9, user: '70000'}}")
+    ran = wide.pystack("up", "-d", exit_code=None)
+    assert ran.exit_code
+    assert "user 70000:0 is beyond the ids that /etc/subuid and /etc/subgid give" in ran.stderr
+    wide.pystack("down")
+    until(lambda: not wide.processes(), "the end")
