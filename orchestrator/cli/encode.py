@@ -27,7 +27,6 @@ def encoded(tree: Mapping[str, Any]) -> dict[str, Any]:
     """A tree for json.dumps."""
     said = {key: value if _extension(key) else _part(key, value) for key, value in tree.items()}
     said.pop("models", None)
-    said.pop("models", None)
     for network in _bodies(said.get("networks")):
         network.setdefault("ipam", {})
     for service in _bodies(said.get("services")):
@@ -45,6 +44,10 @@ def _service(service: dict[str, Any]) -> None:
     for group in (service.get("blkio_config") or {}).values():
         if isinstance(group, list):
             group[:] = [{key.capitalize(): value for key, value in item.items()} for item in group]
+    for mount in service.get("volumes") or ():
+        bind = mount.get("bind") if isinstance(mount, dict) else None
+        if isinstance(bind, dict) and bind.get("create_host_path") is False:
+            del bind["create_host_path"]
     limits = service.get("ulimits") or {}
     for name, limit in limits.items():
         if limit == 0:

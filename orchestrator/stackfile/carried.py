@@ -55,7 +55,7 @@ def _build_secret(said: Reader) -> model.BuildSecret:
         target=said.text("target"),
         uid=said.text("uid"),
         gid=said.text("gid"),
-        mode=int(mode, 8) if mode else None,
+        mode=int(mode[1:] or "0", 8) if mode else None,
     )
 
 

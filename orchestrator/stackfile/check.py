@@ -12,21 +12,52 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.stackfile import schema as schemas
-from orchestrator.stackfile.problem import Report
+from orchestrator.stackfile.problem import Report, mark_of, written
+from orchestrator.stackfile.repeats import repeated
 from orchestrator.stackfile.schema import Object, Schema
-from orchestrator.stackfile.tree import Map
+from orchestrator.stackfile.tree import Map, Seq
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orchestrator.stackfile.phases import Phase
 
 Test = Callable[[object], bool]
 
 _NOTES = frozenset(("$defs", "title", "description", "examples", "x-expected", "x-names", "then", "else"))
 
 
-def check(tree: Map, report: Report) -> None:
-    """What the schemas don't allow goes to `report`."""
+def check(tree: Map, report: Report, phase: Phase = "whole") -> None:
+    """What the schemas don't allow, as far as it is found in this phase, goes to `report`."""
     if not fits(tree):
         from orchestrator.stackfile.explain import explain
 
-        explain(tree, report)
+        explain(tree, report, phase)
+
+
+def check_ports(tree: Map, report: Report) -> None:
+    """Docker compose reads them as soon as it has read a document, before anything is merged."""
+    services = tree.get("services")
+    for name, service in services.items() if isinstance(services, Map) else ():
+        ports = service.get("ports") if isinstance(service, Map) else None
+        if isinstance(ports, Seq) and ports:
+            from orchestrator.stackfile.forms import Spot
+            from orchestrator.stackfile.long import port_list
+
+            assert isinstance(service, Map)
+            here = Spot(report).inside("services", None).inside(name, None)
+            port_list(ports, here.inside("ports", service.mark("ports")))
+
+
+def check_literal(tree: Map, report: Report, phase: Phase = "whole") -> None:
+    """As `check`, but for values that a variable gives: nobody knows them yet."""
+    found = Report()
+    for file, text in report.texts.items():
+        found.knows(file, text)
+    check(tree, found, phase)
+    for one in found.problems:
+        mark = mark_of(one.place)
+        if "$" not in written(report.texts, mark):
+            report.error(mark, one.code, one.message, hint=one.hint, path=one.path)
 
 
 def fits(tree: object) -> bool:
@@ -106,15 +137,27 @@ _IS: dict[str, Test] = {
 }
 
 
+_CLASSES: Mapping[str, tuple[type, ...]] = {
+    "null": (type(None),),
+    "boolean": (bool,),
+    "string": (str,),
+    "object": (dict, Map),
+    "array": (list, Seq),
+    "number": (int, float),
+    "integer": (int,),
+}
+
+
 def _type(value: Schema, _schema: Object) -> Test:
-    if isinstance(value, str):
-        return _IS[value]
-    assert isinstance(value, list)
-    kinds = [_IS[str(kind)] for kind in value]
-    if len(kinds) == 2:
-        first, second = kinds
-        return lambda found: first(found) or second(found)
-    return lambda found: any(kind(found) for kind in kinds)
+    """By its class, which is quickest; what is not plain is looked at more closely."""
+    names = [str(kind) for kind in value] if isinstance(value, list) else [str(value)]
+    classes = frozenset(one for name in names for one in _CLASSES[name])
+    kinds = [_IS[name] for name in names]
+
+    def test(found: object) -> bool:
+        return found.__class__ in classes or any(kind(found) for kind in kinds)
+
+    return test
 
 
 def _reference(value: Schema, _schema: Object) -> Test:
@@ -144,6 +187,9 @@ def _properties(value: Schema, schema: Object) -> Test:
     for key, part in value.items():
         known[key] = _all([compile_schema(part), *(test for pattern, test in patterns if pattern(key))])
 
+    if not patterns:
+        return _keyed(known, rest)
+
     def unknown(key: str, found: object) -> bool:
         matched = [test for pattern, test in patterns if pattern(key)]
         if matched:
@@ -162,12 +208,27 @@ def _properties(value: Schema, schema: Object) -> Test:
     return test
 
 
+def _keyed(known: Mapping[str, Test], rest: Test) -> Test:
+    named = known.get
+
+    def test(found: object) -> bool:
+        if isinstance(found, dict):
+            for key, part in found.items():
+                if not named(key, rest)(part):
+                    return False
+        return True
+
+    return test
+
+
 def _patterns(value: Schema) -> list[tuple[Callable[[str], object], Test]]:
     assert isinstance(value, dict)
     return [(re.compile(pattern).search, compile_schema(part)) for pattern, part in value.items()]
 
 
 def _property_names(value: Schema, _schema: Object) -> Test:
+    if value == {"minLength": 1}:
+        return lambda found: not isinstance(found, dict) or "" not in found
     one = compile_schema(value)
     return lambda found: not isinstance(found, dict) or all(one(key) for key in found)
 
@@ -189,6 +250,11 @@ def _items(value: Schema, _schema: Object) -> Test:
         return True
 
     return test
+
+
+def _unique(value: Schema, _schema: Object) -> Test:
+    assert value is True
+    return lambda found: not isinstance(found, list) or len(found) < 2 or repeated(found) is None
 
 
 def _words(value: Schema, _schema: Object) -> Test:
@@ -233,6 +299,7 @@ _KEYWORDS: Mapping[str, Callable[[Schema, Object], Test]] = {
     "propertyNames": _property_names,
     "required": _required,
     "items": _items,
+    "uniqueItems": _unique,
     "enum": _words,
     "const": _words,
     "pattern": _pattern,

@@ -2,6 +2,7 @@
 
 Compose Specification "Merge". The table names the keys with a rule of their own; everywhere else mappings are
 merged key by key, lists are appended, and other values are replaced (nothing at all keeps what was there).
+Only a mapping can be merged onto a mapping, and a list onto a list (docker compose 2.40.3, observed).
 Lists end up with repetitions; `shorthand` removes them, by the same keys for one file as for several.
 
 A value with !reset goes, together with what it would have been merged with; one with !override stays alone.
@@ -14,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.stackfile.forms import entries
-from orchestrator.stackfile.problem import LIMIT, reject
+from orchestrator.stackfile.problem import LIMIT, Mark, reject
 from orchestrator.stackfile.scalar import text_of
 from orchestrator.stackfile.tree import Map, Node, Seq, Tagged, plain, size
 
@@ -26,13 +27,25 @@ MAX_COPIED = 16_000_000
 _HOST_END = re.compile("[=:]")
 
 
+class Clash(Exception):
+    """Two values that can't be merged, at `path`; the later one stands at `mark`."""
+
+    def __init__(self, below: Node, above: Node, path: Path) -> None:
+        self.below = below
+        self.above = above
+        self.path = path
+        self.mark: Mark | None = None
+
+
 def combine(trees: Sequence[Map]) -> Map:
-    """One tree of several; an empty one of none. Raises StackfileError when it would take too long."""
+    """One tree of several; an empty one of none. Raises Clash; StackfileError when it would take too long."""
     if len(trees) < 2:
         return bare_map(trees[0]) if trees else Map()
-    stack = _Layers(bare_map(trees[0]))
+    stack = Layers(bare_map(trees[0]))
     for tree in trees[1:]:
         stack.lay(tree)
+    if stack.clashes:
+        raise stack.clashes[0]
     return stack.result
 
 
@@ -43,7 +56,7 @@ def pile(trees: Sequence[Map]) -> Map:
     return _retag(_maps(combine(trees[:-1]), trees[-1], ()), trees[-1])
 
 
-class _Layers:
+class Layers:
     """A tree in the making. Its sections are copied once, not for each of ten thousand small documents; what
     is copied over and over, the list or mapping that every document adds to, is counted.
     """
@@ -53,8 +66,11 @@ class _Layers:
         self.own: set[str] = set()
         self.sizes: dict[tuple[str, ...], int] = {}
         self.copied = 0
+        self.clashes: list[Clash] = []
+        """What could not be merged: the earlier value is still there."""
 
     def lay(self, above: Map) -> None:
+        """Put a tree on top. Raises StackfileError when it would take too long."""
         for key, value in above.items():
             below = self.result.get(key)
             if not (isinstance(below, Map) and isinstance(value, Map)):
@@ -68,6 +84,21 @@ class _Layers:
             for name in value:
                 self._put(below, value, name, (key,))
 
+    def changed_by(self, above: Map) -> Map:
+        """Of the result, what a tree that was laid last has changed: whole services and the like."""
+        changed = Map()
+        for key, value in above.items():
+            merged = self.result.get(key)
+            if isinstance(merged, Map) and isinstance(value, Map):
+                part = Map()
+                for name in value:
+                    if name in merged:
+                        part.take(name, merged)
+                changed.put(key, part, self.result.at.get(key), self.result.key_at.get(key))
+            elif key in self.result:
+                changed.take(key, self.result)
+        return changed
+
     def _put(self, result: Map, above: Map, key: str, path: Path) -> None:
         here = (*path, key)
         if key in result:
@@ -78,16 +109,19 @@ class _Layers:
                     f"too many documents change {'.'.join(here):.80}", code=LIMIT, mark=above.key_mark(key)
                 )
             self.sizes[here] = before + size(above[key])
-        _put(result, above, key, above[key], path)
+        try:
+            _put(result, above, key, above[key], path)
+        except Clash as clash:
+            self.clashes.append(clash)
 
 
-def extend(below: Map, above: Map) -> Map:
-    """A service on top of the one that it extends, which has no tags any more.
+def extend(below: Map, above: Map, name: str) -> Map:
+    """The service `name` on top of the one that it extends, which has no tags any more. Raises Clash.
 
     The tags of `above` stand in the result, too: what a file says of a service counts for the files before
     it as well as for the service that it extends.
     """
-    return _retag(_maps(below, above, ("services", "")), above)
+    return _retag(_maps(below, above, ("services", name)), above)
 
 
 def bare_map(tree: Map) -> Map:
@@ -148,7 +182,7 @@ def _retag(merged: Map, above: Map) -> Map:
 
 
 def _merge(below: Node, above: Node, path: Path) -> Node:
-    rule = TABLE.get((*path[:1], "*", *path[2:])) if len(path) > 1 else None
+    rule = TABLE.get((*path[:1], "*", *path[2:]) if len(path) > 1 else path)
     if rule is not None:
         return rule(below, above, path)
     return _usual(below, above, path)
@@ -161,6 +195,8 @@ def _usual(below: Node, above: Node, path: Path) -> Node:
         return _maps(below, above, path)
     if isinstance(below, Seq) and isinstance(above, Seq):
         return _append(below, above, path)
+    if isinstance(below, Map | Seq):
+        raise Clash(below, above, path)
     return _bare(above)
 
 
@@ -180,7 +216,11 @@ def _put(result: Map, above: Map, key: str, value: Node, path: Path) -> None:
     elif key not in result:
         result.put(key, _bare(value), above.at.get(key), above.key_at.get(key))
     else:
-        merged = _merge(result[key], value, (*path, key))
+        try:
+            merged = _merge(result[key], value, (*path, key))
+        except Clash as clash:
+            clash.mark = clash.mark or above.mark(key)
+            raise
         if merged is not result[key]:
             result.put(key, merged, above.mark(key), above.key_at.get(key))
 
@@ -214,6 +254,20 @@ def _append(below: Node, above: Node, _path: Path) -> Node:
     return result
 
 
+def _united(below: Node, above: Node, path: Path) -> Node:
+    """As `_append`, without what the earlier list has already. One list alone may not repeat itself."""
+    if not (isinstance(below, Seq) and isinstance(above, Seq)):
+        return _usual(below, above, path)
+    known = {entry for entry in below if isinstance(entry, str | int)}
+    fresh = Seq()
+    for index, entry in enumerate(above):
+        if isinstance(entry, str | int) and entry in known:
+            known.remove(entry)
+        else:
+            fresh.add(entry, above.mark(index))
+    return _append(below, fresh, path)
+
+
 def _by_key(below: Node, above: Node, _path: Path) -> Node:
     """Mappings of texts in either form; an empty value replaces, too."""
     if above is None:
@@ -233,7 +287,7 @@ def _by_key(below: Node, above: Node, _path: Path) -> Node:
 
 def _has_pairs(node: Node) -> bool:
     if isinstance(node, Seq):
-        return not any(isinstance(_value(entry), Map | Seq) for entry in node)
+        return all(isinstance(_value(entry), str | None) for entry in node)
     return isinstance(node, Map | str)
 
 
@@ -284,12 +338,26 @@ def _hosts(below: Node, above: Node, path: Path) -> Node:
         gone = {host for host, address in above.items() if isinstance(address, Tagged)}
         above = bare_map(above)
     if not gone:
-        return _append(_lines(below), _lines(above), path)
+        return _united_lines(below, above, path)
     kept = Seq()
     for _, line, mark in entries(_lines(below), None) if below is not None else ():
         if not (isinstance(line, str) and _HOST_END.split(line, maxsplit=1)[0] in gone):
             kept.add(line, mark)
-    return _append(kept, _lines(above), path)
+    return _united_lines(kept, above, path)
+
+
+def _united_lines(below: Node, above: Node, path: Path) -> Node:
+    """Lines that are written alike are one, wherever they stand: so docker compose has it for hosts alone."""
+    lines = _append(_lines(below), _lines(above), path)
+    if not isinstance(lines, Seq):
+        return lines
+    fresh, known = Seq(), set[str]()
+    for index, line in enumerate(lines):
+        if not (isinstance(line, str) and line in known):
+            fresh.add(line, lines.mark(index))
+        if isinstance(line, str):
+            known.add(line)
+    return fresh
 
 
 def _lines(node: Node) -> Node:
@@ -302,6 +370,35 @@ def _lines(node: Node) -> Node:
     return result
 
 
+def _limits(below: Node, above: Node, path: Path) -> Node:
+    """By name; a limit replaces the other as a whole, in whichever form either is."""
+    if not (isinstance(below, Map) and isinstance(above, Map)):
+        return _usual(below, above, path)
+    return _maps(below.without(*above), above, path)
+
+
+def _gpus(below: Node, above: Node, path: Path) -> Node:
+    """`all` is a request for any number of them."""
+    if isinstance(below, str):
+        every, requests = Map(), Seq()
+        every["count"] = below
+        requests.add(every, None)
+        below = requests
+    return _usual(below, above, path)
+
+
+def _named(below: Node, above: Node, path: Path) -> Node:
+    """The old `external: {name: x}` of an earlier file says no more than `external: true` and `name: x`."""
+    old = below.get("external") if isinstance(below, Map) else None
+    if isinstance(below, Map) and isinstance(old, Map) and ("name" in old) != ("name" in below):
+        fresh = below.copy()
+        fresh["external"] = True
+        if "name" in old:
+            fresh.take("name", old)
+        below = fresh
+    return _usual(below, above, path)
+
+
 def _build(below: Node, above: Node, path: Path) -> Node:
     def long(node: Node) -> Node:
         if not isinstance(node, str):
@@ -311,6 +408,11 @@ def _build(below: Node, above: Node, path: Path) -> Node:
         return result
 
     return _usual(long(below), long(above), path)
+
+
+def _keys(below: Node, above: Node, path: Path) -> Node:
+    """A list of names is a mapping; onto which no list can be merged (docker compose 2.40.3, observed)."""
+    return _usual(_pairs(below) if isinstance(below, Seq) else below, above, path)
 
 
 def _logging(below: Node, above: Node, path: Path) -> Node:
@@ -347,12 +449,11 @@ _SERVICE: Mapping[str, Combiner] = {
     "labels": _by_key,
     "annotations": _by_key,
     "sysctls": _by_key,
-    "storage_opt": _by_key,
     "build": _build,
     "build.args": _by_key,
     "build.additional_contexts": _by_key,
     "build.labels": _by_key,
-    "build.ssh": _by_key,
+    "build.ssh": _keys,
     "build.extra_hosts": _hosts,
     "deploy.labels": _by_key,
     "depends_on": _by_name(condition="service_started", required=True),
@@ -362,21 +463,24 @@ _SERVICE: Mapping[str, Combiner] = {
     "logging": _logging,
     "dns": _append,
     "dns_search": _append,
+    "dns_opt": _append,
     "env_file": _append,
     "label_file": _append,
     "tmpfs": _append,
+    "security_opt": _united,
+    "group_add": _united,
+    "device_cgroup_rules": _united,
+    "external_links": _united,
+    "ulimits": _limits,
+    "gpus": _gpus,
 }
 
 TABLE: Mapping[Path, Combiner] = {
+    ("version",): _replace,
     **{("services", "*", *key.split(".")): rule for key, rule in _SERVICE.items()},
-    ("networks", "*", "driver_opts"): _by_key,
+    **{(section, "*"): _named for section in ("networks", "volumes", "configs", "secrets")},
     ("networks", "*", "labels"): _by_key,
     ("networks", "*", "ipam", "config"): _subnets,
-    ("networks", "*", "ipam", "options"): _by_key,
-    ("volumes", "*", "driver_opts"): _by_key,
     ("volumes", "*", "labels"): _by_key,
-    ("configs", "*", "labels"): _by_key,
-    ("secrets", "*", "labels"): _by_key,
-    ("secrets", "*", "driver_opts"): _by_key,
 }
 """The keys with a rule of their own; * stands for a name the user chose."""

@@ -15,7 +15,7 @@ from orchestrator.stackfile.enable import active, check_dependencies, nearest
 from orchestrator.stackfile.files import Files, try_text
 from orchestrator.stackfile.problem import Mark, Report
 from orchestrator.stackfile.switches import ALL, Switches
-from orchestrator.stackfile.tree import Map, Node, Seq
+from orchestrator.stackfile.tree import Map, Node, Plain, Seq
 
 _NUMBERS = frozenset(
     (
@@ -145,10 +145,21 @@ def _need(needs: Map, name: str, mark: Mark | None, *, restart: bool = True) -> 
 def _service(name: str, service: Map, setting: Setting, report: Report) -> Map:
     fresh = service.copy()
     switches = setting.switches
+    alone = service.get("network_mode") == ""
+    if alone:
+        where = f"services.{name}.network_mode"
+        report.refuse(
+            service.mark("network_mode"),
+            problem.WRONG_VALUE,
+            f"{where} is empty",
+            hint="leave it out, or write none",
+            path=where,
+            service=name,
+        )
     if switches.interpolate:
         for key in [key for key, value in fresh.items() if _says_nothing(key, value)]:
             del fresh[key]
-    if switches.normalise:
+    if switches.normalise and not alone:
         _attach(fresh, name, report)
     if switches.interpolate:
         _scale(fresh)
@@ -168,13 +179,34 @@ def _says_nothing(key: str, value: Node) -> bool:
     return value is None or value in ("", [], {}) or (value is False and key not in ("attach", "init"))
 
 
+def unattached(tree: dict[str, Plain]) -> dict[str, Plain]:
+    """A complete tree as it is printed: `network_mode: bridge` stands for the network that it means here."""
+    services, networks = tree.get("services"), tree.get("networks")
+    bodies = services.values() if isinstance(services, dict) else ()
+    bridged, used = False, set[str]()
+    for body in bodies:
+        if isinstance(body, dict) and body.get("network_mode") == "bridge":
+            body.pop("networks", None)
+            bridged = True
+        elif isinstance(body, dict) and isinstance(named := body.get("networks"), dict):
+            used.update(named)
+    if bridged and isinstance(networks, dict) and "default" not in used:
+        networks.pop("default", None)
+        if not networks:
+            del tree["networks"]
+    return tree
+
+
 def _attach(service: Map, name: str, report: Report) -> None:
     """A service that says nothing of networks is on `default`."""
-    if service.get("network_mode") == "bridge" and not service.get("networks"):
-        where = f"services.{name}.network_mode"
-        report.warn(service.mark("network_mode"), f"{where}: bridge means the network `default` here")
-        del service["network_mode"]
-    if not any(key in service for key in ("network_mode", "provider")) and not service.get("networks"):
+    bridged = service.get("network_mode") == "bridge"
+    if bridged:
+        mark, where = service.mark("network_mode"), f"services.{name}.network_mode"
+        report.warn(mark, f"{where}: bridge means the network `default` here")
+        if service.get("networks"):
+            report.error(mark, problem.CONFLICT, f"{where} and networks exclude each other", path=where)
+    private = bridged or not any(key in service for key in ("network_mode", "provider"))
+    if private and not service.get("networks"):
         networks = Map()
         networks.put("default", None, None)
         service["networks"] = networks

@@ -151,8 +151,6 @@ class _Reader:
         stop = end.start() if end else len(self.text)
         bare = end is None or end.group() == "\n"
         key = self.text[self.at : stop].strip()
-        if not key:
-            self._wrong(start, "a line needs a name before its =")
         if " " in key or "\t" in key:
             self._wrong(start, f"the name {key!r:.60} can't hold a blank", hint="lines look like NAME=value")
         for char in key:

@@ -10,12 +10,19 @@ from typing import cast
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
+from jsonschema.validators import extend
 
 from orchestrator.stackfile import problem
 from orchestrator.stackfile import schema as schemas
 from orchestrator.stackfile.enable import nearest
+from orchestrator.stackfile.phases import PHASES
 from orchestrator.stackfile.problem import MAX_PROBLEMS, Mark, Report
+from orchestrator.stackfile.repeats import repeated
 from orchestrator.stackfile.tree import Map, Node, Seq, Timestamp, dotted, find
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orchestrator.stackfile.phases import Phase
 
 Path = tuple[str | int, ...]
 
@@ -46,12 +53,33 @@ _MOVED: Mapping[str, str] = {
 """Keys of older formats and of habit, whose right name is not the most similar one."""
 
 
-def explain(tree: Map, report: Report) -> None:
-    """Every error of the schemas in `tree`, as problems in `report`."""
-    validator = Draft202012Validator(cast("dict[str, object]", schemas.whole()))
+def _unique(_validator: object, _value: object, found: object, _schema: object) -> Iterator[ValidationError]:
+    """As the fast check has it: jsonschema's own compares each entry with each."""
+    if isinstance(found, list) and repeated(found) is not None:
+        yield ValidationError("not unique")
+
+
+_Validator = extend(Draft202012Validator, {"uniqueItems": _unique})  # type: ignore[no-untyped-call]
+
+
+def explain(tree: Map, report: Report, phase: Phase = "whole") -> None:
+    """Every error of the schemas in `tree` that is found in this phase, as problems in `report`."""
+    validator = _Validator(cast("dict[str, object]", schemas.whole()))
     for top in validator.iter_errors(tree):
         error = best_match([top]) or top
-        _tell(tree, error, report)
+        if PHASES.index(_found(error)) <= PHASES.index(phase):
+            _tell(tree, error, report)
+
+
+_CASTS = ("true or false", "a whole number", "a number")
+_LATE = ("a size", "a duration", "a file mode")
+
+
+def _found(error: ValidationError) -> Phase:
+    if error.validator != "pattern":
+        return "step"
+    expected = str(cast("dict[str, object]", error.schema).get("x-expected", ""))
+    return "read" if expected in _CASTS else "whole" if expected.startswith(_LATE) else "step"
 
 
 def _tell(tree: Map, error: ValidationError, report: Report) -> None:
@@ -62,8 +90,12 @@ def _tell(tree: Map, error: ValidationError, report: Report) -> None:
     match error.validator:
         case "additionalProperties" if error.validator_value is False:
             for key, key_mark, message, hint in _unknown(error, path, MAX_PROBLEMS - len(report.problems)):
-                name = dotted((*path, key))
-                report.error(key_mark or mark, problem.UNKNOWN_KEY, message, hint=hint, path=name)
+                name, place = dotted((*path, key)), key_mark or mark
+                if _is_overlooked(path):
+                    service = str(path[1]) if path[0] == "services" else ""
+                    report.refuse(place, problem.UNKNOWN_KEY, message, hint=hint, path=name, service=service)
+                else:
+                    report.error(place, problem.UNKNOWN_KEY, message, hint=hint, path=name)
         case "required":
             missing = [key for key in cast("list[str]", error.validator_value) if key not in found]
             for key in missing:
@@ -73,6 +105,12 @@ def _tell(tree: Map, error: ValidationError, report: Report) -> None:
                     f"{where} needs `{key}`",
                     path=where,
                 )
+        case "uniqueItems":
+            again, first = repeated(cast("Seq", found)) or (0, 0)
+            message = (
+                f"{where}[{again}] says {_shown(cast('Seq', found)[again])} again, as {where}[{first}] does"
+            )
+            report.error(find(tree, (*path, again)), problem.DUPLICATE, message, path=f"{where}[{again}]")
         case _:
             message, hint = _value(error, where)
             report.error(mark, problem.WRONG_VALUE, message, hint=hint, path=where)
@@ -111,6 +149,15 @@ def _unknown(error: ValidationError, path: Path, hints: int) -> Iterator[tuple[s
         near = nearest(key, known) if hints > 0 and not hint else ""
         hints -= 1
         yield key, mark, f"unknown key {key!r}{inside}", hint or near or _allowed(known) or _own(path)
+
+
+def _is_overlooked(path: Path) -> bool:
+    """Where docker compose 2.40.3 takes any key: such files can be printed, but not run."""
+    return (
+        (path[:1] == ("include",) and len(path) == 2)
+        or (path[:1] == ("services",) and path[2:3] in (("extends",), ("gpus",)))
+        or (path[:1] in (("configs",), ("secrets",)) and path[2:] == ("external",))
+    )
 
 
 _NAMES = "names are made of letters, digits, '.', - and _"
@@ -156,6 +203,8 @@ def _value(error: ValidationError, where: str) -> tuple[str, str]:
             return f"{where} must be at least {error.validator_value}, not {_shown(found)}", ""
         case "maximum":
             return f"{where} must be at most {error.validator_value}, not {_shown(found)}", ""
+        case "minLength":
+            return f"{where} has a name without a letter: ''", ""
         case "maxLength":
             return f"{where}: {found!r:.24} is longer than {error.validator_value} characters", ""
     return f"{where}: {error.message:.200}", ""

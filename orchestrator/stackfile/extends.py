@@ -12,8 +12,9 @@ from collections.abc import Mapping
 
 from orchestrator.model.frozen import dataclass, field
 from orchestrator.stackfile import problem
-from orchestrator.stackfile.check import check
-from orchestrator.stackfile.combine import bare_map, extend, pile
+from orchestrator.stackfile.check import check, check_ports
+from orchestrator.stackfile.clash import tell
+from orchestrator.stackfile.combine import Clash, bare_map, extend, pile
 from orchestrator.stackfile.enable import nearest
 from orchestrator.stackfile.intake import MAX_CHAIN, Intake, absolute, at, remote
 from orchestrator.stackfile.paths import move
@@ -148,7 +149,11 @@ def _extended(book: Book, name: str, service: Map, chain: _Chain) -> Map | None:
     if book.depth[name] > MAX_CHAIN:
         book.intake.report.error(mark, problem.LIMIT, _TOO_LONG)
         return None
-    return extend(base, own)
+    try:
+        return extend(base, own, name)
+    except Clash as clash:
+        tell(clash, book.intake.report)
+        return None
 
 
 def _base(book: Book, name: str, chain: _Chain) -> Map | None:
@@ -165,19 +170,22 @@ def _reference(book: Book, name: str, said: Node, mark: Mark | None) -> tuple[st
     """The service and the file that `extends` names; None when it has the wrong shape, which was told."""
     if isinstance(said, str):
         return said, None
-    if isinstance(said, Map) and said.keys() <= {"service", "file"}:
+    found: tuple[str, str | None] | None = None
+    if isinstance(said, Map):
         service, file = said.get("service"), said.get("file")
         if isinstance(service, str) and (file is None or isinstance(file, str)):
-            return service, file
+            found = service, file
+            if said.keys() <= {"service", "file"}:
+                return found
     services, service_tree, tree = Map(), Map(), Map()
     service_tree.put("extends", said, mark)
     services.put(name, service_tree, mark)
     tree.put("services", services, mark)
     before = len(book.intake.report.problems)
     check(tree, book.intake.report)
-    if len(book.intake.report.problems) == before:
+    if found is None and len(book.intake.report.problems) == before:
         book.intake.report.error(mark, problem.WRONG_VALUE, f"services.{name}.extends must name a service")
-    return None
+    return found
 
 
 def _inner(said: Node, key: str, mark: Mark | None) -> Mark | None:
@@ -234,9 +242,16 @@ def _open(book: Book, path: str, mark: Mark | None, via: tuple[str, ...]) -> Boo
     if documents is None:
         return None
     trees = [intake.filled(document, book.variables) for document in documents]
+    for tree in trees:
+        check(bare_map(tree), intake.report, "read")
+        check_ports(bare_map(tree), intake.report)
     intake.report.settle()
     folder = posixpath.dirname(path)
-    tree = move(pile(trees), folder, intake.files.home)
+    try:
+        tree = move(pile(trees), folder, intake.files.home)
+    except Clash as clash:
+        tell(clash, intake.report)
+        return None
     intake.take(tree, mark)
     return Book(
         services=services_of(tree),

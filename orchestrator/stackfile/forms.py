@@ -318,3 +318,11 @@ def unique(rule: Rule = text, key: Callable[[str], str] = str) -> Rule:
         return result.listed
 
     return apply
+
+
+def named(node: Node, spot: Spot) -> Node:
+    """A list in which an entry replaces one of the same name: what stands before its =."""
+    return _NAMED(node, spot)
+
+
+_NAMED = unique(key=lambda entry: entry.partition("=")[0])

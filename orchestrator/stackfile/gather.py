@@ -2,7 +2,9 @@
 
 That is docker compose's order: variables are filled in file by file, before anything is merged; a service is
 written out before the files that a document includes come in; each document is complete when it is merged
-onto those before. A part is what is loaded as one: the main files, or the files of an entry of `include`.
+onto those before. The schemas are asked after each step, so what one file says wrong is told even when a
+later file replaces it; the last result is for the caller to check. A part is what is loaded as one: the main
+files, or the files of an entry of `include`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.stackfile import problem
-from orchestrator.stackfile.combine import combine
+from orchestrator.stackfile.check import check, check_literal, check_ports
+from orchestrator.stackfile.combine import Layers, bare_map
 from orchestrator.stackfile.intake import Document, Intake, Scope
 from orchestrator.stackfile.tree import Map, Tagged
 
@@ -20,8 +23,14 @@ if TYPE_CHECKING:
     from orchestrator.stackfile.trail import Layer, Trail
 
 
+MAX_CHECKED = 500_000
+"""Values that merging may copy (see combine.Layers) until only the last result of it is checked."""
+
+
 def gather(documents: Sequence[Document], scope: Scope, intake: Intake, trail: Trail | None = None) -> Map:
-    """One tree, as it was written but for `extends` and `include`. Raises StackfileError."""
+    """One tree, as it was written but for `extends` and `include`. What the schemas say against a step on the
+    way to it goes to the report. Raises StackfileError for what leaves no tree.
+    """
     for document in documents:
         intake.take(document.tree, (document.file, 1, 1, 0))
     return _gather(documents, scope, intake, trail.layers if trail is not None else None)
@@ -32,18 +41,49 @@ def _gather(documents: Sequence[Document], scope: Scope, intake: Intake, layers:
     trees = [intake.filled(document, scope.variables) for document in documents]
     report.settle()
     books: dict[str, Book | None] = {}
-    whole: list[Map] = []
-    for document, tree in zip(documents, trees, strict=True):
+    stack: Layers | None = None
+    for number, (document, tree) in enumerate(zip(documents, trees, strict=True), 1):
+        # the result of the main files is left to the caller, who asks more of it
+        checked = bool(scope.open) or number < len(documents)
+        before = len(report.problems)
         if "services" in tree and tree["services"] is None:
             report.error(tree.mark("services"), problem.WRONG_VALUE, "services must be a mapping, not empty")
         layer = _layer(document, tree, scope, layers)
         written = _extend(tree, document, scope, intake, books, layer) if _extends(tree) else tree
-        report.settle()
-        whole.append(_include(written, document, scope, intake, layer) if "include" in written else written)
-    report.settle()
-    if len(whole) == 1 and whole[0] is trees[0] and not documents[0].tagged:
-        return trees[0]
-    return combine(whole)
+        if len(report.problems) > before:
+            report.settle()
+        whole = _include(written, document, scope, intake, layer) if "include" in written else written
+        if checked and not intake.literal:
+            check_ports(written, report)
+        if stack is not None:
+            _lay(stack, whole, intake)
+            if checked and stack.copied < MAX_CHECKED:
+                _check(stack.changed_by(whole), intake)
+            continue
+        bare = bare_map(written) if document.tagged else written
+        if checked:
+            # what is included has been checked on its own
+            _check(bare if whole is written else bare.without("include"), intake)
+        stack = Layers(bare if whole is written else bare_map(whole))
+    return stack.result if stack is not None else Map()
+
+
+def _lay(stack: Layers, tree: Map, intake: Intake) -> None:
+    """A further document onto those before."""
+    from orchestrator.stackfile.clash import forget, tell
+
+    stack.lay(forget(stack.result, tree, intake.report))
+    if stack.clashes:
+        for clash in stack.clashes:
+            tell(clash, intake.report)
+        stack.clashes.clear()
+
+
+def _check(tree: Map, intake: Intake) -> None:
+    if intake.literal:
+        check_literal(tree, intake.report, "step")
+    else:
+        check(tree, intake.report, "step")
 
 
 def _layer(document: Document, tree: Map, scope: Scope, layers: list[Layer] | None) -> Layer | None:
@@ -94,6 +134,7 @@ def _extend(
 
 
 def _include(tree: Map, document: Document, scope: Scope, intake: Intake, layer: Layer | None) -> Map:
+    """With what the document includes."""
     from orchestrator.stackfile import include
 
     result = tree.without("include")

@@ -38,7 +38,9 @@ class Entry:
 
 
 def entries(tree: Map, report: Report) -> list[Entry]:
-    """The entries of `include` in a document; wrong shapes go to the report, which settles."""
+    """The entries of `include` in a document; wrong shapes go to the report, which settles. Entries that name
+    no file include nothing, as with docker compose.
+    """
     said, mark = tree.get("include"), tree.mark("include")
     if isinstance(said, Tagged):
         said = None if said.tag == "reset" else said.value
@@ -52,10 +54,11 @@ def entries(tree: Map, report: Report) -> list[Entry]:
     for index, entry in enumerate(said if isinstance(said, Seq) else ()):
         place = said.mark(index) if isinstance(said, Seq) else None
         one = _entry(entry, place)
-        if not one.paths:
-            report.error(
-                place, problem.MISSING_KEY, f"include[{index}] needs `path`", path=f"include[{index}]"
-            )
+        where = f"include[{index}]"
+        if "" in _plain_texts(entry.get("path") if isinstance(entry, Map) else entry):
+            report.error(place, problem.MISSING_KEY, f"{where} needs `path`", path=where)
+        elif not one.paths:
+            report.refuse(place, problem.MISSING_KEY, f"{where} needs `path`", path=where)
         found.append(one)
     report.settle()
     return found
@@ -71,6 +74,10 @@ def _entry(node: Node, mark: Mark | None) -> Entry:
         env_files=tuple(_texts(node.get("env_file"), node.mark("env_file") or mark)),
         mark=mark,
     )
+
+
+def _plain_texts(node: Node) -> list[Node]:
+    return list(node) if isinstance(node, Seq) else [node]
 
 
 def _texts(node: Node, mark: Mark | None) -> Iterator[tuple[str, Mark | None]]:
@@ -106,7 +113,7 @@ def open_entry(
     intake.report.settle()
     for one in documents:
         intake.take(one.tree, entry.mark)
-    folder = posixpath.dirname(paths[0][0])
+    folder = posixpath.dirname(paths[0][0]) if paths else scope.folder
     if entry.project_directory is not None:
         folder = absolute(entry.project_directory, scope.folder, home)
     variables = _variables(entry, folder, scope, intake, via)
@@ -139,9 +146,8 @@ def close_part(tree: Map, scope: Scope, outer: Scope, intake: Intake) -> Map:
     """A part's tree as it goes into the whole: absolute paths, its own variables in bare names."""
     report = intake.report
     rest = tree.without(*_LEFT_OUT, *(key for key in SECTIONS if isinstance(tree.get(key), Map)))
-    check(rest, report)
-    report.settle()
-    judge(rest, report)
+    if not report.problems:
+        judge(rest, report)
     moved = settle_contexts(move(tree, scope.folder, intake.files.home), scope.folder)
     return moved if scope.variables is outer.variables else _bind(moved, scope, intake)
 

@@ -97,6 +97,10 @@ def _lookup(name: str, variables: Variables) -> str:
     return value
 
 
+def _nobody(_name: str) -> None:
+    """A variable without a value that is not used."""
+
+
 def _braced(inner: str, variables: Variables, nesting: int) -> str:
     name = NAME.match(inner)
     if name is None or "\n" in inner:
@@ -108,14 +112,14 @@ def _braced(inner: str, variables: Variables, nesting: int) -> str:
     operator, word = rest[unless_empty : unless_empty + 1], rest[unless_empty + 1 :]
     value = variables.values.get(key)
     is_set = bool(value) if unless_empty else value is not None
+    if operator and operator in "-+?" and is_set is not (operator == "+"):
+        # not what it stands for, but docker compose reads it all the same, and what is wrong in it is told
+        _expand(word, Variables(values=variables.values, missing=_nobody), nesting + 1)
+        return "" if operator == "+" else value or ""
     match operator:
-        case "-":
-            return value or "" if is_set else _expand(word, variables, nesting + 1)
-        case "+":
-            return _expand(word, variables, nesting + 1) if is_set else ""
+        case "-" | "+":
+            return _expand(word, variables, nesting + 1)
         case "?":
-            if is_set:
-                return value or ""
             why = _expand(word, variables, nesting + 1)
             raise InterpolationError(
                 f"required variable {key} is missing a value" + (f": {why}" if why else ""),

@@ -13,7 +13,7 @@ from orchestrator.model.names import STACK_NAME, normalise_stack_name
 from orchestrator.stackfile import dotenv as env_format
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.check import check
-from orchestrator.stackfile.complete import Setting, complete
+from orchestrator.stackfile.complete import Setting, complete, unattached
 from orchestrator.stackfile.files import Files
 from orchestrator.stackfile.forms import Spot
 from orchestrator.stackfile.gather import gather
@@ -58,7 +58,7 @@ class Loaded:
         """What `config` prints: `completed`, each $ doubled so that it could be loaded again."""
         bare = plain(self.completed.without("version"), lambda text: text.replace("$", "$$"))
         assert isinstance(bare, dict)
-        return bare
+        return unattached(bare)
 
 
 def load(
@@ -175,6 +175,7 @@ def begin(
     intake = Intake(files=files, report=report, cwd=cwd, literal=not switches.interpolate)
     tree = gather(found, Scope(folder=working_dir, variables=variables), intake, trail)
     if not tree:
+        report.settle()
         raise _empty(sources)
     setting = Setting(
         name=stack_name,

@@ -15,10 +15,10 @@ from orchestrator.stackfile.forms import (
     fields,
     integer,
     mapping,
+    named,
     section,
     size,
     text,
-    unique,
     values,
     whole,
 )
@@ -115,7 +115,8 @@ def mount_list(node: Node, spot: Spot) -> Node:
         mount = _MOUNT(entry, here) if isinstance(entry, Map) else _short_mount(entry, here)
         if isinstance(mount, Map):
             _check_mount(mount, here)
-            result.put(mount.get("target"), mount, mark)
+            # as it is written: docker compose finds /a and /a/ to be one place only when it is too late
+            result.put((entry if isinstance(entry, Map) else mount).get("target"), mount, mark)
     return result.listed
 
 
@@ -185,8 +186,8 @@ def attachments(node: Node, spot: Spot) -> Node:
         return result
     rule = section(
         {
-            "aliases": unique(),
-            "link_local_ips": unique(),
+            "aliases": named,
+            "link_local_ips": named,
             "priority": whole,
             "gw_priority": whole,
             "driver_opts": mapping,
@@ -195,8 +196,10 @@ def attachments(node: Node, spot: Spot) -> Node:
     return values(lambda entry, here: rule(entry, here) if isinstance(entry, Map) else None)(node, spot)
 
 
-def file_list(base: str) -> Rule:
-    """The configs or secrets of a service. Docker compose writes the target of a short secret out."""
+def file_list(base: str, *, united: bool = True) -> Rule:
+    """The configs or secrets of a service. Docker compose writes the target of a short secret out, and
+    lets a later one take the place of one with the same target, but for those of a build.
+    """
     rule = section({"uid": text, "gid": text, "mode": file_mode}, kept=("source",))
 
     def apply(node: Node, spot: Spot) -> Node:
@@ -210,7 +213,7 @@ def file_list(base: str) -> Rule:
                 target = file.get("target") or file.get("source")
                 if base != "/" and not (isinstance(entry, Map) and "target" in entry):
                     file.setdefault("target", f"{base}/{target}")
-                result.put(posixpath.join(base, str(target)), file, mark)
+                result.put(posixpath.join(base, str(target)) if united else index, file, mark)
         return result.listed
 
     return apply
@@ -221,14 +224,13 @@ def file_mode(node: Node, spot: Spot) -> Node:
     if isinstance(node, int) and not isinstance(node, bool):
         value = node
     else:
-        digits = node.lower().removeprefix("0o") if isinstance(node, str) else ""
         try:
-            value = int(digits, 8)
+            value = int(node, 8) if isinstance(node, str) and len(node) < 30 else -1
         except ValueError:
             spot.wrong(f"{node!r} is not a file mode", hint="modes look like 0440")
             return node
     if not 0 <= value <= 0o7777:
-        spot.wrong(f"the file mode {value:o} is out of range")
+        spot.refuse(f"the file mode {value:o} is out of range")
     return f"0{value:o}"
 
 
@@ -256,8 +258,7 @@ def device_list(node: Node, spot: Spot) -> Node:
 
 
 def extra_hosts(node: Node, spot: Spot) -> Node:
-    """Entries host=address, sorted as texts."""
-    found: dict[tuple[str, str], Mark | None] = {}
+    """Entries host=address, sorted as texts. What stands there twice stays twice, as with docker compose."""
     rows: list[tuple[str, Node, Spot]] = []
     if isinstance(node, Map):
         for host in node:
@@ -265,17 +266,21 @@ def extra_hosts(node: Node, spot: Spot) -> Node:
             rows += [(host, one, inside) for _, one, _ in entries(node[host], inside.mark)]
     else:
         rows = [("", one, spot.inside(index, at)) for index, one, at in entries(node, spot.mark)]
+    found: list[tuple[str, Mark | None]] = []
     for known, entry, here in rows:
         written = entry if isinstance(entry, str) else ""
-        host, _, address = ("", "", "") if known else written.partition("=" if "=" in written else ":")
-        host, address = (known, written) if known else (host, address)
-        address = address[1:-1] if address.startswith("[") and address.endswith("]") else address
-        if host and address:
-            found.setdefault((host, address), here.mark)
-        else:
+        host, sign, address = written.partition("=" if "=" in written else ":")
+        if known:
+            host, sign, address = known, "=", written
+        bracketed = len(address) > 2 and address.startswith("[") and address.endswith("]")
+        address = address[1:-1] if bracketed else address
+        if not (host and sign):
             here.wrong(f"{written or host!r} is not a line of hosts: name=address")
+        elif not address:
+            here.refuse(f"{host!r} has no address", hint="name=address")
+        found.append((f"{host}={address}", here.mark))
     result = Seq()
-    for line, mark in sorted((f"{host}={address}", mark) for (host, address), mark in found.items()):
+    for line, mark in sorted(found, key=lambda row: row[0]):
         result.add(line, mark)
     return result
 

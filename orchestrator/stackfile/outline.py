@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from orchestrator.stackfile import problem
-from orchestrator.stackfile.check import check
-from orchestrator.stackfile.complete import complete
+from orchestrator.stackfile.check import check, check_literal
+from orchestrator.stackfile.complete import complete, unattached
 from orchestrator.stackfile.files import Files
 from orchestrator.stackfile.forms import Spot
 from orchestrator.stackfile.load import begin
 from orchestrator.stackfile.paths import move
-from orchestrator.stackfile.problem import Mark, Report, StackfileError
+from orchestrator.stackfile.problem import Mark, Report
 from orchestrator.stackfile.read import Source
 from orchestrator.stackfile.shorthand import SERVICE, lengthen
 from orchestrator.stackfile.switches import Switches
@@ -62,13 +61,10 @@ def outline(
         switches=switches,
     )
     report = begun.report
-    if switches.interpolate:
-        check(begun.tree, report)
-        report.settle()
-        tree = lengthen(begun.tree, Spot(report))
-    else:
-        _check_literal(begun.tree, report)
-        tree = _lengthen_literal(begun.tree)
+    ask = check if switches.interpolate else check_literal
+    ask(begun.tree, report)
+    report.settle()
+    tree = lengthen(begun.tree, Spot(report)) if switches.interpolate else _lengthen_literal(begun.tree)
     report.settle()
     if switches.paths:
         tree = move(tree, working_dir, files.home)
@@ -77,20 +73,7 @@ def outline(
     escape = (lambda text: text.replace("$", "$$")) if switches.interpolate else str
     found = plain(completed.tree.without("version"), escape)
     assert isinstance(found, dict)
-    return found
-
-
-def _check_literal(tree: Map, report: Report) -> None:
-    """What the schemas don't allow, but for values that a variable gives: nobody knows them yet."""
-    strict = Report()
-    for file, text in report.texts.items():
-        strict.knows(file, text)
-    check(tree, strict)
-    sure = [
-        one for one in strict.problems if "$" not in problem.written(report.texts, problem.mark_of(one.place))
-    ]
-    if sure:
-        raise StackfileError(sure)
+    return unattached(found)
 
 
 def _lengthen_literal(tree: Map) -> Map:

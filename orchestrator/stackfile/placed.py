@@ -152,7 +152,7 @@ def _file(entry: Reader, file: model.FileMount) -> model.FileMount:
         target=mounts.clean(target),
         uid=_owner(entry, "uid"),
         gid=_owner(entry, "gid"),
-        mode=int(mode, 8) if mode else file.mode,
+        mode=int(mode[1:] or "0", 8) if mode else file.mode,
         place=entry.place,
     )
 

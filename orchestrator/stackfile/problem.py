@@ -150,6 +150,7 @@ class Report:
         """The files that were read, for excerpts."""
         self._seen: set[tuple[str, int, int, str]] = set()
         self._warned: set[Warned] = set()
+        self._refused: set[Problem] = set()
         self._unseen = 0
         self._work = 0
         self._ways: dict[str, tuple[str, ...]] = {}
@@ -184,8 +185,10 @@ class Report:
         service: str = "",
     ) -> None:
         """As `error`, for what docker compose takes and then fails to start, or we can't run."""
-        if len(self.refusals) < 10 * MAX_PROBLEMS:
-            self.refusals.append(self._problem(mark, code, message, hint=hint, path=path, service=service))
+        refusal = self._problem(mark, code, message, hint=hint, path=path, service=service)
+        if len(self.refusals) < 10 * MAX_PROBLEMS and refusal not in self._refused:
+            self._refused.add(refusal)
+            self.refusals.append(refusal)
 
     def _problem(
         self, mark: Mark | None, code: str, message: str, *, hint: str, path: str, service: str = ""

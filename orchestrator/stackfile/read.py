@@ -58,7 +58,7 @@ class _Refused(Exception):
 
 
 def read(source: Source, report: Report) -> list[Map]:
-    """The documents of a text, empty ones left out. What is wrong goes to `report`."""
+    """The documents of a text; none when it is empty. What is wrong goes to `report`."""
     report.knows(source.path, source.text)
     start: Mark = (source.path, 1, 1, 0)
     if len(source.text) > MAX_BYTES:
@@ -97,6 +97,9 @@ def _documents(nodes: list[tuple[Node, Mark]], report: Report) -> list[Map]:
             node = node.value  # noqa: PLW2901
         if isinstance(node, Map):
             documents.append(node)
+        elif node is None and len(nodes) > 1:
+            hint = "leave out the line --- before it"
+            report.error(mark, problem.EMPTY, "an empty document among others", hint=hint)
         elif node is not None:
             report.error(
                 mark,
@@ -174,7 +177,8 @@ class _Builder:
     def _tagged(self, tag: str, text: str, value: Node, mark: Mark) -> Node:
         """A scalar with a tag; `value` is what it would be without."""
         if tag in _MERGING:
-            return Tagged(_MERGING[tag], value)
+            # as docker compose has it: what has a tag is a text; but nothing stays nothing
+            return Tagged(_MERGING[tag], None if value is None else text)
         match tag.removeprefix(_CORE):
             case "str" | "!" | "binary":
                 return text

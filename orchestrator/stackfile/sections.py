@@ -15,6 +15,7 @@ from orchestrator.stackfile.forms import (
     environment,
     integer,
     mapping,
+    named,
     section,
     single,
     size,
@@ -90,11 +91,11 @@ _BUILD = section(
         "no_cache_filter": each(text),
         "pull": boolean,
         "privileged": boolean,
-        "secrets": long.file_list("/"),
+        "secrets": long.file_list("/", united=False),
         "shm_size": size,
         "ulimits": values(long.ulimit),
         "extra_hosts": long.extra_hosts,
-        "tags": unique(),
+        "tags": named,
         "provenance": text,
         "sbom": text,
     },
@@ -126,6 +127,7 @@ def _count(node: Node, spot: Spot) -> Node:
     return node
 
 
+_REQUEST_KEYS = ("capabilities", "count", "device_ids", "driver", "options")
 _REQUEST = section({"capabilities": unique(), "device_ids": unique(), "count": _count, "options": mapping})
 
 
@@ -148,7 +150,15 @@ def gpus(node: Node, spot: Spot) -> Node:
         result = Seq()
         result.add(everything, spot.mark)
         return result
-    return each(request)(node, spot)
+    return each(_known_request)(node, spot)
+
+
+def _known_request(node: Node, spot: Spot) -> Node:
+    """Docker compose takes other keys as well and reads none of them; the check has told of them."""
+    result = request(node, spot)
+    if not isinstance(result, Map):
+        return result
+    return result.without(*(key for key in result if key not in _REQUEST_KEYS and not key.startswith("x-")))
 
 
 _UPDATE = section(
@@ -234,11 +244,20 @@ def _per_device(key: str, rule: Rule, nothing: Node) -> Rule:
     return each(_filled(section({key: rule}), path="", **{key: nothing}))
 
 
+def _weight(node: Node, spot: Spot) -> Node:
+    """Docker compose keeps 16 bits of it."""
+    if isinstance(node, int) and node > _MAX_WEIGHT:
+        spot.refuse(f"must be at most {_MAX_WEIGHT}, not {node}")
+        return node & _MAX_WEIGHT
+    return integer(node, spot)
+
+
+_MAX_WEIGHT = 0xFFFF
 _RATES = _per_device("rate", size, "0")
 blkio = section(
     {
-        "weight": integer,
-        "weight_device": _per_device("weight", integer, 0),
+        "weight": _weight,
+        "weight_device": _per_device("weight", _weight, 0),
         "device_read_bps": _RATES,
         "device_read_iops": _RATES,
         "device_write_bps": _RATES,

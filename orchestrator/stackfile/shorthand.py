@@ -17,6 +17,7 @@ from orchestrator.stackfile.forms import (
     environment,
     fields,
     mapping,
+    named,
     section,
     single,
     size,
@@ -25,13 +26,23 @@ from orchestrator.stackfile.forms import (
     values,
     whole,
 )
-from orchestrator.stackfile.tree import Map, Node
+from orchestrator.stackfile.tree import Map, Node, Seq
 
 
 def _nothing(_node: Node, spot: Spot) -> Node:
     """A key that nobody reads: docker compose takes and drops it."""
     spot.warn("has no effect: nobody reads it")
     return None
+
+
+def _servers(node: Node, spot: Spot) -> Node:
+    """Name servers; docker compose leaves out what is empty."""
+    found = named(node, spot)
+    result = Seq()
+    for index, server in enumerate(found if isinstance(found, Seq) else ()):
+        if server:
+            result.add(server, found.mark(index) if isinstance(found, Seq) else None)
+    return result or None
 
 
 def _retries(node: Node, spot: Spot) -> Node:
@@ -54,8 +65,8 @@ SERVICE: dict[str, Rule] = {
     "attach": boolean,
     "blkio_config": sections.blkio,
     "build": sections.build,
-    "cap_add": unique(),
-    "cap_drop": unique(),
+    "cap_add": named,
+    "cap_drop": named,
     "command": command,
     "configs": long.file_list("/"),
     "cpu_count": between(0),
@@ -73,9 +84,9 @@ SERVICE: dict[str, Rule] = {
     "develop": sections.develop,
     "device_cgroup_rules": unique(),
     "devices": long.device_list,
-    "dns": unique(),
-    "dns_opt": unique(),
-    "dns_search": unique(),
+    "dns": _servers,
+    "dns_opt": named,
+    "dns_search": named,
     "entrypoint": command,
     "env_file": long.env_file_list,
     "environment": environment,
@@ -83,12 +94,12 @@ SERVICE: dict[str, Rule] = {
     "external_links": unique(),
     "extra_hosts": long.extra_hosts,
     "gpus": sections.gpus,
-    "group_add": unique(),
+    "group_add": each(text),
     "healthcheck": section(_HEALTHCHECK, kept=_TIMES),
     "init": boolean,
     "label_file": each(text),
     "labels": mapping,
-    "links": unique(),
+    "links": named,
     "logging": section({"options": mapping}),
     "mem_limit": size,
     "mem_reservation": size,
@@ -107,7 +118,7 @@ SERVICE: dict[str, Rule] = {
     "provider": sections.provider,
     "pull_refresh_after": _nothing,
     "pull_policy": lambda node, _spot: "missing" if node == "if_not_present" else node,
-    "profiles": unique(),
+    "profiles": named,
     "read_only": boolean,
     "scale": between(0),
     "secrets": long.file_list("/run/secrets"),
@@ -117,7 +128,7 @@ SERVICE: dict[str, Rule] = {
     "stop_grace_period": duration,
     "storage_opt": mapping,
     "sysctls": mapping,
-    "tmpfs": unique(key=lambda entry: entry.partition("=")[0]),
+    "tmpfs": named,
     "tty": boolean,
     "ulimits": values(long.ulimit),
     "volumes": long.mount_list,

@@ -19,7 +19,7 @@ _MODES: dict[str, tuple[str, ...]] = {
 
 def sharing(said: Reader, key: str) -> model.Sharing:
     mode = said.text(key)
-    if mode is None or mode in ("private", "shareable"):
+    if mode is None or mode in ("private", "shareable") or (key == "network_mode" and mode == "bridge"):
         return model.Private()
     if mode.startswith("service:") and key != "uts":
         return model.OfService(service=mode.removeprefix("service:"))
@@ -35,7 +35,7 @@ def sharing(said: Reader, key: str) -> model.Sharing:
 
 
 def attachments(said: Reader) -> tuple[model.Attachment, ...]:
-    if said.has("network_mode") and said.part("networks").node:
+    if said.has("network_mode") and said.text("network_mode") != "bridge" and said.part("networks").node:
         said.wrong("network_mode and networks exclude each other", key="network_mode")
     main_mac = said.text("mac_address")
     found = [

@@ -61,7 +61,7 @@ def test_rows_with_a_peer_differ(table: Mapping[str, tuple[Row, Compared]]) -> N
 def test_differences_are_the_exception(
     table: Mapping[str, tuple[Row, Compared]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table seeks the differences out, so there are more of them in it than in generated files."""
+    """Those that are meant count, too. The table seeks the differences out: generated files have fewer."""
     found = [found for _, found in table.values()]
     verdicts, same = sum(one.same_verdict for one in found), sum(one.same for one in found)
     named = sum("peer" in row for row, _ in table.values())
@@ -70,8 +70,8 @@ def test_differences_are_the_exception(
             f"\n  {len(found)} rows: {verdicts / len(found):.1%} the same verdict, {same / len(found):.1%} the same"
             f" JSON; the others are {named} named differences"
         )
-    assert verdicts >= 0.96 * len(found)
-    assert same >= 0.95 * len(found)
+    assert verdicts >= 0.99 * len(found)
+    assert same >= 0.98 * len(found)
 
 
 def says(row: Row, theirs: Answer) -> bool:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -279,8 +279,6 @@ class Difference:
     ours: str = ""
     theirs: str = ""
     at: str = ""
-    corrected: bool = False
-    """Only what one of the files has wrong and a later one replaces: without the later one we refuse it too."""
 
 
 def named(found: Compared, known: Sequence[Difference]) -> list[Difference]:
@@ -294,39 +292,16 @@ def named(found: Compared, known: Sequence[Difference]) -> list[Difference]:
         told = told or [(found.ours.refused, "ours")]
     else:
         told = [(found.theirs.refused, "theirs")]
-    reasons = [_reason(text, side, known, found.question) for text, side in told]
+    reasons = [_reason(text, side, known) for text, side in told]
     return [reason for reason in reasons if reason] if all(reasons) else []
 
 
-def _reason(text: str, side: str, known: Sequence[Difference], question: Question) -> Difference | None:
+def _reason(text: str, side: str, known: Sequence[Difference]) -> Difference | None:
     for one in known:
         pattern = getattr(one, side)
-        if pattern and re.search(pattern, text) and (not one.corrected or _was_corrected(text, question)):
+        if pattern and re.search(pattern, text):
             return one
     return None
-
-
-def _was_corrected(text: str, question: Question) -> bool:
-    """Do we refuse the place that Docker Compose's message names (if it names one) in a part of the files?"""
-    place = re.search(
-        r"\b(services|networks|volumes|configs|secrets|models)((\.[\w-]+){1,2}| must be a mapping)|\b(name|version)\b",
-        text,
-    )
-    path = place[0].removesuffix(" must be a mapping") if place else ""
-    answers = [ours(part) for part in _parts(question)]
-    return any(answer.refused and path in answer.refused for answer in answers)
-
-
-def _parts(question: Question) -> Iterator[Question]:
-    """Without later files, without later documents, and each file alone."""
-    chosen = question.paths or tuple(path for path in question.files if path.startswith("compose."))
-    documents = {path: text.partition("---\n")[0] for path, text in question.files.items()}
-    for count in range(1, len(chosen) + 1):
-        yield replace(question, paths=chosen[:count], files=documents)
-        yield replace(question, paths=chosen[:count])
-    for path in question.files:
-        if path.endswith((".yml", ".yaml")):
-            yield replace(question, paths=(path,), files=documents)
 
 
 # --- rows of tests/golden/stackfile -----------------------------------------------------------------------

@@ -121,7 +121,7 @@ def test_addresses_of_ipv6_are_kept_apart() -> None:
 
 def test_what_is_done_anyway_is_no_warning() -> None:
     assert loaded(web("userns_mode: host\ncgroup: private\nruntime: runc")).warnings == ()
-    assert len(loaded(web("userns_mode: x\ncgroup: host\nruntime: kata")).warnings) == 3
+    assert len(loaded(web("userns_mode: x\ncgroup: host")).warnings) == 2
 
 
 def test_a_plain_stack_does_without_these_nouns() -> None:

@@ -70,3 +70,26 @@ def test_every_difference_is_documented() -> None:
         f"{param.id.split('-')[0]}-{param.values[0]['row']}" for param in rows() if "peer" in param.values[0]
     }
     assert different <= documented, sorted(different - documented)
+
+
+def agreement() -> tuple[int, float, float]:
+    """How many rows there are, and which parts of them have docker compose's verdict and its JSON. A difference
+    counts however well it is argued. tests/conformance/test_oracle_table.py holds `peer` to be true.
+    """
+    table = [param.values[0] for param in rows()]
+    peers = [row for row in table if "peer" in row]
+    verdicts = [row for row in peers if isinstance(row["peer"], str) != ("refused" in row)]
+    return len(table), 1 - len(verdicts) / len(table), 1 - len(peers) / len(table)
+
+
+def test_the_table_agrees_with_docker_compose() -> None:
+    _, verdicts, same = agreement()
+    assert verdicts >= 0.99
+    assert same >= 0.98
+
+
+def test_the_page_tells_how_far_the_table_agrees() -> None:
+    count, verdicts, same = agreement()
+    page = " ".join((TOP / "docs/compose-differences.md").read_text().split())
+    parts = [f"{100 * part:.1f} %" for part in (verdicts, same)]
+    assert f"Of {count:,} rows {parts[0]} give the same verdict and {parts[1]} the same JSON" in page
