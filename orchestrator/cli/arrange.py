@@ -29,6 +29,17 @@ def arrange(stack: Stack, counts: dict[str, int]) -> Stack:
     return replace(stack, services=services)
 
 
+def tighten(stack: Stack) -> Stack:
+    """The stack with the defaults of `--strict`: no-new-privileges where a service says nothing of it."""
+    services = {
+        name: service
+        if any(option.startswith("no-new-privileges") for option in service.security_opt)
+        else replace(service, security_opt=(*service.security_opt, "no-new-privileges:true"))
+        for name, service in stack.services.items()
+    }
+    return replace(stack, services=services)
+
+
 def demand_ports(stack: Stack, services: Iterable[str]) -> None:
     """Raises UserError when two containers of these services are to have the same port of the machine.
 

@@ -33,6 +33,7 @@ def run(
     publish: tuple[str, ...],
     name: str | None,
     no_deps: bool,
+    strict: bool,
     label: tuple[str, ...],
     runtime: str | None,
 ) -> int:
@@ -44,10 +45,13 @@ def run(
     started = client.begin_supervisor(scope.paths)
     # What follows imports for 100 ms, in which the supervisor gets ready.
     from orchestrator.cli import oneoff
+    from orchestrator.cli.arrange import tighten
     from orchestrator.model import codec
     from orchestrator.model.frozen import replace
 
     stack = _runnable(scope, service, no_deps=no_deps, runtime=runtime)
+    if strict:
+        stack = tighten(stack)
     token = os.urandom(6).hex()
     recipe = oneoff.recipe(
         stack,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.api import client
 from orchestrator.cli import change, columns, say
-from orchestrator.cli.arrange import arrange, demand
+from orchestrator.cli.arrange import arrange, demand, tighten
 from orchestrator.cli.scope import Scope
 from orchestrator.cli.up import conflict, scales
 from orchestrator.cli.wish import Wish
@@ -26,6 +26,7 @@ def plan(
     no_recreate: bool,
     no_deps: bool,
     remove_orphans: bool,
+    strict: bool,
     format: str | None,  # noqa: A002 - the option's name
 ) -> int:
     """Show what `up` (or `down`) would do, when, and why, and change nothing. 1: something cannot be done."""
@@ -33,7 +34,7 @@ def plan(
         raise conflict("--force-recreate", "--no-recreate")
     started = client.begin_supervisor(scope.paths)
     loaded = scope.load(services)
-    stack = arrange(loaded.stack, scales(scale))
+    stack = arrange(tighten(loaded.stack) if strict else loaded.stack, scales(scale))
     demand(stack, services)
     if not down:
         from orchestrator.cli.attach import involved

@@ -119,6 +119,7 @@ SCOPE = (
 _SERVICES = (Argument("services", many=True),)
 _TIMEOUT = Option("-t --timeout", "float", "Seconds of grace before SIGKILL", metavar="SECONDS")
 _ORPHANS = Option("--remove-orphans", "flag", "Remove containers of services that the file no longer has")
+_STRICT = Option("--strict", "flag", "Stricter defaults: no-new-privileges for every service")
 _NO_DEPS = Option("--no-deps", "flag", "Leave services that these depend on alone")
 _NO_COLOR = Option("--no-color", "flag", "No colours")
 _NO_PREFIX = Option("--no-log-prefix", "flag", "No names before the lines")
@@ -181,6 +182,7 @@ COMMANDS: dict[str, Command] = {
             _NO_DEPS,
             _ORPHANS,
             _TIMEOUT,
+            _STRICT,
             Option("--no-start", "flag", "Create the containers, start none"),
             _RUNTIME,
             Option("--abort-on-container-exit", "flag", "Stop everything when one container ends"),
@@ -196,7 +198,10 @@ COMMANDS: dict[str, Command] = {
         _SERVICES,
     ),
     "create": Command(
-        "up:create", "Create the containers, start none", (*_RECREATE, _ORPHANS, _SCALE, _RUNTIME), _SERVICES
+        "up:create",
+        "Create the containers, start none",
+        (*_RECREATE, _ORPHANS, _SCALE, _RUNTIME, _STRICT),
+        _SERVICES,
     ),
     "down": Command(
         "change:down",
@@ -246,7 +251,7 @@ COMMANDS: dict[str, Command] = {
     "scale": Command(
         "up:scale",
         "Run other numbers of containers of services",
-        (_NO_DEPS,),
+        (_NO_DEPS, _STRICT),
         (Argument("counts", many=True, required=True, metavar="SERVICE=N"),),
     ),
     "ps": Command(
@@ -324,6 +329,7 @@ COMMANDS: dict[str, Command] = {
             Option("-p --publish", "texts", "Publish a port", metavar="HOST:CONTAINER"),
             Option("--name", "text", "Name of the container", metavar="NAME"),
             _NO_DEPS,
+            _STRICT,
             Option("-l --label", "texts", "Add a label", metavar="NAME=VALUE"),
             _RUNTIME,
         ),
@@ -357,6 +363,7 @@ COMMANDS: dict[str, Command] = {
             *_RECREATE,
             _NO_DEPS,
             _ORPHANS,
+            _STRICT,
             _JSON,
         ),
         _SERVICES,

@@ -38,6 +38,7 @@ def up(
     no_attach: tuple[str, ...],
     attach_dependencies: bool,
     runtime: str | None,
+    strict: bool,
 ) -> int:
     """Make the machine agree with the stack file; without -d stay and show what the containers write."""
     check(
@@ -77,7 +78,7 @@ def up(
         "wait": wait,
         "wait_timeout": wait_timeout,
     }
-    return send(scope, request, wish, scale, runtime)
+    return send(scope, request, wish, scale, runtime, strict=strict)
 
 
 def create(
@@ -89,6 +90,7 @@ def create(
     remove_orphans: bool,
     scale: tuple[str, ...],
     runtime: str | None,
+    strict: bool,
 ) -> int:
     """Make the containers, start none."""
     if force_recreate and no_recreate:
@@ -106,10 +108,10 @@ def create(
         "wait": False,
         "wait_timeout": None,
     }
-    return send(scope, request, Wish(services=services, detach=True), scale, runtime)
+    return send(scope, request, Wish(services=services, detach=True), scale, runtime, strict=strict)
 
 
-def scale(scope: Scope, *, counts: tuple[str, ...], no_deps: bool) -> int:
+def scale(scope: Scope, *, counts: tuple[str, ...], no_deps: bool, strict: bool) -> int:
     """Run other numbers of containers of the named services."""
     services = tuple(scales(counts, "scale"))
     request: Message = {
@@ -125,24 +127,30 @@ def scale(scope: Scope, *, counts: tuple[str, ...], no_deps: bool) -> int:
         "wait": False,
         "wait_timeout": None,
     }
-    return send(scope, request, Wish(services=services, detach=True, no_deps=no_deps), counts)
+    return send(scope, request, Wish(services=services, detach=True, no_deps=no_deps), counts, strict=strict)
 
 
 def send(
-    scope: Scope, request: Message, wish: Wish, scale: tuple[str, ...], runtime: str | None = None
+    scope: Scope,
+    request: Message,
+    wish: Wish,
+    scale: tuple[str, ...],
+    runtime: str | None = None,
+    *,
+    strict: bool = False,
 ) -> int:
     """The supervisor starts while the stack file is loaded; then the session takes over."""
     counts = scales(scale)
     started = client.begin_supervisor(scope.paths)
     # What follows imports for 100 ms, in which the supervisor gets ready.
-    from orchestrator.cli.arrange import arrange, demand, demand_ports
+    from orchestrator.cli.arrange import arrange, demand, demand_ports, tighten
     from orchestrator.cli.attach import Session, involved
     from orchestrator.cli.runtimes import settle
     from orchestrator.model import codec
     from orchestrator.stackfile.load import demand_runnable
 
     loaded = scope.load(wish.services)
-    stack = arrange(loaded.stack, counts)
+    stack = arrange(tighten(loaded.stack) if strict else loaded.stack, counts)
     demand(stack, (*wish.services, *wish.attach, *wish.no_attach))
     if wish.exit_code_from:
         demand(stack, (wish.exit_code_from,))

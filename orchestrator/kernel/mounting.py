@@ -10,6 +10,7 @@ from orchestrator.kernel import world as places
 from orchestrator.kernel.reading import RefusedError
 
 FSCONFIG_STRING_LIMIT = 255
+_SEALED = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC
 
 
 def filesystem(step: steps.Filesystem, world: places.World) -> None:
@@ -179,6 +180,8 @@ def mask(step: steps.Mask, world: places.World) -> None:
     try:
         if not stat.S_ISDIR(os.fstat(place).st_mode):
             tree = syscalls.open_tree(world.null, "", syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH)
+            # It is the host's own: its mode and owner are not the container's to change.
+            syscalls.mount_setattr(tree, add=_SEALED)
         elif world.empty < 0:
             tree = world.empty = _empty()
         else:

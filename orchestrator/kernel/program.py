@@ -42,15 +42,41 @@ class Host(NamedTuple):
 
 def open_host() -> Host:
     """Look at this machine, before any namespace is entered. SystemExit when /dev/null is a trap."""
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    found = os.fstat(null)
-    if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(1, 3):
+    null = _open_null()
+    if not is_null(null):
         raise SystemExit("/dev/null of this host is not the null device")
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     userns.is_single()  # looked up once, and remembered by every child
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         boot_id = file.read().strip()
     return Host(proc=proc, null=null, boot_id=boot_id, held=capabilities.held())
+
+
+def _open_null() -> int:
+    """The host's null device, through a read-only mount of its own where we may make one.
+
+    It can be written to, but whoever has it can't change the mode and owner that it has on the host.
+    """
+    plain = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        view = syscalls.open_tree(syscalls.AT_FDCWD, "/dev/null", syscalls.OPEN_TREE_CLONE)
+    except OSError:
+        return plain
+    try:
+        syscalls.mount_setattr(view, add=syscalls.MOUNT_ATTR_RDONLY)
+        safe = os.open(f"/proc/self/fd/{view}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return plain
+    finally:
+        os.close(view)
+    os.close(plain)
+    return safe
+
+
+def is_null(fd: int) -> bool:
+    """Whether this is a null device, of whichever filesystem."""
+    found = os.fstat(fd)
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(1, 3)
 
 
 class Program(NamedTuple):
@@ -203,7 +229,10 @@ def _environment(process: Document, account: accounts.Account) -> dict[bytes, by
 
 
 def _settle_stdio(stdio: list[int], slave: int, root: int, null: int, account: accounts.Account) -> None:
-    """Place descriptors 0, 1 and 2: the terminal, what was given, or the container's own /dev/null."""
+    """Place descriptors 0, 1 and 2: the terminal, what was given, or the container's own /dev/null.
+
+    That also in place of the host's, whose mode and owner the container could change otherwise.
+    """
     if slave >= 0:
         terminal.take(slave)
         if not userns.is_single():
@@ -214,6 +243,7 @@ def _settle_stdio(stdio: list[int], slave: int, root: int, null: int, account: a
         if fd >= 0 and stat.S_ISFIFO(os.fstat(fd).st_mode) and not userns.is_single():
             with suppress(PermissionError):  # a FIFO of the host's, and we are in a user namespace
                 os.fchown(fd, account.uid, account.gid)
+    stdio = [-1 if fd >= 0 and is_null(fd) else fd for fd in stdio]
     if -1 in stdio:
         nothing = _null(root, null)
         stdio = [nothing if fd < 0 else fd for fd in stdio]
@@ -232,9 +262,9 @@ def _null(root: int, null: int) -> int:
         fd = syscalls.openat2(root, "/dev/null", os.O_PATH)
     except OSError:
         return os.dup(null)
-    found = os.fstat(fd)
+    real = is_null(fd)
     os.close(fd)
-    if stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(1, 3):
+    if real:
         return syscalls.openat2(root, "/dev/null", os.O_RDWR)
     raise RefusedError("/dev/null of the container is not the null device")
 

@@ -155,7 +155,7 @@ class Machine:
         self.python = python
         self.sealed = sealed
         self.run_dir = root / "run"
-        self.run_dir.mkdir(mode=0o700)
+        self.run_dir.mkdir(mode=0o700, parents=True)
         self.image = build_image(root / "image")
         self.socket = self.run_dir / "keeper.sock"
         self._runs: list[Run] = []
