@@ -12,17 +12,33 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple, NoReturn
 
-from orchestrator.kernel import hooks, inside, layout, maps, packets, runs, steps, syscalls
+from orchestrator.kernel import (
+    capabilities,
+    hooks,
+    inside,
+    layout,
+    manner,
+    maps,
+    netdevices,
+    notify,
+    packets,
+    runs,
+    steps,
+    syscalls,
+)
 from orchestrator.kernel.hooks import run_hooks
 from orchestrator.kernel.mounts import id_map
 from orchestrator.kernel.program import Host, Program, open_host
 from orchestrator.kernel.reading import Document, RefusedError
 from orchestrator.kernel.report import ExecError, Report
 
-__all__ = ["Entry", "Made", "Request", "create", "execute", "open_host", "run_hooks"]
+__all__ = ["Entry", "Made", "Request", "create", "execute", "open_host", "release", "run_hooks"]
+
+
+_UMOUNT_NOFOLLOW = 8
 
 
 class Request(NamedTuple):
@@ -39,6 +55,7 @@ class Request(NamedTuple):
     preserve: int  # descriptors from 3 on that the program gets too
     fifo: str  # where the container waits for its start; FIFO.error tells what failed afterwards
     state: hooks.State  # (status, pid) -> what hooks get on standard input; called in the container too
+    warn: Callable[[str], None] = lambda _: None  # what the specification wants to be told, not refused
 
 
 class Entry(NamedTuple):
@@ -53,6 +70,8 @@ class Entry(NamedTuple):
     stdio: tuple[int, int, int]
     console: int
     preserve: int
+    state: hooks.State = lambda status, pid: b"{}"  # noqa: ARG005 (for the agent of a seccomp listener)
+    warn: Callable[[str], None] = lambda _: None
 
 
 class Made(NamedTuple):
@@ -69,60 +88,93 @@ def create(host: Host, request: Request) -> Made:
     the cgroups, which are the caller's.
     """
     config = request.config
-    plan = layout.compile_steps(config, Document({}), request.bundle)
-    hooks.check(config.table("hooks"))
     _check_preserved(request.preserve)
-    process = config.table("process")
-    program = Program(
+    hooks.check(config.table("hooks"))
+    request.state("creating", 0)  # so that what it imports is there before the fork
+    with ExitStack() as held:
+        order = _order(host, request, held)
+        try:
+            return _build(host, request, order)
+        except BaseException:
+            release(config, request.bundle)
+            raise
+
+
+def _order(host: Host, request: Request, held: ExitStack) -> inside.Order:
+    """All that can be known, checked and opened beforehand. What is opened goes with `held`."""
+    config, linux = request.config, request.config.table("linux")
+    plan = layout.compile_steps(config, Document({"cgroups": list(request.cgroups)}), request.bundle)
+    process = _possible(config.table("process"), request.warn)
+    own = layout.namespaces(linux, steps.OCI_NAMESPACES)
+    netdevices.check(linux.table("netDevices"), own="network" in own)
+    joined = _open_namespaces(linux, held)
+    made = frozenset(own - set(joined))
+    _check_maps(linux, made)
+    return inside.Order(
+        plan=plan,
+        config=config,
+        program=_program(process, process, request),
+        cgroups=request.cgroups,
+        stdio=(-1, -1, -1) if process.flag("terminal") else request.stdio,
+        made=made,
+        joined=joined,
+        root=next(step.path for step in plan.steps if isinstance(step, steps.Rootfs)),
+        fifo=request.fifo,
+        state=request.state,
+        idmaps=_open_idmaps(host, plan, linux, held),
+        offsets=_clocks(linux, made),
+        # What is for `exec` alone is left to it.
+        manner=manner.read(process, linux)._replace(first_cpus=None, cpus=None),
+        agent=_call_agent(linux, request.seccomp, held),
+    )
+
+
+def _program(process: Document, own: Document, asked: Request | Entry) -> Program:
+    return Program(
         process=process,
-        fallback=process,
+        fallback=own,
         user="",
         groups=[],
-        seccomp=request.seccomp,
+        seccomp=asked.seccomp,
         privileged=False,
-        seccomp_flags=request.seccomp_flags,
-        preserve=request.preserve,
+        seccomp_flags=asked.seccomp_flags,
+        preserve=asked.preserve,
         exact=True,
     )
-    request.state("creating", 0)  # so that what it imports is there before the fork
-    linux = config.table("linux")
-    joined = _open_namespaces(linux)
-    idmaps: dict[steps.Idmap, int] = {}
-    try:
-        idmaps.update(_open_idmaps(host, plan, linux))
-        made = frozenset(layout.namespaces(linux, steps.OCI_NAMESPACES) - set(joined))
-        _check_maps(linux, made)
-        order = inside.Order(
-            plan=plan,
-            config=config,
-            program=program,
-            cgroups=request.cgroups,
-            stdio=(-1, -1, -1) if process.flag("terminal") else request.stdio,
-            made=made,
-            joined=joined,
-            root=next(step.path for step in plan.steps if isinstance(step, steps.Rootfs)),
-            fifo=request.fifo,
-            state=request.state,
-            idmaps=idmaps,
-            offsets=_clocks(linux, made),
-        )
-        with _birth(lambda report: inside.enter(report, host, order)) as birth:
-            if "user" in made:
-                birth.expect("map")
-                maps.write(host, birth.first, id_map(linux, "uidMappings"), id_map(linux, "gidMappings"))
-                birth.go()
-            birth.expect("pid", "built")
-            state = request.state("creating", birth.pid)
-            run_hooks(config.table("hooks"), "prestart", state)
-            run_hooks(config.table("hooks"), "createRuntime", state)
+
+
+def _build(host: Host, request: Request, order: inside.Order) -> Made:
+    config, linux = request.config, request.config.table("linux")
+    with _birth(lambda report: inside.enter(report, host, order)) as birth:
+        if "user" in order.made:
+            birth.expect("map")
+            maps.write(host, birth.first, id_map(linux, "uidMappings"), id_map(linux, "gidMappings"))
             birth.go()
-            birth.expect("ready")
-            if birth.master >= 0:
-                _hand_over(request.console, birth.master)
-            return Made(birth.pid, runs.start_time(host.proc, birth.pid) or 0)
-    finally:
-        for fd in (*joined.values(), *idmaps.values()):
-            os.close(fd)
+        birth.expect("pid", "built")
+        if "netDevices" in linux:
+            _move_links(host, birth.pid, linux)
+        state = request.state("creating", birth.pid)
+        run_hooks(config.table("hooks"), "prestart", state)
+        run_hooks(config.table("hooks"), "createRuntime", state)
+        birth.go()
+        birth.expect("ready")
+        manner.steer(birth.pid, order.manner)
+        if birth.master >= 0:
+            _hand_over(request.console, birth.master)
+        return Made(birth.pid, runs.start_time(host.proc, birth.pid) or 0)
+
+
+def release(config: Document, bundle: str) -> None:
+    """Take away what a container without a mount namespace of its own has left in the runtime's.
+
+    To be called when it has ended. Nothing to do for any other.
+    """
+    linux = config.table("linux")
+    if any(entry.text("type") == "mount" for entry in linux.tables("namespaces")):
+        return
+    root = config.table("root").text("path")
+    with suppress(OSError):
+        syscalls.umount(os.path.join(bundle, root), syscalls.MNT_DETACH | _UMOUNT_NOFOLLOW)
 
 
 def execute(host: Host, entry: Entry) -> int:
@@ -130,31 +182,65 @@ def execute(host: Host, entry: Entry) -> int:
 
     Raises as `create` does.
     """
-    process = entry.process
     _check_preserved(entry.preserve)
-    order = inside.Visit(
-        init=entry.init,
-        namespaces=_differing(host, entry.init),
-        program=Program(
-            process=process,
-            fallback=entry.config.table("process"),
-            user="",
-            groups=[],
-            seccomp=entry.seccomp,
-            privileged=False,
-            seccomp_flags=entry.seccomp_flags,
-            preserve=entry.preserve,
-            exact=True,
-        ),
-        cgroups=entry.cgroups,
-        stdio=(-1, -1, -1) if process.flag("terminal") else entry.stdio,
-    )
-    with _birth(lambda report: inside.visit(report, host, order)) as birth:
-        birth.expect("pid", "ready")
-        if birth.master >= 0:
-            _hand_over(entry.console, birth.master)
-        birth.expect_end()
-        return birth.pid
+    linux = entry.config.table("linux")
+    process = _possible(entry.process, entry.warn)
+    entry.state("running", 0)
+    with ExitStack() as held:
+        order = inside.Visit(
+            init=entry.init,
+            namespaces=_differing(host, entry.init),
+            program=_program(process, entry.config.table("process"), entry),
+            cgroups=entry.cgroups,
+            stdio=(-1, -1, -1) if process.flag("terminal") else entry.stdio,
+            manner=manner.read(process, linux),
+            agent=_call_agent(linux, entry.seccomp, held),
+            state=entry.state,
+            linux=linux,
+        )
+        with _birth(lambda report: inside.visit(report, host, order)) as birth:
+            if order.manner.steers():
+                birth.expect("pid", "joined")
+                manner.steer(birth.pid, order.manner)
+                birth.go()
+            birth.expect("pid", "ready")
+            if birth.master >= 0:
+                _hand_over(entry.console, birth.master)
+            birth.expect_end()
+            return birth.pid
+
+
+def _possible(process: Document, warn: Callable[[str], None]) -> Document:
+    """The process with the capabilities that there are: of others the specification wants a warning."""
+    sets = process.table("capabilities")
+    if not sets.names():
+        return process
+    known: dict[str, object] = {}
+    for kind in sets.names():
+        names = sets.texts(kind)
+        known[kind] = [name for name in names if name in capabilities.NAMES]
+        for name in names:
+            if name not in capabilities.NAMES:
+                warn(f"process.capabilities.{kind}: unknown capability {name!r} is left out")
+    return Document({**process.raw, "capabilities": known}, process.place)
+
+
+def _call_agent(linux: Document, program: bytes, held: ExitStack) -> _socket.socket | None:
+    """A connection to the agent of a seccomp listener, if there is to be one."""
+    profile = linux.table("seccomp")
+    if not program or not notify.wanted(profile):
+        return None
+    agent = notify.connect(profile.text("listenerPath"))
+    held.callback(agent.close)
+    return agent
+
+
+def _move_links(host: Host, pid: int, linux: Document) -> None:
+    namespace = os.open(f"{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC, dir_fd=host.proc)
+    try:
+        netdevices.move(namespace, linux.table("netDevices"))
+    finally:
+        os.close(namespace)
 
 
 def _differing(host: Host, init: int) -> int:
@@ -270,27 +356,24 @@ def _birth(child: Callable[[Report], NoReturn]) -> Iterator[_Birth]:
         theirs.close()
 
 
-def _open_namespaces(linux: Document) -> dict[str, int]:
+def _open_namespaces(linux: Document, held: ExitStack) -> dict[str, int]:
     """Descriptors of the namespaces to join, each checked to be of its kind."""
     opened: dict[str, int] = {}
-    try:
-        for entry in linux.tables("namespaces"):
-            kind, path = entry.text("type"), entry.text("path")
-            if not path:
-                continue
-            if not path.startswith("/"):
-                raise RefusedError(f"{entry.place}.path: {path!r} is not an absolute path")
-            opened[kind] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            if inside.type_of(opened[kind], path) != steps.OCI_NAMESPACES[kind]:
-                raise RefusedError(f"{entry.place}.path: {path} is not a {kind} namespace")
-    except BaseException:
-        for fd in opened.values():
-            os.close(fd)
-        raise
+    for entry in linux.tables("namespaces"):
+        kind, path = entry.text("type"), entry.text("path")
+        if not path:
+            continue
+        if not path.startswith("/"):
+            raise RefusedError(f"{entry.place}.path: {path!r} is not an absolute path")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        held.callback(os.close, fd)
+        if inside.type_of(fd, path) != steps.OCI_NAMESPACES[kind]:
+            raise RefusedError(f"{entry.place}.path: {path} is not a {kind} namespace")
+        opened[kind] = fd
     return opened
 
 
-def _open_idmaps(host: Host, plan: steps.Steps, linux: Document) -> dict[steps.Idmap, int]:
+def _open_idmaps(host: Host, plan: steps.Steps, linux: Document, held: ExitStack) -> dict[steps.Idmap, int]:
     """A user namespace for each id-mapped mount; without a map of its own it has the container's."""
     found: dict[steps.Idmap, int] = {}
     for step in plan.steps:
@@ -301,6 +384,7 @@ def _open_idmaps(host: Host, plan: steps.Steps, linux: Document) -> dict[steps.I
         if not uids or not gids:
             raise RefusedError(f"mounts: {step.target}: idmap: there are no id mappings")
         found[step.idmap] = maps.namespace(host, uids, gids)
+        held.callback(os.close, found[step.idmap])
     return found
 
 

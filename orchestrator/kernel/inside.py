@@ -24,7 +24,9 @@ from orchestrator.kernel import (
     capabilities,
     hooks,
     launch,
+    manner,
     mounting,
+    notify,
     packets,
     rootfs,
     steps,
@@ -33,6 +35,7 @@ from orchestrator.kernel import (
 )
 from orchestrator.kernel import program as program_
 from orchestrator.kernel import world as places
+from orchestrator.kernel.manner import Manner
 from orchestrator.kernel.program import Host, Program, run
 from orchestrator.kernel.reading import Document, RefusedError
 from orchestrator.kernel.report import ExecError, Report, explain
@@ -55,7 +58,9 @@ class Order(NamedTuple):
     fifo: str
     state: hooks.State
     idmaps: Mapping[steps.Idmap, int]
-    offsets: str = ""  # of the clocks, as timens_offsets takes them
+    offsets: str  # of the clocks, as timens_offsets takes them
+    manner: Manner
+    agent: _socket.socket | None
 
 
 class Visit(NamedTuple):
@@ -66,6 +71,10 @@ class Visit(NamedTuple):
     program: Program
     cgroups: tuple[str, ...]
     stdio: tuple[int, ...]
+    manner: Manner
+    agent: _socket.socket | None
+    state: hooks.State
+    linux: Document
 
 
 class Written(Report):
@@ -92,7 +101,7 @@ def enter(report: Report, host: Host, order: Order) -> NoReturn:
     try:
         report.step = "process"
         prepare_process()
-        keep = (*order.stdio, *order.joined.values(), *order.idmaps.values())
+        keep = (*order.stdio, *order.joined.values(), *order.idmaps.values(), _number(order.agent))
         close_others(report, host, order.program.preserve, keep)
         report.step = "start"
         fifo, errors = _open_gate(order.fifo)
@@ -155,9 +164,7 @@ def _move(report: Report, host: Host, order: Order) -> None:
         syscalls.setns(order.joined["user"], syscalls.CLONE_NEWUSER)
     elif "user" in order.made:
         syscalls.unshare(syscalls.CLONE_NEWUSER)
-        packets.send(report.sock, packets.pack({"map": True}))
-        if packets.receive(report.sock) is None:
-            raise ExecError(errno.EPIPE, "the runtime went away", None)
+        _pause(report, "map")
     for kind in later:
         syscalls.setns(order.joined[kind], steps.OCI_NAMESPACES[kind])
     flags = 0
@@ -224,10 +231,14 @@ def visit(report: Report, host: Host, order: Visit) -> NoReturn:
         report.step = "process"
         prepare_process()
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-        close_others(report, host, order.program.preserve, (*order.stdio, order.init))
+        close_others(report, host, order.program.preserve, (*order.stdio, order.init, _number(order.agent)))
         process, own = order.program.process, order.program.fallback
         if "oomScoreAdj" in process or "oomScoreAdj" in own:
             launch.score(host, process if "oomScoreAdj" in process else own)
+        report.step = "rlimits"
+        program_.raise_limits(process if "rlimits" in process else own)
+        report.step = "process"
+        manner.begin(order.manner)
         report.step = "cgroups"
         launch.join_cgroups(order.cgroups)
         report.step = "namespaces"
@@ -238,13 +249,18 @@ def visit(report: Report, host: Host, order: Visit) -> NoReturn:
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         fork_second(report)
         launch.become_leader()
+        if order.manner.steers():
+            _pause(report, "joined")
+        program = _with_listener(host, order.program, order.agent, order.linux, order.state, "running")
+        manner.adopt(order.manner)
+        manner.put_label(manner.open_label(host.proc, order.manner), order.manner)
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         pair = (-1, -1)
         if process.flag("terminal"):
             report.step = "terminal"
             size = process.table("consoleSize")
             pair = terminal.open_pair(root, size.number("height"), size.number("width"))
-        run(report, host, order.program, list(order.stdio), root, pair)
+        run(report, host, program, list(order.stdio), root, pair)
     except BaseException as error:
         report.fail(error)
 
@@ -294,15 +310,20 @@ def _build(report: Report, host: Host, order: Order, world: places.World, fifo: 
         report.step = step.describe()
         rootfs.perform(step, world)
     report.step = "hooks"
-    packets.send(report.sock, packets.pack({"built": True}))
-    if packets.receive(report.sock) is None:
-        raise ExecError(errno.EPIPE, "the runtime went away", None)
+    _pause(report, "built")
     hooks.run_hooks(wanted, "createContainer", order.state("creating", os.getpid()))
     report.step = "pivot"
     if "mount" in order.made:
         rootfs.pivot(plan, world)
     else:
         rootfs.confine(world)
+
+    report.step = "process"
+    program = _with_listener(
+        host, order.program, order.agent, order.config.table("linux"), order.state, "creating"
+    )
+    manner.adopt(order.manner)
+    label = manner.open_label(host.proc, order.manner)
 
     def gate(report: Report, master: int) -> Report:
         report.ready((master,) if master >= 0 else ())
@@ -314,12 +335,49 @@ def _build(report: Report, host: Host, order: Order, world: places.World, fifo: 
         later.step = "hooks"
         try:
             hooks.run_hooks(wanted, "startContainer", order.state("created", os.getpid()))
-        except ExecError as error:
+            manner.put_label(label, order.manner)
+        except (ExecError, OSError) as error:
             later.fail(error)
         return later
 
     pair = (world.master, world.slave)
-    run(report, host, order.program, list(order.stdio), world.root, pair, gate)
+    run(report, host, program, list(order.stdio), world.root, pair, gate)
+
+
+def _pause(report: Report, name: str) -> None:
+    """Tell the parent how far we are, and wait until it has done its part."""
+    packets.send(report.sock, packets.pack({name: True}))
+    if packets.receive(report.sock) is None:
+        raise ExecError(errno.EPIPE, "the runtime went away", None)
+
+
+def _number(sock: _socket.socket | None) -> int:
+    return sock.fileno() if sock else -1
+
+
+def _with_listener(
+    host: Host,
+    program: Program,
+    agent: _socket.socket | None,
+    linux: Document,
+    state: hooks.State,
+    status: str,
+) -> Program:
+    """The program with a filter whose listener goes to the agent, if there is one."""
+    if agent is None:
+        return program
+    pid = _own_pid(host)
+    told = notify.told(state(status, pid), pid, linux.table("seccomp").text("listenerMetadata"))
+    return program._replace(load=notify.loader(agent, told))
+
+
+def _own_pid(host: Host) -> int:
+    """As the host sees us."""
+    fd = os.open("self/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=host.proc)
+    try:
+        return int(os.read(fd, 64).split(b" ", 1)[0])
+    finally:
+        os.close(fd)
 
 
 def _wait(fifo: int) -> None:

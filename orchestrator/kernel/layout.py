@@ -30,6 +30,10 @@ _LINKS = (
 )
 
 
+_PROCESS_LINUX = (
+    "uidMappings", "gidMappings", "timeOffsets", "netDevices", "personality", "memoryPolicy",
+    "mountLabel", "intelRdt",
+)  # fmt: skip
 _IPC_SYSCTLS = ("kernel/sem", "kernel/shm", "kernel/msg", "fs/mqueue/")
 
 
@@ -49,7 +53,7 @@ def compile_steps(config: Document, launch: Document, bundle: str = "") -> steps
         # These three were seen to by the caller: it made the cgroups and compiled the filter.
         "cgroupsPath", "resources", "seccomp",
         # These are about the process, and `kernel.create` does them.
-        *(("uidMappings", "gidMappings", "timeOffsets", "netDevices", "personality") if own else ()),
+        *(_PROCESS_LINUX if own else ()),
     )  # fmt: skip
     if not own and "hooks" in config:
         raise RefusedError("hooks are not supported")

@@ -145,10 +145,12 @@ def bind(step: steps.Bind, world: places.World) -> None:
     if tree < 0:
         tree = prepared(step, world)
     try:
+        if step.target == "/proc":
+            _attach_kernel(world, tree, step.target)
+            world.proc_devices.add(os.fstat(tree).st_dev)
+            return
         directory = stat.S_ISDIR(os.fstat(tree).st_mode)
         places.attach(world, tree, step.target, directory=directory, nofollow=step.nofollow)
-        if step.target == "/proc":
-            world.proc_devices.add(os.fstat(tree).st_dev)
     finally:
         os.close(tree)
 

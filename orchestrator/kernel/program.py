@@ -91,6 +91,7 @@ class Program(NamedTuple):
     seccomp_flags: int = 0
     preserve: int = 0  # descriptors from 3 on that the program gets too
     exact: bool = False  # uid and gid are just these numbers, and nothing is looked up for them
+    load: Callable[[bytes, int], object] = syscalls.load_seccomp
 
 
 Gate = Callable[[Report, int], Report]
@@ -325,7 +326,12 @@ def _check_inside(cwd: str) -> None:
 
 def _become(account: accounts.Account) -> None:
     if not userns.is_single():
-        os.setgroups(account.groups)
+        try:
+            os.setgroups(account.groups)
+        except PermissionError:
+            # Denied with the map of the user namespace (user_namespaces(7)): no harm when none are wanted.
+            if account.groups != (account.gid,):
+                raise
     os.setresgid(account.gid, account.gid, account.gid)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
     os.setresuid(account.uid, account.uid, account.uid)
@@ -343,14 +349,14 @@ def _seal(program: Program, sets: capabilities.Sets) -> None:
         capabilities.settle(sets)
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if program.seccomp:
-            syscalls.load_seccomp(program.seccomp, program.seccomp_flags)
+            program.load(program.seccomp, program.seccomp_flags)
         return
     if program.seccomp:
         if os.geteuid() != 0:
             # setresuid cleared the effective set; the permitted one is still there (PR_SET_KEEPCAPS).
             admin = capabilities.mask(["CAP_SYS_ADMIN"])
             syscalls.capset(effective=admin, permitted=sets.permitted | admin, inheritable=0)
-        syscalls.load_seccomp(program.seccomp, program.seccomp_flags)
+        program.load(program.seccomp, program.seccomp_flags)
     capabilities.settle(sets)
 
 

@@ -7,17 +7,21 @@ with Box(tmp_path) as box:
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
 import signal
+import socket
+import struct
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from orchestrator.kernel import create, packets
+from orchestrator.kernel import create, packets, seccomp
 from orchestrator.kernel.reading import Document
 from tests.kit.keeper import (
     MASKED,
@@ -79,6 +83,47 @@ class Held:
             self.wait()
 
 
+class Agent:
+    """Listens for a seccomp listener and answers: calls named in `refuse` get EIO, the others go on."""
+
+    _RECEIVE, _SEND = (3 << 30 | size << 16 | 0x21 << 8 | number for number, size in ((0, 80), (1, 24)))
+
+    def __init__(self, path: Path, refuse: Sequence[str]) -> None:
+        self.told: dict[str, Any] = {}
+        table = seccomp.numbers(os.uname().machine)
+        self._refuse = {table[name] for name in refuse if name in table}
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(path))
+        self._socket.listen()
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._thread.join(PATIENCE)
+
+    def _serve(self) -> None:
+        connection, _ = self._socket.accept()
+        with connection:
+            data, fds, _, _ = socket.recv_fds(connection, 65536, 1)
+        self.told = json.loads(data)
+        poll = select.poll()
+        poll.register(fds[0], select.POLLIN)
+        # POLLHUP: nobody is left who has the filter.
+        while poll.poll()[0][1] & select.POLLIN:
+            asked = bytearray(80)
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(fds[0], self._RECEIVE, asked)
+                number, _, _, call = struct.unpack_from("QIIi", asked)
+                no = call in self._refuse
+                answer = struct.pack("QqiI", number, 0, -5 if no else 0, 0 if no else 1)
+                fcntl.ioctl(fds[0], self._SEND, answer)
+        os.close(fds[0])
+
+
 class Box:
     """A bundle to change and to run; kills what is left when it is closed."""
 
@@ -88,7 +133,7 @@ class Box:
         self.rootfs = build_image(self.bundle / "rootfs")
         self.host = create.open_host()
         self.held: list[Held] = []
-        self.states: list[str] = []
+        self.warnings: list[str] = []
         self._fds: list[int] = [self.host.proc, self.host.null]
 
     def __enter__(self) -> Self:
@@ -99,6 +144,7 @@ class Box:
     ) -> None:
         for held in self.held:
             held.kill()
+            create.release(held.config, str(self.bundle))
         packets.close(self._fds)
 
     def config(
@@ -108,6 +154,7 @@ class Box:
         process: Mapping[str, object] | None = None,
         linux: Mapping[str, object] | None = None,
         mounts: Sequence[Mapping[str, object]] = (),
+        config_mounts: Sequence[Mapping[str, object]] | None = None,
         namespaces: Sequence[str | Mapping[str, object]] = NEW,
         **config: object,
     ) -> dict[str, object]:
@@ -116,7 +163,7 @@ class Box:
             "ociVersion": "1.0.2",
             "root": {"path": "rootfs"},
             "process": {**default_process(args), **(process or {})},
-            "mounts": [*default_mounts(), *mounts],
+            "mounts": [*(default_mounts() if config_mounts is None else config_mounts), *mounts],
             "linux": {
                 "namespaces": [
                     {"type": entry} if isinstance(entry, str) else dict(entry) for entry in namespaces
@@ -170,6 +217,7 @@ class Box:
                     preserve=preserve,
                     fifo=str(fifo),
                     state=state,
+                    warn=self.warnings.append,
                 ),
             )
         finally:
@@ -177,6 +225,13 @@ class Box:
         held = Held(made, document, fifo, (out, err), -1)
         self.held.append(held)
         return held
+
+    def belong_to(self, first: int) -> None:
+        """Give the root filesystem to the root of a user namespace whose ids begin there."""
+        for directory, _, names in os.walk(self.rootfs):
+            os.lchown(directory, first, first)
+            for name in names:
+                os.lchown(f"{directory}/{name}", first, first)
 
     def start(self, args: Sequence[str], **config: object) -> Held:
         held = self.create(args, **config)  # type: ignore[arg-type]
