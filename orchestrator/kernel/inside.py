@@ -278,6 +278,8 @@ def prepare_process() -> None:
     for number in signal.valid_signals():
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
+    for reserved in (32, 33):  # of the C library: see reset_signal
+        syscalls.reset_signal(reserved)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     sys.path.clear()
     sys.meta_path.clear()

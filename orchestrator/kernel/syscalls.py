@@ -112,8 +112,22 @@ _PIDFD_EXIT_CODE_OFFSET = 60
 _NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h
 
 _NUMBERS = {
-    "x86_64": {"pivot_root": 155, "getcwd": 79, "capset": 126, "keyctl": 250, "seccomp": 317},
-    "aarch64": {"pivot_root": 41, "getcwd": 17, "capset": 91, "keyctl": 219, "seccomp": 277},
+    "x86_64": {
+        "rt_sigaction": 13,
+        "pivot_root": 155,
+        "getcwd": 79,
+        "capset": 126,
+        "keyctl": 250,
+        "seccomp": 317,
+    },
+    "aarch64": {
+        "rt_sigaction": 134,
+        "pivot_root": 41,
+        "getcwd": 17,
+        "capset": 91,
+        "keyctl": 219,
+        "seccomp": 277,
+    },
 }
 _EVERYWHERE = {
     "open_tree": 428,

@@ -99,6 +99,12 @@ def test_no_descriptor_leads_the_working_directory_out(box: Box, fd: int) -> Non
         box.create(["true"], process={"cwd": f"/proc/self/fd/{fd}"})
 
 
+def test_no_signal_is_ignored_or_blocked_and_the_session_is_new(box: Box) -> None:
+    said = box.shell("grep -E 'Sig(Blk|Ign)' /proc/self/status; cut -d' ' -f6 /proc/self/stat")
+    assert said.split()[1::2] == ["0" * 16, "0" * 16]
+    assert said.split()[4] == "1"
+
+
 def test_user_and_groups_are_just_those_numbers(box: Box) -> None:
     user = {"uid": 4_000_000_000, "gid": 33, "additionalGids": [5, 44], "umask": 0o077}
     assert box.shell("id -u; id -G; umask; echo $HOME", process={"user": user}).splitlines() == [
