@@ -157,7 +157,7 @@ def ours(question: Question) -> Answer:
 
 def theirs(question: Question, kept: Path) -> Answer:
     """Docker Compose's answer, out of the folder `kept` when it was asked before."""
-    place = kept / f"{_fingerprint(question)}.json"
+    place = kept / f"{fingerprint(question)}.json"
     try:
         return Answer(**json.loads(place.read_text()))
     except (OSError, ValueError):
@@ -169,9 +169,10 @@ def theirs(question: Question, kept: Path) -> Answer:
     return answer
 
 
-def _fingerprint(question: Question) -> str:
+def fingerprint(question: Question) -> str:
+    """Of all that the answer depends on."""
     text = json.dumps([_KEPT_FORMAT, asdict(question), _version()], sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
 def _version() -> int:
@@ -215,6 +216,43 @@ def _run(found: Path, question: Question, top: Path) -> Answer:
         # The last line: warnings come before.
         return Answer(refused=errors.splitlines()[-1] if errors else f"exit code {done.returncode}")
     return Answer(tree=json.loads(done.stdout.decode(errors="replace").replace(str(top), "")))
+
+
+# --- answers that are known -------------------------------------------------------------------------------
+
+ANSWERS = Path(__file__).parents[1] / "conformance/answers.txt"
+
+
+def digest(answer: Answer) -> str:
+    """Two answers are alike when theirs are: of a refusal only that it is one counts."""
+    if answer.refused:
+        return "refused"
+    return hashlib.sha256(json.dumps(_even(answer.tree), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _even(value: Any) -> Any:
+    """1 is 1.0, as for `alike`."""
+    if isinstance(value, dict):
+        return {key: _even(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_even(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def remembered() -> dict[str, str]:
+    """Fingerprint of a question -> digest of Docker Compose's answer, from the repository. It holds for the
+    program that it was written with (see `fingerprint`); of another one nothing is known.
+    """
+    lines = ANSWERS.read_text().splitlines() if ANSWERS.exists() else []
+    pairs = [line.split() for line in lines]
+    return dict(pairs)
+
+
+def remember(questions: Iterable[Question], kept: Path) -> str:
+    """What `remembered` reads."""
+    return "".join(
+        sorted(f"{fingerprint(question)} {digest(theirs(question, kept))}\n" for question in questions)
+    )
 
 
 # --- comparing --------------------------------------------------------------------------------------------
