@@ -93,26 +93,24 @@ def _checked(service: Map) -> bool | None:
     return None if service.get("image") or "build" in service else False
 
 
-def missing_healthcheck(look: Look) -> Iterator[Found]:
+def _unhealthy(look: Look, *, checked: bool | None, why: str, hint: str) -> Iterator[Found]:
     for name, other, entry, body, mark in _needs(look):
-        if entry.get("condition") == "service_healthy" and _checked(body) is None:
+        if entry.get("condition") == "service_healthy" and _checked(body) is checked:
             yield Found(
                 path=("services", name, "depends_on", other),
                 mark=mark,
-                message=f"{name} waits until {other} is healthy, but only its image can say when that is",
-                hint=f"give {other} a `healthcheck:`, or make sure that its image has one",
+                message=f"{name} waits until {other} is healthy, but {why.format(other)}",
+                hint=f"give {other} a `healthcheck:`, or {hint}",
             )
+
+
+def missing_healthcheck(look: Look) -> Iterator[Found]:
+    why = "only its image can say when that is"
+    return _unhealthy(look, checked=None, why=why, hint="make sure that its image has one")
 
 
 def never_healthy(look: Look) -> Iterator[Found]:
-    for name, other, entry, body, mark in _needs(look):
-        if entry.get("condition") == "service_healthy" and _checked(body) is False:
-            yield Found(
-                path=("services", name, "depends_on", other),
-                mark=mark,
-                message=f"{name} waits until {other} is healthy, but {other} has no health check",
-                hint=f"give {other} a `healthcheck:`, or wait for service_started",
-            )
+    return _unhealthy(look, checked=False, why="{} has no health check", hint="wait for service_started")
 
 
 def unawaited(look: Look) -> Iterator[Found]:

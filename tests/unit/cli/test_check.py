@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from orchestrator.cli import diagnose
+from orchestrator.model.errors import Place
 from orchestrator.stackfile import findings
+from orchestrator.stackfile.finding import Finding
 from orchestrator.stackfile.problem import CODES
+from tests.kit.sarif import SARIF
 from tests.unit.cli import command
 
 GOOD = "name: shop\nservices:\n  web:\n    image: nginx:1\n"
@@ -151,6 +156,27 @@ def test_sarif_has_what_the_standard_demands(tmp_path: Path, body: str) -> None:
         region = where["region"]
         assert 1 <= region["startLine"] <= len(body.splitlines())
         assert 1 <= region["startColumn"] < region["endColumn"]
+
+
+def test_sarif_fits_the_rules_of_the_standard_for_every_finding() -> None:
+    """Also what no check shows: files with blanks and letters of any language, absolute ones, no place at all."""
+    places = [
+        None,
+        Place(file="a b/ä#1%.yml", line=1, column=1),
+        Place(file="/abs/x.yml", line=2, column=3, end_column=9),
+        Place(file="-", line=1, column=1, end_column=1),
+    ]
+    found = [
+        Finding(code=rule.code, severity=rule.severity, message=rule.because, place=place, hint=hint)
+        for rule in findings.TABLE
+        for place in places
+        for hint in ("", rule.hint)
+    ]
+    rules = [(rule.code, rule.name, rule.severity, rule.because) for rule in findings.TABLE]
+    log = json.loads(diagnose.sarif(found, rules, "1"))
+    told = [f"{error.json_path}: {error.message}" for error in Draft202012Validator(SARIF).iter_errors(log)]
+    assert told == []
+    assert len(log["runs"][0]["results"]) == len(found)
 
 
 def test_colours_only_where_somebody_looks(tmp_path: Path) -> None:

@@ -468,6 +468,8 @@ CASES: dict[str, Tree] = {
     "secrets.*.external": secret(external=True),
     "secrets.*.external.name": secret(external={"name": "other"}),
     "version": {"version": "3"},
+    "x-check-ignore": {"x-check-ignore": ["C401"]},
+    S + "x-check-ignore": service(**{"x-check-ignore": ["C401"]}),
     "include": {"include": ["part.yml"]},
     "include.*.path": {"include": [{"path": "part.yml"}]},
     "include.*.project_directory": {"include": [{"path": "part.yml", "project_directory": "sub"}]},
@@ -478,8 +480,14 @@ CASES: dict[str, Tree] = {
     "models.*.context_size": llm(context_size=5),
     "models.*.runtime_flags": llm(runtime_flags=["-a"]),
 }
-NOT_CARRIED = {"version", S + "pull_refresh_after", "networks.*.ipam.options"}
-"""Keys that nobody could ever read. The table names them."""
+NOT_CARRIED = {
+    "version",
+    S + "pull_refresh_after",
+    "networks.*.ipam.options",
+    "x-check-ignore",
+    S + "x-check-ignore",
+}
+"""Keys that nobody could ever read, which the table names; and what only `check` reads (test_findings)."""
 REFUSED_VALUES = ("networks.*.driver", "volumes.*.driver")
 """Keys that are honoured in one value only; with any other nothing is run."""
 KEPT = (
