@@ -4,8 +4,8 @@
     python benchmarks/launch.py --json FILE
 
 Ours is what the engine has done for each container: a network namespace with a veth into a bridge, its
-address and route; cgroups; an overlay; all namespaces; Docker's seccomp filter, which was compiled once;
-from the first of it until the keeper tells that `true` has ended. Theirs is `run` of the same config.json,
+address and route; a control group and its device filter; an overlay; all namespaces; Docker's seccomp
+filter, which was compiled once; from the first of it until the keeper tells that `true` has ended. Theirs is `run` of the same config.json,
 with the filter in it, its root an overlay that is mounted already, and no network but an empty namespace.
 """
 
@@ -75,7 +75,7 @@ class Launcher:
         )
         address = f"10.213.{self._count // 200 + 1}.{self._count % 200 + 2}/16"
         links.configure(namespace, [("eth0", address)], _GATEWAY)
-        directories = cgroups.create(self.hierarchies, path, cgroups.Limits(memory=64 << 20, pids=100))
+        directories = cgroups.create(self.hierarchies, path, cgroups.Limits())
         run = self.machine.prepare(
             name, command, launch={"cgroups": list(directories), "seccomp": self.filter}
         )
@@ -100,7 +100,6 @@ def bundle(launcher: Launcher) -> Iterator[Path]:
     path = launcher.machine.bundle("peers", ["true"], linux={"cgroupsPath": f"/{_TAG}-peers/c"})
     config = json.loads((path / "config.json").read_text())
     config["linux"]["seccomp"] = seccomp.default_profile(DOCKER_CAPABILITIES)
-    config["linux"]["resources"] = {"memory": {"limit": 64 << 20}, "pids": {"limit": 100}}
     (path / "config.json").write_text(json.dumps(config))
     places = {name: launcher.folder / name for name in ("upper", "work")}
     for place in (*places.values(), path / "rootfs"):

@@ -340,23 +340,28 @@ def _confine_devices(
     if hier.delegated:
         return ()  # who can't make device nodes has those that are bound from the host, by their modes
     rules = () if limits.all_devices else (*DEFAULT, *limits.devices)
-    base = hier.v1.get("devices")
-    if base is not None:
-        if rules == DEFAULT:
-            return (_shared_devices(base, path.partition("/")[0]),)
-        if _make(base, path):
-            _write_devices(f"{base}/{path}", rules)
-        return (f"{base}/{path}",)
-    if not rules or (hier.unified is not None and not fresh):
+    base, reason = hier.v1.get("devices"), "this machine has no devices cgroup controller"
+    if not rules:
         return ()
-    if hier.unified is None:
-        warn("this machine has no devices cgroup controller: device nodes are not limited")
+    if hier.unified is not None:
+        # Also where v1 has the controller: one group less to join, which takes milliseconds (kernel.clone).
+        if fresh:
+            try:
+                confine(f"{hier.unified}/{path}", assemble(fold(rules)))
+            except OSError as error:
+                reason = str(error.strerror)
+            else:
+                return ()
+        elif base is None:
+            return ()
+    if base is None:
+        warn(f"device nodes are not limited: {reason}")
         return ()
-    try:
-        confine(f"{hier.unified}/{path}", assemble(fold(rules)))
-    except OSError as error:
-        warn(f"device nodes are not limited: {error.strerror}")
-    return ()
+    if rules == DEFAULT:
+        return (_shared_devices(base, path.partition("/")[0]),)
+    if _make(base, path):
+        _write_devices(f"{base}/{path}", rules)
+    return (f"{base}/{path}",)
 
 
 def _shared_devices(base: str, root: str) -> str:

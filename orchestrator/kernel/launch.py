@@ -96,7 +96,7 @@ def start(
         stdio = [-1, -1, -1] if process.flag("terminal") else open_stdio(launch, stdin)
         score(host, process)
         report.step = "cgroups"
-        join_cgroups(launch.texts("cgroups"))
+        join_cgroups(launch.texts("cgroups"), born=report.group)
         report.step = "namespaces"
         _enter(layout.namespaces(config.table("linux")), namespaces)
         world = places.World(mountpoint=f"{bundle.path}/rootfs", proc=host.proc)
@@ -134,7 +134,7 @@ def join(
         )
         score(host, process if "oomScoreAdj" in process else own)
         report.step = "cgroups"
-        join_cgroups(launch.texts("cgroups"), present="runtime" in launch)
+        join_cgroups(launch.texts("cgroups"), born=report.group, present="runtime" in launch)
         report.step = "namespaces"
         # All: to join one that is the host's anyway changes nothing. The pid namespace was joined before.
         syscalls.setns(init, _JOINED)
@@ -238,10 +238,13 @@ def score(host: Host, process: Document) -> None:
         os.close(fd)
 
 
-def join_cgroups(directories: Sequence[str], *, present: bool = False) -> None:
-    """`present`: only those that are there; another runtime decides itself which it makes."""
+def join_cgroups(directories: Sequence[str], *, born: str = "", present: bool = False) -> None:
+    """All but the one that this process was `born` in (see `kernel.clone`).
+
+    `present`: only those that are there; another runtime decides itself which it makes.
+    """
     for directory in directories:
-        if present and not os.path.isdir(directory):
+        if directory == born or (present and not os.path.isdir(directory)):
             continue
         fd = os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         try:

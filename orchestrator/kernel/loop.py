@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -304,7 +304,9 @@ class Loop:
         if runtime:
             pids = runs.Pids(own=self._own_pids)  # it makes and joins namespaces itself
 
-        self._fork(connection, tag, name, bundle, child, pids)
+        # Another runtime decides itself when it enters which group.
+        groups = () if runtime else what.launch.texts("cgroups")
+        self._fork(connection, tag, name, bundle, child, pids, groups)
 
     def _exec(self, connection: Connection, tag: object, request: Document, fds: list[int]) -> None:
         name, container = self._new_id(request.text("id")), request.text("container")
@@ -327,8 +329,9 @@ class Loop:
                 foreign.execute(report, self._host, what, runtime, process, fds)
             launch.join(report, self._host, what, init, process, fds)
 
+        groups = () if runtime else what.launch.texts("cgroups")
         try:
-            self._fork(connection, tag, name, "", child, pids)
+            self._fork(connection, tag, name, "", child, pids, groups)
         finally:
             if run is None:
                 os.close(init)
@@ -361,8 +364,9 @@ class Loop:
         bundle: str,
         child: Callable[..., None],
         pids: runs.Pids,
+        groups: Sequence[str] = (),
     ) -> None:
-        pid, sock = runs.fork(child, pids)  # type: ignore[arg-type]
+        pid, sock = runs.fork(child, pids, groups[0] if groups else "")  # type: ignore[arg-type]
         birth = runs.Birth(runs.Run(name, pid, syscalls.pidfd_open(pid), bundle), sock)
         self._births[pid] = Waiting(birth, connection, tag)
         self._watch(sock.fileno(), lambda _: self._listen(pid))

@@ -27,9 +27,10 @@ class Report:
     `ready` goes out right before execve: an end without it means that the child died before.
     """
 
-    def __init__(self, sock: _socket.socket) -> None:
+    def __init__(self, sock: _socket.socket, group: str = "") -> None:
         self.sock = sock
         self.step = "fork"
+        self.group = group  # the directory of the control group that the child began in
 
     def fail(self, error: BaseException) -> NoReturn:
         """Tell the keeper and leave."""

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
-from orchestrator.kernel import launch, packets, syscalls, userns
+from orchestrator.kernel import clone, launch, packets, syscalls, userns
 from orchestrator.kernel.program import Host
 from orchestrator.kernel.reading import load
 from orchestrator.kernel.report import Report
@@ -125,8 +125,10 @@ class Pids(NamedTuple):
     joined: int = -1
 
 
-def fork(child: Child, pids: Pids) -> tuple[int, _socket.socket]:
+def fork(child: Child, pids: Pids, group: str = "") -> tuple[int, _socket.socket]:
     """Fork a child that runs `child`; returns its pid and the keeper's end of its report socket.
+
+    The child begins in the control group of the directory `group` where that can be: see `Report.group`.
 
     A pid namespace has to be there before the fork. It is made or joined for children only and given back
     right after: a single fork, where unsharing in the child would take a second one.
@@ -134,9 +136,9 @@ def fork(child: Child, pids: Pids) -> tuple[int, _socket.socket]:
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
         if (pids.new or pids.joined >= 0) and not userns.is_initial():
-            pid = _fork_in_thread(child, pids, theirs)
+            pid = _fork_in_thread(child, pids, theirs, group)
         else:
-            pid = _fork(child, pids, theirs)
+            pid = _fork(child, pids, theirs, group)
     except BaseException:
         ours.close()
         raise
@@ -146,27 +148,32 @@ def fork(child: Child, pids: Pids) -> tuple[int, _socket.socket]:
     return pid, ours
 
 
-def _fork(child: Child, pids: Pids, theirs: _socket.socket, *, come_back: bool = True) -> int:
-    if pids.new:
-        syscalls.unshare(syscalls.CLONE_NEWPID)
-    elif pids.joined >= 0:
+def _fork(child: Child, pids: Pids, theirs: _socket.socket, group: str, *, come_back: bool = True) -> int:
+    if pids.joined >= 0:
         syscalls.setns(pids.joined, syscalls.CLONE_NEWPID)
+    strayed = pids.joined >= 0
     pid = -1
     try:
-        pid = os.fork()  # noqa: TID251 (the keeper is who forks)
+        pid = clone.into(group, syscalls.CLONE_NEWPID if pids.new else 0) if group else -1
+        if pid < 0:
+            group = ""
+            if pids.new:
+                syscalls.unshare(syscalls.CLONE_NEWPID)
+                strayed = True
+            pid = os.fork()  # noqa: TID251 (the keeper is who forks)
         if pid == 0:
-            _live(child, theirs)
+            _live(child, theirs, group)
     except OSError as error:
         if error.errno == errno.ENOMEM and pids.joined >= 0:
             raise StartError(errno.ESRCH, "the pid namespace to join has ended") from None
         raise
     finally:
-        if come_back and pid != 0 and (pids.new or pids.joined >= 0):
+        if come_back and strayed and pid != 0:
             syscalls.setns(pids.own, syscalls.CLONE_NEWPID)
     return pid
 
 
-def _fork_in_thread(child: Child, pids: Pids, theirs: _socket.socket) -> int:
+def _fork_in_thread(child: Child, pids: Pids, theirs: _socket.socket, group: str) -> int:
     """The machine's own pid namespace is not ours to come back to in a user namespace. But it is each thread
     that has a pid namespace for its children (setns(2)), and a thread can be thrown away."""
     done = _thread.allocate_lock()
@@ -175,7 +182,7 @@ def _fork_in_thread(child: Child, pids: Pids, theirs: _socket.socket) -> int:
 
     def thread() -> None:
         try:
-            result.append(_fork(child, pids, theirs, come_back=False))
+            result.append(_fork(child, pids, theirs, group, come_back=False))
         except BaseException as error:
             result.append(error)
         finally:
@@ -188,10 +195,10 @@ def _fork_in_thread(child: Child, pids: Pids, theirs: _socket.socket) -> int:
     return result[0]
 
 
-def _live(child: Child, sock: _socket.socket) -> NoReturn:
+def _live(child: Child, sock: _socket.socket, born: str) -> NoReturn:
     """Never returns into the keeper's loop, whatever happens."""
     try:
-        child(Report(sock))
+        child(Report(sock, born))
     finally:
         os._exit(125)
 

@@ -69,6 +69,11 @@ def unified(hier: Hierarchies) -> str:
     return hier.unified
 
 
+def by_v1(hier: Hierarchies) -> Hierarchies:
+    """The machine as it would be without a unified hierarchy."""
+    return dataclasses.replace(hier, mode="v1", unified=None, v2=frozenset())
+
+
 def path(name: str = "a") -> str:
     return f"pystack-{TAG}/s/{name}"
 
@@ -117,10 +122,13 @@ def test_every_hierarchy_that_is_found_can_be_entered(hier: Hierarchies) -> None
 
 
 def test_a_container_without_limits_costs_one_group(v1: Hierarchies, unified: str) -> None:
-    """Of its own that is; the devices group is everybody's."""
-    groups = cgroups.create(v1, path(), Limits())
-    assert groups == (f"{unified}/{path()}", f"{v1.v1['devices']}/pystack-{TAG}/devices-default")
-    assert cgroups.create(v1, path("b"), Limits())[1] == groups[1]
+    """One of cgroup v2, into which its process is born; without that its own and everybody's for devices."""
+    assert cgroups.create(v1, path(), Limits()) == (f"{unified}/{path()}",)
+    old = by_v1(v1)
+    groups = cgroups.create(old, path("b"), Limits())
+    assert groups[1:] == (f"{v1.v1['devices']}/pystack-{TAG}/devices-default",)
+    assert cgroups.create(old, path("c"), Limits())[1] == groups[1]
+    cgroups.remove(v1, path("c"))
     cgroups.remove(v1, path())
     cgroups.remove(v1, path("b"))
 
@@ -277,7 +285,7 @@ def test_devices_are_those_allowed(
     if ("devices" not in hier.v1) if way == "v1" else hier.unified is None:
         pytest.skip(f"this machine cannot limit devices by {way}")
     warnings: list[str] = []
-    chosen = hier if way == "v1" else without(hier, "devices")
+    chosen = by_v1(hier) if way == "v1" else without(hier, "devices")
     groups = cgroups.create(chosen, path(), limits, warn=warnings.append)
     assert warnings == []
     assert run(groups, sys.executable, "-Sc", OPEN, str(tmp_path)) == (0, answer)
@@ -294,7 +302,7 @@ def test_the_kernel_folds_rules_as_we_do(v1: Hierarchies) -> None:
         DeviceRule(allow=False, kind="b", access="m"),
     )
     for chosen in (rules, (*rules, EVERYTHING), (*rules, NOTHING)):
-        cgroups.create(v1, path(), Limits(devices=chosen[len(DEFAULT) :]))
+        cgroups.create(by_v1(v1), path(), Limits(devices=chosen[len(DEFAULT) :]))
         listed = (Path(v1.v1["devices"]) / path() / "devices.list").read_text().splitlines()
         verdict = fold(chosen)
         ours = ["a *:* rwm"] if verdict.allow else [str(rule) for rule in verdict.exceptions]
@@ -313,7 +321,7 @@ def test_a_machine_that_cannot_limit_devices_says_so(hier: Hierarchies) -> None:
     warnings: list[str] = []
     bare = dataclasses.replace(without(hier, "devices"), unified=None, v2=frozenset())
     cgroups.create(bare, path(), Limits(), warn=warnings.append)
-    assert warnings == ["this machine has no devices cgroup controller: device nodes are not limited"]
+    assert warnings == ["device nodes are not limited: this machine has no devices cgroup controller"]
 
 
 def test_the_shared_devices_group_is_complete_however_many_make_it(v1: Hierarchies) -> None:
@@ -322,7 +330,7 @@ def test_the_shared_devices_group_is_complete_however_many_make_it(v1: Hierarchi
 
     def make(number: int) -> None:
         try:
-            groups.append(cgroups.create(v1, path(f"t{number}"), Limits()))
+            groups.append(cgroups.create(by_v1(v1), path(f"t{number}"), Limits()))
         except BaseException as error:
             failures.append(error)
 
@@ -476,7 +484,7 @@ def test_a_controller_of_the_unified_hierarchy_is_handed_down(hier: Hierarchies,
     assert root.read_text() == before
 
 
-def test_a_container_without_limits_costs_less_than_a_third_of_a_millisecond(hier: Hierarchies) -> None:
+def test_a_container_without_limits_costs_less_than_half_a_millisecond(hier: Hierarchies) -> None:
     """The best of 100 pairs of create and remove: other work on the machine only ever adds time."""
     cgroups.create(hier, path("b"), Limits())
     best = 1.0
@@ -485,4 +493,4 @@ def test_a_container_without_limits_costs_less_than_a_third_of_a_millisecond(hie
         cgroups.create(hier, path(), Limits())
         cgroups.remove(hier, path())
         best = min(best, time.perf_counter() - begin)
-    assert best < patient(0.0003)
+    assert best < patient(0.0005)

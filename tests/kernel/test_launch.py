@@ -6,13 +6,14 @@ import os
 import signal
 import stat
 import struct
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from orchestrator.kernel import capabilities
+from orchestrator.kernel import capabilities, cgroups
 from tests.kit.keeper import DOCKER_CAPABILITIES, NEW, Machine, Refused, bind, mount, until
 
 pytestmark = pytest.mark.kernel
@@ -866,3 +867,48 @@ def test_the_console_is_not_followed_through_a_link(machine: Machine) -> None:
     assert decoy.read_text() == "host's"
     run.kill(signal.SIGKILL)
     assert run.wait() == 137
+
+
+def test_processes_are_born_in_their_group(machine: Machine) -> None:
+    """Moving there takes milliseconds on a machine at rest."""
+    hier = cgroups.detect()
+    if hier.unified is None:
+        pytest.skip("this machine has no unified hierarchy")
+    group = Path(hier.unified, f"pystack-born-{os.getpid()}")
+    group.mkdir()
+    trace = machine.root / "trace"
+    calls = ["strace", "-f", "-qq", "-e", "trace=openat", "-o", str(trace), "-p", str(machine.keeper.pid)]
+    try:
+        with subprocess.Popen(calls, stderr=subprocess.PIPE) as tracer:
+            until(lambda: "TracerPid:\t0\n" not in status(machine.keeper.pid), "the tracer")
+            run = machine.start(["sleep", "1000"], launch={"cgroups": [str(group)]})
+            assert (group / "cgroup.procs").read_text() == f"{run.pid}\n"
+            assert machine.exec(run, ["sh", "-c", "echo $$; cat /proc/self/cgroup"])[1].endswith("0::/\n")
+            tracer.terminate()
+        assert "config.json" in trace.read_text()
+        assert "cgroup.procs" not in trace.read_text()
+        run.kill()
+        run.wait()
+    finally:
+        until(lambda: "populated 0" in (group / "cgroup.events").read_text(), "the end of the group")
+        group.rmdir()
+
+
+def test_a_group_that_nobody_can_be_born_in_costs_no_pid_namespace(machine: Machine) -> None:
+    """A clone3(2) that fails has used up a pid namespace that was made before it."""
+    hier = cgroups.detect()
+    old = next(iter(hier.v1.values()), "")
+    group = Path(old or hier.unified or "", f"pystack-old-{os.getpid()}")
+    group.mkdir()
+    try:
+        refused = refusal(machine, ["true"], launch={"cgroups": [str(group / "missing")]})
+        assert refused.step == "cgroups"
+        if old:
+            assert machine.shell("echo $$", launch={"cgroups": [str(group)]}) == "1\n"
+        assert machine.shell("echo $$") == "1\n"
+    finally:
+        group.rmdir()
+
+
+def status(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
