@@ -17,7 +17,7 @@ LIMIT = 180.0
 
 @dataclass(slots=True, kw_only=True)
 class Series:
-    """Repeated measurements of one thing on both sides. `unit` is "s", "MiB", "%" or "times"."""
+    """Repeated measurements of one thing on both sides. `unit` is "s", "ms", "MiB", "%" or "times"."""
 
     title: str
     unit: str = "s"

@@ -29,7 +29,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks import docker, measure  # noqa: E402
+from benchmarks import docker, launch, measure  # noqa: E402
 from benchmarks.measure import Series  # noqa: E402
 from tests.kit import images  # noqa: E402
 from tests.kit.programs import Pystack, program  # noqa: E402
@@ -66,6 +66,8 @@ class Size:
     compare_most: bool
     configs: tuple[tuple[int, int, int], ...]
     """Services in a file that is only checked, how often, and how often by docker compose."""
+    launches: int
+    """Turns of starting a container beside runc."""
 
 
 FULL = Size(
@@ -75,6 +77,7 @@ FULL = Size(
     exec_repeats=5,
     compare_most=True,
     configs=((10, 10, 10), (1000, 5, 3), (10000, 2, 0)),
+    launches=40,
 )
 QUICK = Size(
     repeats=((1, 3), (20, 2)),
@@ -83,6 +86,7 @@ QUICK = Size(
     exec_repeats=3,
     compare_most=False,
     configs=((10, 5, 5), (1000, 2, 1)),
+    launches=10,
 )
 
 
@@ -212,6 +216,8 @@ def settle() -> None:
 
 def measure_all(both: Bench, size: Size) -> None:
     _configs(both, size)
+    _note("launching")
+    both.series.update(launch.series(size.launches))
     for services, repeats in size.repeats:
         for repeat in range(repeats):
             _note(f"{services} services, {repeat + 1} of {repeats}")
@@ -360,7 +366,7 @@ def _expect(found: int, wanted: int, whose: str) -> None:
 def table(series: dict[str, Series]) -> str:
     """As Markdown."""
     lines = ["| | pystack | docker compose | times less |", "|---|---:|---:|---:|"]
-    for row in sorted(series.values(), key=lambda row: ("s", "MiB", "%", "times").index(row.unit)):
+    for row in sorted(series.values(), key=lambda row: ("s", "ms", "MiB", "%", "times").index(row.unit)):
         ratio = f"**{row.ratio:.1f}**" if row.ratio else ""
         ours, theirs = _shown(row.our_median, row.unit), _shown(row.their_median, row.unit)
         lines.append(f"| {row.title} | {ours} | {theirs} | {ratio} |")
