@@ -5,8 +5,9 @@
 
 Ours is what the engine has done for each container: a network namespace with a veth into a bridge, its
 address and route; a control group and its device filter; an overlay; all namespaces; Docker's seccomp
-filter, which was compiled once; from the first of it until the keeper tells that `true` has ended. Theirs is `run` of the same config.json,
-with the filter in it, its root an overlay that is mounted already, and no network but an empty namespace.
+filter, which was compiled once; from the first of it until the keeper tells that `true` has ended. Theirs
+is `run` of the same config.json, with the filter in it, its root an overlay that is mounted already, and no
+network but an empty namespace.
 """
 
 from __future__ import annotations
