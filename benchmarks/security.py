@@ -61,9 +61,8 @@ def rootfs(folder: Path) -> Path:
 
 def ours(folder: Path, root: Path, *options: str) -> Rows:
     """The probe in a container of ours with nothing but defaults; `options` for `run`."""
-    (folder / "stack.yml").write_text(
-        f"{{name: probe, services: {{c: {{x-rootfs: {{path: {root}}}, command: /probe, network_mode: none}}}}}}\n"
-    )
+    service = f"{{x-rootfs: {{path: {root}}}, command: /probe, network_mode: none}}"
+    (folder / "stack.yml").write_text(f"{{name: probe, services: {{c: {service}}}}}\n")
     box = Pystack(root=folder / "state", directory=folder)
     try:
         return read(box.run("-f", "stack.yml", "run", "--rm", "-T", *options, "c").stdout)
