@@ -426,7 +426,8 @@ def execute(
         report.step = "exec"
         calls = Calls(runtime, bundle.path)
         document = exec_process(bundle, process, host.held)
-        path = f"{bundle.path}/exec-{os.getpid()}.json"
+        path = f"{bundle.path}/{_EXEC}{os.getpid()}.json"
+        _sweep(bundle.path, host)
         launch.replace_file(path, json.dumps(document).encode())
         master = -1
         if process.flag("terminal"):
@@ -443,6 +444,25 @@ def execute(
         os.execve(runtime.path, argv, {"PATH": _PATH})  # noqa: S606 (no shell)
     except BaseException as error:
         report.fail(error)
+
+
+_EXEC = "exec-"
+
+
+def _sweep(directory: str, host: Host) -> None:
+    """Take away what earlier ones were told: nobody is left of them who could."""
+    for name in os.listdir(directory):
+        pid = name.removeprefix(_EXEC).partition(".")[0]
+        if name.startswith(_EXEC) and not _lives(pid, host):
+            os.unlink(f"{directory}/{name}")
+
+
+def _lives(pid: str, host: Host) -> bool:
+    try:
+        os.stat(pid, dir_fd=host.proc)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def exec_process(bundle: launch.Bundle, process: Document, held: int) -> dict[str, object]:

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -24,11 +25,26 @@ def state_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("s")
 
 
+OWN = "pystack-oci"
+
+
 @pytest.fixture(params=RUNTIMES)
-def runtime(request: pytest.FixtureRequest) -> str:
+def runtime(request: pytest.FixtureRequest, state_root: Path) -> str:
+    """What `runtime:` says: a name on the PATH, or the path of our own OCI command line."""
+    if request.param == OWN:
+        return own(state_root)
     if shutil.which(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
     return str(request.param)
+
+
+def own(directory: Path) -> str:
+    program = directory / OWN
+    program.write_text(
+        f"#!{sys.executable}\nfrom orchestrator.oci.__main__ import main\nraise SystemExit(main())\n"
+    )
+    program.chmod(0o755)
+    return str(program)
 
 
 def parent(pid: int) -> int:
@@ -49,6 +65,7 @@ def helpers(site: Site) -> list[str]:
 # --- one life ----------------------------------------
 
 
+@pytest.mark.parametrize("runtime", [*RUNTIMES, OWN], indirect=True)
 def test_a_whole_life(site: Site, runtime: str) -> None:
     """Health, names, user, limits, files, exec, logs, restart, stop, down; and of the runtime nothing remains."""
     script = 'trap "echo bye; exit 7" TERM; echo "up $$(id -u):$$(id -g)"; while :; do sleep 0.05; done'
@@ -101,6 +118,79 @@ def test_a_whole_life(site: Site, runtime: str) -> None:
     site.ask("stop", stack="life")
     assert site.row("life", "web")["exit_code"] == 7
     site.down("life", remove_volumes=True)
+
+
+CONTAINERS = """
+    x-same: &same
+      x-rootfs: {path: $BOX}
+      hostname: page
+      command:
+        - sh
+        - -c
+        - |
+          grep -E '^(Cap|NoNewPrivs|Seccomp:|Uid|Gid|Groups|Umask|Sig[IB])' /proc/self/status
+          cat /proc/sys/net/core/somaxconn /proc/sys/kernel/shm_rmid_forced /proc/self/oom_score_adj
+          ulimit -n; ulimit -Hn; pwd; env | sort; cat /proc/1/comm; hostname
+          for f in /c.txt /run/secrets/s /src/file /etc/resolv.conf; do cat $$f; echo; done
+          grep here /etc/hosts; grep -E ' (/|/sys|/proc|/dev/shm|/dev/pts|/src|/tmp) ' /proc/mounts | sed 's/,lowerdir.*//'
+          for p in /x /src/x /proc/sys/x /vol/x /tmp/x; do touch $$p 2>/dev/null && echo "$$p"; done
+          ls -l /dev | grep -v kcore | awk '{ print $$1, $$5, $$6, $$NF }'; ls /proc/self/fd | wc -l; head -c 1 /proc/kcore | wc -c
+    x-rich: &rich
+      <<: *same
+      init: true
+      read_only: true
+      user: app
+      working_dir: /made/here
+      group_add: ["5", "audio"]
+      environment: {A: b}
+      cap_drop: [ALL]
+      cap_add: [NET_BIND_SERVICE]
+      security_opt: [no-new-privileges]
+      sysctls: {net.core.somaxconn: "77", kernel.shm_rmid_forced: "1"}
+      ulimits: {nofile: {soft: 100, hard: 200}, core: 0}
+      oom_score_adj: 300
+      devices: ["/dev/full:/dev/mine:rw"]
+      shm_size: 2m
+      tmpfs: ["/tmp:size=1m,mode=1777"]
+      extra_hosts: ["here:1.2.3.4"]
+      configs: [{source: c, target: /c.txt}]
+      secrets: [s]
+      volumes: ["$DIR/src:/src:ro", "/vol"]
+    x-plain: &plain {<<: *same}
+    x-bare: &bare {<<: *same, privileged: true}
+"""
+
+
+@pytest.mark.parametrize("kind", ["plain", "rich", "bare"])
+def test_it_is_the_same_container_whoever_runs_it(site: Site, kind: str) -> None:
+    """Users, capabilities, limits, mounts, devices, files, settings: all that a program can see of them.
+
+    But for the link /dev/core, which crun alone makes.
+    """
+    source = site.dir / "src"
+    source.mkdir(exist_ok=True)
+    (source / "file").write_text("of the host")
+    found = [name for name in RUNTIMES if shutil.which(name)]
+    rows = "\n".join(f"      {name}: {{<<: *{kind}, runtime: {name}}}" for name in found)
+    site.up(
+        f"""
+    name: same
+{CONTAINERS}
+    services:
+      ours: {{<<: *{kind}}}
+{rows}
+    configs: {{c: {{content: conf}}}}
+    secrets: {{s: {{environment: SEC}}}}
+        """
+    )
+    said = {}
+    for name in ("ours", *found):
+        site.becomes("same", name, state="exited")
+        said[name] = sorted(site.output("same", name).decode().splitlines())
+    assert len(said["ours"]) > 30
+    for name in found:
+        assert set(said[name]) ^ set(said["ours"]) == set(), name
+    site.down("same", remove_volumes=True)
 
 
 def test_ends_are_the_program_s_own(site: Site, runtime: str) -> None:
@@ -257,6 +347,27 @@ def test_exec_goes_through_a_runtime_whose_containers_we_can_t_enter(site: Site,
     assert site.execute("boxed", "a", "sh", "-c", "id -un; echo $A; cat", stdin=b"in\n") == "app\nb\nin\n"
     assert site.execute("boxed", "a", "sh", "-c", "exit 9", exit_code=9) == ""
     assert site.execute("boxed", "a", "id", "-u", user="7:8") == "7\n"
+    for _ in range(2):
+        site.execute("boxed", "a", "true")
+    home = site.places.bundle(site.row("boxed", "a")["id"])
+    assert len(list(home.glob("exec-*"))) <= 1
+    talk = site.begin(
+        "exec",
+        stack="boxed",
+        service="a",
+        command=["sh", "-c", "tty; stty size"],
+        tty=True,
+        rows=33,
+        columns=101,
+    )
+    answer = talk.wait()
+    terminal = answer.fds[0]
+    seen = b""
+    with contextlib.suppress(OSError):  # EIO at the end
+        while part := os.read(terminal, 4096):
+            seen += part
+    os.close(terminal)
+    assert seen.split()[:1] == [b"/dev/pts/0"]
     with pytest.raises(AssertionError, match="takes numbers, not names"):
         site.execute("boxed", "a", "id", user="web")
     site.down("boxed")

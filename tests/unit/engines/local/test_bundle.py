@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.engines.local import bundle
-from orchestrator.engines.local.bundle import Ground, HostDevice, RootLayer, Seeding
+from orchestrator.engines.local.bundle import Foreign, Ground, HostDevice, RootLayer, Seeding
 from orchestrator.engines.local.places import Places
 from orchestrator.images.config import ImageConfig
 from orchestrator.kernel import layout
@@ -375,3 +376,64 @@ def test_sizes_of_log_files(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused_by_name(text: str) -> None:
     with pytest.raises(EngineError, match="max-size"):
         bundle.size(text)
+
+
+# --- other runtimes ------------------------------------------------------------------------------------------
+
+
+FOREIGN = Foreign(path="/usr/sbin/runc", enter=True)
+
+
+def test_another_runtime_gets_the_same_configuration() -> None:
+    """What differs is only how launch.json has it run."""
+    of = service(command=("x",), user="1000:100", cap_add=("NET_ADMIN",))
+    of = replace(of, mounts=(TmpfsMount(target="/t"),))
+    policy = '{"defaultAction":"SCMP_ACT_ALLOW"}'
+    more = {"policy": policy, "joined": frozenset({"network"}), "resources": {"pids": {"limit": 3}}}
+    ours = bundle.config(container(of), ground(**more))
+    assert ours == bundle.config(container(of), ground(**more, runtime=FOREIGN))
+    assert ours["linux"]["seccomp"] == json.loads(policy)
+    assert ours["linux"]["resources"] == {"pids": {"limit": 3}}
+    assert ours["process"]["user"] == {"uid": 1000, "gid": 100}
+    spaces = {row["type"]: row.get("path") for row in ours["linux"]["namespaces"]}
+    assert spaces["network"] == f"/r/containers/{container().id}/namespaces/network"
+    assert spaces["pid"] is None
+    assert "runtime" not in bundle.launch(container(of), ground(**more))
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("", (0, 0)),
+        ("7", (7, 0)),
+        ("7:8", (7, 8)),
+        ("web", (65534, 65534)),
+        ("7:web", (65534, 65534)),
+        ("4294967296", (65534, 65534)),
+        ("-1", (65534, 65534)),
+    ],
+)
+def test_users_are_numbers_where_numbers_say_it(text: str, numbers: tuple[int, int]) -> None:
+    """And nobody where only the image's own files could: never root by accident."""
+    assert tuple(bundle.user_numbers(text).values()) == numbers
+
+
+def test_our_launcher_is_told_where_the_policy_is_that_it_need_not_read() -> None:
+    policy = '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[]}'
+    found = bundle.texts(container(), ground(policy=policy))
+    place = json.loads(found["launch"])["policy"]
+    assert found["config"].encode()[place["start"] : place["end"]] == policy.encode()
+    assert "policy" not in json.loads(
+        bundle.texts(container(), ground(policy=policy, runtime=FOREIGN))["launch"]
+    )
+
+
+def test_part_of_a_volume_is_bound_from_a_place_that_no_container_can_change() -> None:
+    of = service(command=("x",))
+    of = replace(of, mounts=(VolumeMount(source="v", target="/part", subpath="in/side"),))
+    volumes = {"/part": "/volumes/v"}
+    place = f"/r/containers/{container().id}/sources/0"
+    assert mount(of, "/part", volumes=volumes, runtime=FOREIGN)["source"] == place
+    launched = bundle.launch(container(of), ground(volumes=volumes, runtime=FOREIGN))
+    assert launched["sources"] == [{"at": place, "source": "/volumes/v", "beneath": "in/side"}]
+    assert launched["subpaths"] == {}
