@@ -186,10 +186,12 @@ def execute(host: Host, entry: Entry) -> int:
     linux = entry.config.table("linux")
     process = _possible(entry.process, entry.warn)
     entry.state("running", 0)
+    pid = syscalls.pidfd_pid(entry.init)
     with ExitStack() as held:
         order = inside.Visit(
             init=entry.init,
-            namespaces=_differing(host, entry.init),
+            pid=pid,
+            namespaces=_differing(host, pid),
             program=_program(process, entry.config.table("process"), entry),
             cgroups=entry.cgroups,
             stdio=(-1, -1, -1) if process.flag("terminal") else entry.stdio,
@@ -243,9 +245,8 @@ def _move_links(host: Host, pid: int, linux: Document) -> None:
         os.close(namespace)
 
 
-def _differing(host: Host, init: int) -> int:
+def _differing(host: Host, pid: int) -> int:
     """The namespaces in which a process is and we aren't, as CLONE_NEW* bits: to join one's own can fail."""
-    pid = syscalls.pidfd_pid(init)
     flags = 0
     for kind, name in _LINKS.items():
         try:

@@ -67,6 +67,7 @@ class Visit(NamedTuple):
     """The same for one more process in a container that runs."""
 
     init: int
+    pid: int
     namespaces: int
     program: Program
     cgroups: tuple[str, ...]
@@ -242,7 +243,11 @@ def visit(report: Report, host: Host, order: Visit) -> NoReturn:
         report.step = "cgroups"
         launch.join_cgroups(order.cgroups)
         report.step = "namespaces"
+        # Its first process may have another root than its mount namespace has: one that isn't its own.
+        root = os.open(f"{order.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=host.proc)
         syscalls.setns(order.init, order.namespaces)
+        os.fchdir(root)
+        os.chroot(".")
         if order.namespaces & syscalls.CLONE_NEWUSER:
             _become_root()
             host = host._replace(held=capabilities.held())
@@ -254,7 +259,6 @@ def visit(report: Report, host: Host, order: Visit) -> NoReturn:
         program = _with_listener(host, order.program, order.agent, order.linux, order.state, "running")
         manner.adopt(order.manner)
         manner.put_label(manner.open_label(host.proc, order.manner), order.manner)
-        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         pair = (-1, -1)
         if process.flag("terminal"):
             report.step = "terminal"
@@ -328,10 +332,11 @@ def _build(report: Report, host: Host, order: Order, world: places.World, fifo: 
     label = manner.open_label(host.proc, order.manner)
 
     def gate(report: Report, master: int) -> Report:
+        # Whoever may look at us while we wait finds no way to the host.
+        kept = [fifo, errors, label, _number(order.agent), *range(3, 3 + program.preserve)]
+        launch.close_others([*kept, report.sock.fileno(), master])
         report.ready((master,) if master >= 0 else ())
-        report.sock.close()
-        for fd in {host.proc, host.null, master} - {-1}:
-            os.close(fd)
+        launch.close_others(kept)
         _wait(fifo)
         later = Written(errors)
         later.step = "hooks"

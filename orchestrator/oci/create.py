@@ -130,7 +130,8 @@ def _build(scope: Scope, asked: Asked, made: Bundle, console: int, path: str, fo
                 console=console,
                 preserve=asked.preserve,
                 fifo=f"{path}/{status.FIFO}",
-                state=lambda _, pid: json.dumps(status.describe(found, "created", pid=pid)).encode(),
+                state=lambda what, pid: json.dumps(status.describe(found, what, pid=pid)).encode(),
+                warn=scope.journal.warning,
             ),
         )
         found = found._replace(pid=process_made.pid, start_time=process_made.start_time)

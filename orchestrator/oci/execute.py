@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Mapping
@@ -103,6 +104,8 @@ def _start(
                 stdio=(0, 1, 2),
                 console=console,
                 preserve=preserve,
+                state=lambda what, pid: json.dumps(status.describe(found, what, pid=pid)).encode(),
+                warn=scope.journal.warning,
             ),
         )
     except BaseException as error:

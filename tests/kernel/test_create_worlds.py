@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from orchestrator.kernel import links
 from orchestrator.kernel.reading import RefusedError
 from orchestrator.kernel.report import ExecError
+from orchestrator.kernel.syscalls import PR_SET_DUMPABLE, prctl
 from tests.kit.bundles import Box
 from tests.kit.keeper import NEW, mount
 
@@ -84,10 +87,45 @@ def test_a_namespace_that_is_not_named_is_the_hosts(box: Box) -> None:
         assert os.readlink(f"/proc/{held.pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}"), kind
     assert os.path.samefile(f"/proc/{held.pid}/root/bin", box.rootfs / "bin")
     assert os.path.ismount(box.rootfs / "proc")
+    assert box.exec(held, ["ls", "/"])[1].split() == sorted(os.listdir(box.rootfs))
     held.kill()
     box.__exit__(None, None, None)
     assert not os.path.ismount(box.rootfs / "proc")
     box._fds.clear()
+
+
+def test_an_ordinary_user_makes_a_container_of_one_id(box: Box) -> None:
+    place = Path(tempfile.mkdtemp(prefix="pystack-test-"))
+    os.chown(place, 65534, 65534)
+    reader, writer = os.pipe()
+    pid = os.fork()  # noqa: TID251 (who has become an ordinary user doesn't come back)
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            prctl(PR_SET_DUMPABLE, 1)
+            own = [{"containerID": 0, "hostID": 65534, "size": 1}]
+            plain = [mount("/proc", "proc", []), mount("/dev", "tmpfs", ["mode=755"])]
+            with Box(place / "box") as mine:
+                held = mine.start(
+                    ["sh", "-c", "cat /proc/self/uid_map; echo > /dev/null && touch /mine; sleep 60"],
+                    namespaces=[*(kind for kind in NEW if kind != "cgroup"), "user"],
+                    linux={"uidMappings": own, "gidMappings": own},
+                    config_mounts=plain,
+                )
+                said = mine.exec(held, ["sh", "-c", "id -u; ls -d /bin"])[1] + held.output()
+                os.write(writer, said.encode())
+        except BaseException as error:
+            os.write(writer, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    said = os.read(reader, 4096).decode()
+    os.close(reader)
+    shutil.rmtree(place)
+    assert said.split() == ["0", "/bin", "0", "65534", "1"]
 
 
 def test_namespaces_without_sense_are_refused(box: Box) -> None:
@@ -227,6 +265,26 @@ def test_links_of_the_root_filesystem_lead_nowhere(box: Box) -> None:
     box.shell("true", config_mounts=[mount("/proc", "proc", [])])
     assert [path.name for path in decoy.iterdir()] == ["ptmx"]
     assert (decoy / "ptmx").read_text() == "untouched"
+
+
+def test_nothing_of_the_image_is_loaded_and_nobody_looks_in(box: Box) -> None:
+    """CVE-2019-14271 (libraries of the image in our process), CVE-2016-9962 (a look into it)."""
+    box.belong_to(FIRST)
+    for trap in ("usr/lib/python3.11/encodings/idna.py", "etc/nsswitch.conf", "etc/ld.so.preload"):
+        (box.rootfs / trap).parent.mkdir(parents=True, exist_ok=True)
+        (box.rootfs / trap).write_text("/no/such\n")
+    before = (box.rootfs / "etc/nsswitch.conf").stat().st_atime_ns
+    held = box.create(["true"], namespaces=[*NEW, "user"], linux=MAPS)
+    # What can't be dumped belongs to root outside, whoever it runs as (proc_pid_status(5)).
+    assert os.stat(f"/proc/{held.pid}/environ").st_uid == 0
+    assert int(Path(f"/proc/{held.pid}/status").read_text().split("Uid:")[1].split()[0]) == FIRST
+    mapped = Path(f"/proc/{held.pid}/maps").read_text()
+    assert str(box.rootfs) not in mapped
+    opened = Path(f"/proc/{held.pid}/fd")
+    assert not [path for path in opened.iterdir() if path.is_dir()]
+    held.start()
+    assert held.wait() == 0
+    assert (box.rootfs / "etc/nsswitch.conf").stat().st_atime_ns == before
 
 
 # --- devices, settings
