@@ -6,6 +6,7 @@ gets its limits from this document alone. Source: OCI runtime specification, con
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from orchestrator.kernel.devices import DEFAULT, EVERYTHING, DeviceRule
@@ -14,8 +15,10 @@ from orchestrator.kernel.limits import CPU_PERIOD, Limits
 Json = dict[str, Any]
 
 
+@functools.lru_cache(maxsize=256)
 def resources(limits: Limits, *, counts_swap: bool = True) -> Json:
-    """The document. `counts_swap`: without a limit of its own, swap is limited where the kernel can."""
+    """The document, not to be changed. `counts_swap`: without a limit of its own, swap is limited where the
+    kernel can."""
     document: Json = {"devices": [_device(rule) for rule in _rules(limits)]}
     for name, section in (
         ("memory", _memory(limits, counts_swap=counts_swap)),
