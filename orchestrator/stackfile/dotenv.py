@@ -85,7 +85,7 @@ def _constant(text: str, format: Format) -> Mapping[str, str] | None:  # noqa: A
         found = _read(Source(path="", text=text), outside, report, format)
     except _Depends:
         return None
-    return None if report.problems or report.warnings else found
+    return None if report.problems or report.warnings or report.refusals else found
 
 
 class _Stop(Exception):
@@ -181,8 +181,11 @@ class _Reader:
         self.at = end + 1
         rest = self.text[self.at : self._line_end()].strip()
         if rest and not rest.startswith("#"):
-            self._wrong(self.at, "text after the closing quote")
-        self.at = self._line_end()
+            # docker compose goes on there with another variable; what it is may be a secret
+            message = "the text after the closing quote is read as another variable"
+            self.report.refuse(self._mark(self.at), problem.ENV_FORMAT, message, hint="begin a line for it")
+        else:
+            self.at = self._line_end()
         if quote == "'":
             return body.replace("\\'", "'")
         return self._expand(_ESCAPE.sub(lambda found: _ESCAPES[found.group(1)], body), start)

@@ -276,8 +276,6 @@ def extra_hosts(node: Node, spot: Spot) -> Node:
         address = address[1:-1] if bracketed else address
         if not (host and sign):
             here.wrong(f"{written or host!r} is not a line of hosts: name=address")
-        elif not address:
-            here.refuse(f"{host!r} has no address", hint="name=address")
         found.append((f"{host}={address}", here.mark))
     result = Seq()
     for line, mark in sorted(found, key=lambda row: row[0]):
