@@ -17,6 +17,7 @@ _TUN = "/dev/net/tun"
 _USER, _NETWORK = 10, 11
 """The namespaces' descriptors in the program."""
 
+_NO_WAY = "containers can't reach networks outside"
 _COMMANDS = {
     # No ports either way: publishing is ours. No map of the gateway: the host's loopback stays the host's.
     "pasta": (
@@ -34,14 +35,17 @@ _COMMANDS = {
 class Outbound:
     """The program that runs, or why none does. `note` is a sentence for the user, "" when all is well."""
 
-    def __init__(self, name: str, pid: int, note: str) -> None:
+    def __init__(self, name: str = "", pid: int = 0, note: str = "", failed: tuple[str, ...] = ()) -> None:
         self.name, self.note = name, note
+        self.failed = failed
+        """Programs that have ended by themselves: they are not tried again."""
         self._pid = pid
 
     def runs(self) -> bool:
         """Whether the program is there; one that has ended is taken away."""
         if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
             self._pid = 0
+            self.failed = (*self.failed, self.name)
         return bool(self._pid)
 
     def stop(self) -> None:
@@ -52,27 +56,25 @@ class Outbound:
             self._pid = 0
 
 
-def start(user: int, network: int) -> Outbound:
+def start(user: int, network: int, failed: tuple[str, ...] = ()) -> Outbound:
     """Give the network namespace a way out, as far as this machine has one."""
     found = {name: path for name in _COMMANDS if (path := userns.find_program(name))}
     if not found:
-        return Outbound(
-            "",
-            0,
-            "containers can't reach networks outside: neither pasta (package passt) nor slirp4netns is here",
-        )
+        return Outbound(note=f"{_NO_WAY}: neither pasta (package passt) nor slirp4netns is installed")
     if not os.access(_TUN, os.R_OK | os.W_OK):
-        return Outbound("", 0, f"containers can't reach networks outside: {_TUN} is not open to this user")
-    name, path = next(iter(found.items()))
+        return Outbound(note=f"{_NO_WAY}: {_TUN} is not open to this user")
+    name = next((name for name in found if name not in failed), "")
+    if not name:
+        return Outbound(note=f"{_NO_WAY}: {' and '.join(failed)} ended at once", failed=failed)
     pid = os.fork()  # noqa: TID251 (the porter has one thread)
     if pid == 0:
-        _become(path, [name, *_COMMANDS[name]], user, network)
-    return Outbound(name, pid, "")
+        _become(found[name], [name, *_COMMANDS[name]], user, network)
+    return Outbound(name, pid, failed=failed)
 
 
 def restart(last: Outbound, user: int, network: int) -> Outbound:
-    """The same, or another when it has ended or there was none."""
-    return last if last.runs() else start(user, network)
+    """The same while it runs, or another."""
+    return last if last.runs() else start(user, network, last.failed)
 
 
 def _become(path: str, command: list[str], user: int, network: int) -> NoReturn:

@@ -230,10 +230,9 @@ class Porter:
         try:
             match request.text("op"):
                 case "enter":
-                    self._outbound = outbound.restart(self._outbound, self._spaces.user, self._spaces.network)
                     return {}, tuple(self._spaces)
                 case "look":
-                    self._outbound.runs()
+                    self._outbound = outbound.restart(self._outbound, self._spaces.user, self._spaces.network)
                     return {
                         "outbound": self._outbound.name,
                         "note": self._outbound.note,

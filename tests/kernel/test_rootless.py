@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.ordinary import FIRST_RANGE, Ordinary, has_ranges, kill
+from orchestrator.kernel import cgroups
+from tests.kit.keeper import BUSYBOX
+from tests.kit.ordinary import FIRST_RANGE, OUTSIDE, Ordinary, has_ranges, kill, open_node
 from tests.kit.programs import free_port
 from tests.kit.site import until
 
@@ -293,6 +295,110 @@ def test_a_machine_without_user_namespaces_is_named(user: Ordinary) -> None:
     assert "kernel.unprivileged_userns_clone" in ran.stderr
     jail.rmdir()
     assert not user.run_dir.exists()
+
+
+# --- what the user may have besides --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("program", ["pasta", "slirp4netns"])
+def test_a_way_out_is_taken_where_there_is_one(tmp_path: Path, program: str) -> None:
+    """And goes with the last stack. The "host" is a namespace with one address outside."""
+    if not shutil.which(program):
+        pytest.skip(f"{program} is not installed")
+    user = Ordinary(tmp_path, uid=4444, network=True)
+    others = {"pasta", "slirp4netns"} - {program}
+    (tmp_path / "none").touch(0o644)
+    user.covered = {path: str(tmp_path / "none") for name in others if (path := shutil.which(name))}
+    user.covered["/dev/net/tun"] = open_node(tmp_path / "tun", 10, 200)
+    with user:
+        page = user.box / "page"
+        page.write_text("from outside")
+        server = user.beside(BUSYBOX, "httpd", "-f", "-p", f"{OUTSIDE}:80", "-h", str(user.box))
+        user.write("name: out\nservices: {one: {x-rootfs: {path: $BOX}, command: sleep 1000}}")
+        try:
+            assert "warning" not in user.pystack("up", "-d").stderr
+            ask = ("exec", "one", "timeout", "3", "wget", "-qO-", f"http://{OUTSIDE}/page")
+            until(lambda: user.pystack(*ask, exit_code=None).stdout == "from outside", "the page", user.story)
+            user.pystack("down", "-t", "0")
+        finally:
+            server.kill()
+            server.wait()
+        until(lambda: not user.processes(), "the end", lambda: str(user.processes()), 5)
+
+
+RESOLVER = """
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.53", 53))
+print("ready", flush=True)
+while True:
+    query, asker = server.recvfrom(512)
+    end = query.index(b"\\0", 12) + 5
+    answer = b"\\xc0\\x0c\\0\\x01\\0\\x01\\0\\0\\0\\x09\\0\\x04" + bytes([192, 0, 2, 7])
+    server.sendto(query[:2] + b"\\x81\\x80\\0\\x01\\0\\x01\\0\\0\\0\\0" + query[12:end] + answer, asker)
+"""
+
+
+def test_names_outside_are_asked_of_the_hosts_resolver(tmp_path: Path) -> None:
+    """Also of one on the host's loopback, and without a way out for the containers."""
+    user = Ordinary(tmp_path, uid=4545, network=True)
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.53\n")
+    user.covered = {"/etc/resolv.conf": str(tmp_path / "resolv.conf")}
+    with user:
+        server = user.beside(sys.executable, "-c", RESOLVER)
+        user.write("name: names\nservices: {one: {x-rootfs: {path: $BOX}, command: sleep 1000}}")
+        try:
+            assert "containers can't reach networks outside" in user.pystack("up", "-d").stderr
+            ask = ("exec", "one", "nslookup", "elsewhere.example")
+            until(lambda: "192.0.2.7" in user.pystack(*ask, exit_code=None).stdout, "an answer", user.story)
+            user.pystack("down", "-t", "0")
+        finally:
+            server.kill()
+            server.wait()
+        until(lambda: not user.processes(), "the end", lambda: str(user.processes()), 5)
+
+
+@pytest.fixture
+def delegated(tmp_path: Path) -> Iterator[str]:
+    """A group of the unified hierarchy that belongs to the user, with what controllers the machine has there."""
+    mounted = cgroups.detect().unified
+    if mounted is None:
+        pytest.skip("no unified hierarchy")
+    group = Path(mounted, f"test-{os.getpid()}")
+    wanted = {"memory", "pids"} & set(Path(mounted, "cgroup.controllers").read_text().split())
+    for name in wanted:
+        Path(mounted, "cgroup.subtree_control").write_text(f"+{name}")
+    group.mkdir()
+    for path in (group, *(group / f"cgroup.{name}" for name in ("procs", "threads", "subtree_control"))):
+        os.chown(path, 4646, 4646)
+    yield str(group)
+    for place, _, _ in sorted(os.walk(group), reverse=True):
+        os.rmdir(place)
+
+
+def test_a_delegated_cgroup_is_used(tmp_path: Path, delegated: str) -> None:
+    """For pause, for the end of what a container leaves, and for limits whose controllers are in it."""
+    with Ordinary(tmp_path, uid=4646, cgroup=delegated) as user:
+        user.write("name: own\nservices: {one: {x-rootfs: {path: $BOX}, command: sleep 1000}}")
+        user.pystack("up", "-d")
+        user.pystack("pause")
+        assert "(Paused)" in user.pystack("ps").stdout
+        user.pystack("unpause")
+        groups = [path for path in Path(delegated).rglob("cgroup.procs") if path.read_text().strip()]
+        assert str(user.pid_of("sleep 1000")) in "".join(path.read_text() for path in groups).split()
+
+        user.write(
+            "name: own\nservices: {one: {x-rootfs: {path: $BOX}, command: sleep 1000, mem_limit: 40m}}"
+        )
+        has_memory = "memory" in (Path(delegated) / "cgroup.controllers").read_text().split()
+        ran = user.pystack("up", "-d", exit_code=0 if has_memory else 4)
+        if has_memory:
+            limits = {path.read_text().strip() for path in Path(delegated).rglob("memory.max")}
+            assert str(40 << 20) in limits
+        else:
+            assert "no cgroup with the memory controller is delegated to this user" in ran.stderr
+        user.pystack("down", "-t", "0")
+        until(lambda: not user.processes(), "the end", lambda: str(user.processes()), 5)
 
 
 # --- ids -----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,8 +30,20 @@ NAME = "ordinary"
 FIRST_RANGE = 200_000
 """The first id of the range in /etc/subuid and /etc/subgid."""
 
+OUTSIDE = "203.0.113.5"
+"""In a network of the user's own: an address of the "host", beyond what its interface is in."""
+_NETWORK = f"""
+link set lo up
+link add out0 type veth peer name far0
+link set out0 up
+link set far0 up
+address add 198.51.100.2/24 dev out0
+route add default via 198.51.100.1
+address add {OUTSIDE}/32 dev lo
+"""
+
 _HOLDER = """
-import os, sys, json
+import os, sys, json, subprocess
 sys.path.insert(0, sys.argv[1])
 from orchestrator.kernel import syscalls
 want = json.loads(sys.argv[2])
@@ -47,6 +59,8 @@ for path, fd in held.items():
     syscalls.mount(f"/proc/self/fd/{fd}", path, None, syscalls.MS_BIND | syscalls.MS_REC)
 for file, text in want["files"].items():
     syscalls.mount(text, file, None, syscalls.MS_BIND)
+for line in filter(None, want["network"].splitlines()):
+    subprocess.run(["ip", *line.split()], check=True)
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -66,8 +80,8 @@ class Ordinary:
         self.home, self.run_dir, self.box = root / "home", root / "run" / "pystack", root / "box"
         self._ranges = ranges
         self._holder: subprocess.Popen[str] | None = None
-        self.devices: dict[str, str] = {}
-        """Device node of the machine -> what the user finds in its place."""
+        self.covered: dict[str, str] = {}
+        """File of the machine -> what the user finds in its place."""
 
     def __enter__(self) -> Self:
         import json
@@ -78,10 +92,10 @@ class Ordinary:
         for path in (self.root, *self.root.rglob("*")):
             os.chown(path, self.uid, self.uid, follow_symlinks=False)
         want = {
-            "network": self._network,
+            "network": _NETWORK if self._network else "",
             "needed": sorted(map(str, _outermost(self._needed()))),
             "closed": sorted({str(closed) for path in self._needed() if (closed := _closed(path))}),
-            "files": {**self._accounts(), **self.devices},
+            "files": {**self._accounts(), **self.covered},
         }
         self._holder = subprocess.Popen(
             [sys.executable, "-c", _HOLDER, str(REPOSITORY), json.dumps(want)],
@@ -173,6 +187,12 @@ class Ordinary:
             raise Failed(f"expected exit code {exit_code}\n{ran}\n{self.story()}")
         return ran
 
+    def beside(self, *command: str) -> subprocess.Popen[bytes]:
+        """A process of root's that sees the same "host" as the user."""
+        assert self._holder
+        place = f"/proc/{self._holder.pid}/ns"
+        return subprocess.Popen(["nsenter", f"--mount={place}/mnt", f"--net={place}/net", *command])
+
     def pystack(self, *arguments: str, exit_code: int | None = 0, stdin: str = "") -> Ran:
         return self.do(sys.executable, "-m", "orchestrator", *arguments, exit_code=exit_code, stdin=stdin)
 
@@ -247,11 +267,11 @@ def _closed(path: Path) -> Path | None:
     return None
 
 
-def node(path: Path, major: int, minor: int) -> Mapping[str, str]:
+def open_node(path: Path, major: int, minor: int) -> str:
     """A device node that everybody may open, to stand for the machine's own."""
     os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
     path.chmod(0o666)
-    return {}
+    return str(path)
 
 
 def has_ranges() -> bool:
