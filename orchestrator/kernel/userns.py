@@ -89,11 +89,15 @@ def ranges(text: str, names: Iterable[str]) -> list[tuple[int, int]]:
     wanted, found = set(names), []
     for line in text.splitlines():
         fields = line.strip().split(":")
-        if len(fields) == 3 and fields[0] in wanted and fields[1].isdigit() and fields[2].isdigit():
+        if len(fields) == 3 and fields[0] in wanted and _is_number(fields[1]) and _is_number(fields[2]):
             first, count = int(fields[1]), int(fields[2])
             if count > 0 and first + count <= _EVERY_ID:
                 found.append((first, count))
     return found[:_MOST_RANGES]
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10
 
 
 def plan(own: int, given: Iterable[tuple[int, int]]) -> tuple[Extent, ...]:

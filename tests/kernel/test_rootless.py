@@ -5,7 +5,6 @@ The users are made by the suite (see kit/ordinary); the commands are the install
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -58,16 +57,6 @@ def user(state_root: Path) -> Iterator[Ordinary]:
         yield made
 
 
-@pytest.fixture
-def port(user: Ordinary) -> Iterator[int]:
-    """The stack of two, up; its published port."""
-    published = free_port()
-    user.write(TWO, PORT=published)
-    user.pystack("up", "-d", "--wait")
-    yield published
-    user.pystack("down", "-t", "0")
-
-
 def fetch(port: int) -> bytes:
     """What the web server says to a client on the host's loopback; b"" when it says nothing."""
     try:
@@ -79,11 +68,6 @@ def fetch(port: int) -> bytes:
     except OSError:
         return b""
     return answer.partition(b"\r\n\r\n")[2]
-
-
-def pids(user: Ordinary) -> dict[str, int]:
-    rows = json.loads(user.pystack("ps", "--format", "json").stdout.join(["[", "]"]).replace("}\n{", "},{"))
-    return {row["Service"]: row["PID"] for row in rows if "PID" in row}
 
 
 # --- what works ------------------------------------------------------------------------------------------
@@ -102,7 +86,9 @@ def test_a_stack_of_two_services_lives_and_leaves_nothing(user: Ordinary) -> Non
     assert "(healthy)" in user.pystack("ps").stdout
     assert "httpd" in user.pystack("top", "web").stdout
     assert user.pystack("exec", "web", "id", "-u").stdout == "0\n"
-    assert user.pystack("exec", "nobody", "true", exit_code=None).exit_code != 0
+    _only_the_porter_is_outside(user)
+    _state_is_the_users_alone(user)
+    assert "pause: no cgroup is delegated to this user" in user.pystack("pause", exit_code=None).stderr
 
     user.pystack("down", "-t", "0")
     until(lambda: not user.processes(), "the end of all of the user's", lambda: str(user.processes()), 5)
@@ -110,8 +96,8 @@ def test_a_stack_of_two_services_lives_and_leaves_nothing(user: Ordinary) -> Non
     assert str(user.root) not in Path("/proc/self/mountinfo").read_text()
 
 
-def test_root_inside_is_the_user_outside(user: Ordinary, port: int) -> None:
-    """No process of theirs has another id, or a capability that counts on this machine."""
+def _only_the_porter_is_outside(user: Ordinary) -> None:
+    """Root inside is the user outside: no process has another id, or a capability that counts here."""
     for pid in user.processes():
         status = Path(f"/proc/{pid}/status").read_text()
         assert f"Uid:\t{user.uid}\t{user.uid}\t{user.uid}\t{user.uid}\n" in status
@@ -121,7 +107,7 @@ def test_root_inside_is_the_user_outside(user: Ordinary, port: int) -> None:
     assert "CapEff:\t0000000000000000" in Path(f"/proc/{held[0]}/status").read_text()
 
 
-def test_state_and_sockets_are_the_users_alone(user: Ordinary, port: int) -> None:
+def _state_is_the_users_alone(user: Ordinary) -> None:
     for path in (user.run_dir, user.root / "data" / "pystack"):
         assert path.stat().st_mode & 0o777 == 0o700, path
     for name in ("supervisor.sock", "keeper.sock", "porter.sock"):
@@ -207,29 +193,30 @@ def _echo(port: int, sent: bytes) -> bytes:
 # --- what is killed ----------------------------------------------------------------------------------------
 
 
-def test_a_container_that_is_killed_is_restarted(user: Ordinary, port: int) -> None:
-    first = user.pid_of("httpd")
+def test_whatever_is_killed_the_stack_goes_on(user: Ordinary) -> None:
+    """A container is restarted; without our own processes containers live on, and the next command finds
+    everything again in the same namespaces."""
+    published = free_port()
+    user.write(TWO, PORT=published)
+    user.pystack("up", "-d")
+    first, client = user.pid_of("httpd"), user.pid_of("sleep 1000")
     kill(first)
-    until(lambda: fetch(port) == b"hello\n" and user.pid_of("httpd") != first, "a new one", user.story)
+    until(lambda: fetch(published) == b"hello\n" and user.pid_of("httpd") != first, "a new one", user.story)
+    web = user.pid_of("httpd")
 
-
-@pytest.mark.parametrize(
-    "victims",
-    [("orchestrator.daemon",), ("keeper.py",), ("keeper.py", "orchestrator.daemon"), ("porter.py",)],
-    ids=["supervisor", "keeper", "both", "porter"],
-)
-def test_containers_live_on_when_ours_are_killed(user: Ordinary, port: int, victims: tuple[str, ...]) -> None:
-    """And the next commands find everything again, in the same namespaces."""
-    before = user.pid_of("httpd"), user.pid_of("sleep 1000")
-    for victim in victims:
-        kill(user.pid_of(victim))
-
-    user.pystack("up", "-d", "--scale", "client=2")
-
-    assert (before[0], before[1]) == (user.pid_of("httpd"), min(_sleepers(user)))
-    until(lambda: fetch(port) == b"hello\n", "the published port", user.story)
-    assert user.pystack("exec", "client", "wget", "-qO-", "http://web/index.html").stdout == "hello\n"
-    assert user.pystack("exec", "--index", "2", "client", "wget", "-qO-", "http://web/").exit_code == 0
+    for number, victims in enumerate(
+        (["orchestrator.daemon"], ["keeper.py"], ["porter.py"], ["keeper.py", "orchestrator.daemon"]), 2
+    ):
+        for victim in victims:
+            kill(user.pid_of(victim))
+        user.pystack("up", "-d", "--scale", f"client={number}")
+        assert user.pid_of("httpd") == web, victims
+        assert client in _sleepers(user), victims
+        until(lambda: fetch(published) == b"hello\n", f"the port without {victims}", user.story)
+        for index in ("1", str(number)):
+            ask = ("exec", "--index", index, "client", "wget", "-qO-", "http://web/index.html")
+            assert user.pystack(*ask).stdout == "hello\n", victims
+    user.pystack("down", "-t", "0")
 
 
 def _sleepers(user: Ordinary) -> list[int]:
@@ -275,10 +262,6 @@ services:
     user.pystack("up", "-d")
     until(lambda: "77" in user.pystack("logs", "one").stdout, "what it prints", user.story)
     user.pystack("down")
-
-
-def test_pause_needs_a_cgroup_and_says_so(user: Ordinary, port: int) -> None:
-    assert "pause: no cgroup is delegated to this user" in user.pystack("pause", exit_code=None).stderr
 
 
 def test_a_machine_without_user_namespaces_is_named(user: Ordinary) -> None:
