@@ -19,6 +19,8 @@ from orchestrator.engines.local.table import Live
 from orchestrator.model.observation import State
 
 T = TypeVar("T")
+_LOOKERS = trio.CapacityLimiter(2)
+"""Threads of their own: what a process says of itself may be long in coming. Nothing shall wait for it."""
 FIRST_SECONDS = 0.5
 """Between the first two samples: a share of the processor is seen over a span only."""
 
@@ -70,7 +72,7 @@ async def _in_thread(
     shared = stacks.machine.shared
     subjects = measuring.subjects(shared.places, lives)
     try:
-        return await trio.to_thread.run_sync(look, shared.hierarchies, subjects, limiter=shared.threads)
+        return await trio.to_thread.run_sync(look, shared.hierarchies, subjects, limiter=_LOOKERS)
     finally:
         measuring.release(subjects)
 

@@ -40,7 +40,7 @@ def write_all(home: Mapping[str, str], wanted: tuple[Setting, ...], warn: Callab
         if setting.instead is not None and not os.path.exists(f"{directory}/{file}"):
             file, value = setting.instead
         if value == PARENT:
-            value = read(os.path.dirname(directory), file)
+            value = _of_parent(directory, file)
         try:
             write(directory, file, value)
         except FileNotFoundError as error:
@@ -53,6 +53,15 @@ def write_all(home: Mapping[str, str], wanted: tuple[Setting, ...], warn: Callab
                 warn(f"this kernel no longer takes {file}: {setting.without}")
                 continue
             raise CgroupError(f"cannot set {file} to {value}: {_reason(error, directory, file)}") from error
+
+
+def _of_parent(directory: str, file: str) -> str:
+    """v2 would take an empty list for "as the parent", but until Linux 6.2 or so not from a group in use."""
+    above = os.path.dirname(directory)
+    try:
+        return read(above, f"{file}.effective")
+    except FileNotFoundError:
+        return read(above, file)
 
 
 def _reason(error: OSError, directory: str, file: str) -> str:

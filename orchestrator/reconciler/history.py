@@ -97,9 +97,9 @@ def _of_container(before: Container | None, after: Container) -> Iterator[tuple[
     run = after.run
     if before is None or run is None:
         return
+    if run.oom_killed and not _same_oom(before.run, run):
+        yield after, "oom", "the kernel has killed a process of it: its memory limit was reached"
     if after.state is State.EXITED and not _same_end(before.run, run):
-        if run.oom_killed:
-            yield after, "oom", "the kernel has killed a process of it: its memory limit was reached"
         yield after, "exit", describe_exit(run)
     status = run.health.status if run.health else None
     previous = before.run.health.status if before.run and before.run.health else None
@@ -110,6 +110,10 @@ def _of_container(before: Container | None, after: Container) -> Iterator[tuple[
 
 def _same_end(before: Run | None, after: Run) -> bool:
     return before is not None and before.started == after.started and before.finished is not None
+
+
+def _same_oom(before: Run | None, after: Run) -> bool:
+    return before is not None and before.started == after.started and before.oom_killed
 
 
 def describe_exit(run: Run) -> str:

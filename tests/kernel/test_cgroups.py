@@ -476,7 +476,7 @@ def test_a_controller_of_the_unified_hierarchy_is_handed_down(hier: Hierarchies,
     cgroups.create(hier, path(), Limits())
     try:
         cgroups._enable(unified, path(), {"hugetlb"})
-        assert (Path(unified) / path() / "cgroup.controllers").read_text().split() == ["hugetlb"]
+        assert "hugetlb" in (Path(unified) / path() / "cgroup.controllers").read_text().split()
     finally:
         cgroups.remove_root(hier, TAG)
         if "hugetlb" not in before:

@@ -280,3 +280,32 @@ def test_blkio_weights_need_a_scheduler_that_has_them(site: Site) -> None:
         assert "this kernel has no" in answer.error
         assert "weight" in answer.error
     site.down("w")
+
+
+def test_a_child_that_is_out_of_memory_is_told_of_while_the_container_runs_on(site: Site) -> None:
+    """Also when the limit came later, and the supervisor is another one by now."""
+    eat = "dd if=/dev/zero of=/dev/null bs=200M count=1; echo $$?"
+    text = f"""
+        name: o
+        services:
+          a: &a
+            x-rootfs: {{path: $BOX}}
+            command: ["sh", "-c", "while :; do [ -e /go ] && {eat} && rm /go; sleep 0.05; done"]
+            mem_limit: 16m
+            memswap_limit: 16m
+            stop_grace_period: 0s
+          b: {{<<: *a, mem_limit: 0, memswap_limit: 0}}
+        """
+    site.up(text)
+    site.ask("update", stack="o", names=["b"], changes={"memory": 16 * MIB, "memory_swap": 16 * MIB})
+    for service in ("a", "b"):
+        assert site.row("o", service)["oom_killed"] is False
+        site.execute("o", service, "touch", "/go")
+        row = site.becomes("o", service, oom_killed=True)
+        assert row["state"] == "running"
+        site.prints("o", service, b"137")
+    told = [(line["target"], line["verb"]) for line in site.ask("events", stack="o").lines]
+    assert told.count(("container:o-a-1", "oom")) == told.count(("container:o-b-1", "oom")) == 1
+    site.ask("restart", stack="o", services=["a"])
+    assert site.row("o", "a")["oom_killed"] is False
+    site.down("o")

@@ -18,6 +18,7 @@ import trio
 from orchestrator.engines.local import alive, bundle, clock, logs, records, storage
 from orchestrator.engines.local.ground import look_up
 from orchestrator.engines.local.keeper import AlreadyRunsError, Exited, KeeperLost, Started
+from orchestrator.engines.local.ooms import Ooms
 from orchestrator.engines.local.pump import Moving, Pump, make_fifo, open_fifo
 from orchestrator.engines.local.records import Built, Mounted, RunRecord
 from orchestrator.engines.local.shared import Shared
@@ -45,6 +46,7 @@ class Containers:
         self._places = shared.places
         self._table = shared.table
         self.keeper = shared.wiring.keeper
+        self.ooms = Ooms(shared, self.note_run)
         self.stdin: dict[tuple[str, str], int] = {}
         """(stack, service) -> what a one-off reads, while its client is there."""
 
@@ -133,6 +135,7 @@ class Containers:
         live.pidfd, live.terminal = started.pidfd, started.terminal
         # The record is not written again for the pid: the keeper has put it into pid.json.
         self._table.update(live, replace(run, pid=started.pid))
+        self.ooms.watch(live)
         if live.terminal is not None:
             self.follow_output(live, fresh=True)
             with contextlib.suppress(KeeperLost):  # the next keeper is lent it with the rest
@@ -422,7 +425,8 @@ class Containers:
             return
         if live.pidfd is None or exited.at < run.started:
             return
-        oom = cgroups.oom_killed(self._shared.hierarchies, self.cgroup(live.container))
+        oom = run.oom_killed or cgroups.oom_killed(self._shared.hierarchies, self.cgroup(live.container))
+        self.ooms.forget(live)
         ended = replace(run, finished=exited.at, exit_code=exited.exit_code, oom_killed=oom, paused=False)
         self._note_run(live.container, ended)
         trio.lowlevel.notify_closing(live.pidfd)

@@ -296,6 +296,7 @@ async def open_machine(places: Places, nursery: trio.Nursery) -> Machine:
     await recovery.recover(machine.containers, shared, keeper)
     machine.adopt(keeper)
     nursery.start_soon(machine.keep_keeper)
+    nursery.start_soon(machine.containers.ooms.run)
     return machine
 
 

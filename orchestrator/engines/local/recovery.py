@@ -69,6 +69,7 @@ async def _take_up(containers: Containers, shared: Shared, keeper: Keeper, live:
                 shared.wiring.serve_names(live)
             containers.follow_output(live)
             await containers.keep(live)
+            containers.ooms.watch(live)
         else:
             await containers.drain(live)
     except (OSError, EngineError) as error:

@@ -79,6 +79,7 @@ async def update(machine: Machine, live: Live, definition: Service) -> tuple[str
         raise of_file(error, f"container {before.name}") from error
     live.built = built
     live.container = replace(live.container, definition=definition)
+    machine.containers.ooms.watch(live)
     machine.table.ring(before.stack)
     return said
 

@@ -136,7 +136,7 @@ def test_what_only_counts_may_be_refused(hier: Hierarchies, root: Path) -> None:
 def test_a_change_writes_what_has_changed_and_lifts_what_is_no_more(hier: Hierarchies, root: Path) -> None:
     before = Limits(memory=1000, memory_reservation=500, cpus=0.5, cpuset="0", pids=7)
     after = Limits(memory=2000, memory_swap=-1, cpus=0.5, cpu_shares=1024)
-    (root / "pystack-t/shop/cpuset.cpus").write_text("\n")
+    (root / "pystack-t/shop/cpuset.cpus.effective").write_text("0-3\n")
     for file in ("memory.current", "memory.stat"):
         (root / GROUP / file).write_text(
             {"memory.current": "0"}.get(file, "inactive_file 0\nactive_file 0\n")
@@ -150,7 +150,7 @@ def test_a_change_writes_what_has_changed_and_lifts_what_is_no_more(hier: Hierar
         "memory.low": "0",
         "cpu.max": "as it was",
         "cpu.weight": "100",
-        "cpuset.cpus": "\n",
+        "cpuset.cpus": "0-3\n",
         "pids.max": "max",
     }
 
