@@ -21,7 +21,7 @@ from typing import Literal
 
 from orchestrator.kernel import userns
 from orchestrator.kernel.controls import demand_room, read, write, write_all
-from orchestrator.kernel.devices import DEFAULT, DeviceRule, assemble, confine, fold
+from orchestrator.kernel.devices import DEFAULT, DeviceRule, confine, program_of
 from orchestrator.kernel.limits import (
     CgroupError,
     Hierarchies,
@@ -347,7 +347,7 @@ def _confine_devices(
         # Also where v1 has the controller: one group less to join, which takes milliseconds (kernel.clone).
         if fresh:
             try:
-                confine(f"{hier.unified}/{path}", assemble(fold(rules)))
+                confine(f"{hier.unified}/{path}", program_of(rules))
             except OSError as error:
                 reason = str(error.strerror)
             else:

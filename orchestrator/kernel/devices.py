@@ -7,8 +7,11 @@ controller"; the program sees struct bpf_cgroup_dev_ctx of include/uapi/linux/bp
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -159,9 +162,10 @@ def _match(rule: DeviceRule) -> list[bytes]:
     return [*block, _op(_MOVE_K, 0, imm=int(rule.allow)), _op(_EXIT)]
 
 
-_KEPT = 16
-_loaded: dict[bytes, int] = {}
-"""Programs in the kernel, by their code: most containers have the same, and checking it takes 0.1 ms."""
+@functools.lru_cache(maxsize=16)
+def program_of(rules: tuple[DeviceRule, ...]) -> bytes:
+    """The eBPF program for the rules. Nearly all containers have the same ones."""
+    return assemble(fold(rules))
 
 
 def confine(group: str, program: bytes) -> None:
@@ -170,6 +174,54 @@ def confine(group: str, program: bytes) -> None:
     With BPF_F_ALLOW_MULTI an access must please every program from here to the root, so what an
     ancestor forbids stays forbidden; calling it twice for one group adds a program instead of replacing.
     """
+    directory = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with _loading:
+            loaded = _loaded.get(program)
+            if loaded is None:
+                loaded = _load(program)
+                if len(_loaded) < _KEPT:
+                    _loaded[program] = loaded
+        try:
+            attach = struct.pack("=IIIIII", directory, loaded, _ATTACH_CGROUP_DEVICE, _ALLOW_MULTI, 0, 0)
+            _bpf()(_PROG_ATTACH, attach)
+        finally:
+            if program not in _loaded:
+                os.close(loaded)
+    finally:
+        os.close(directory)
+
+
+_KEPT = 16
+_loaded: dict[bytes, int] = {}
+"""Programs in the kernel, by descriptors that stay: checking and compiling one takes longer than all else."""
+_loading = threading.Lock()
+
+
+def _load(program: bytes) -> int:
+    """A descriptor, on which the kernel sets close-on-exec (kernel/bpf/syscall.c)."""
+    import ctypes
+
+    code = ctypes.create_string_buffer(program, len(program))
+    licence = ctypes.create_string_buffer(b"Apache-2.0")
+    load = struct.pack(
+        "=IIQQIIQII",
+        _PROG_TYPE_CGROUP_DEVICE,
+        len(program) // 8,
+        ctypes.addressof(code),
+        ctypes.addressof(licence),
+        0,
+        0,
+        0,
+        0,
+        0,
+    )
+    return _bpf()(_PROG_LOAD, load)
+
+
+@functools.cache
+def _bpf() -> Callable[[int, bytes], int]:
+    """bpf(2). Raises OSError where its number is not known."""
     import ctypes
 
     call = _BPF_CALL.get(os.uname().machine)
@@ -187,34 +239,4 @@ def confine(group: str, program: bytes) -> None:
             raise OSError(error, f"bpf: {os.strerror(error)}")
         return result
 
-    code = ctypes.create_string_buffer(program, len(program))
-    licence = ctypes.create_string_buffer(b"Apache-2.0")
-    load = struct.pack(
-        "=IIQQIIQII",
-        _PROG_TYPE_CGROUP_DEVICE,
-        len(program) // 8,
-        ctypes.addressof(code),
-        ctypes.addressof(licence),
-        0,
-        0,
-        0,
-        0,
-        0,
-    )
-    directory = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # The kernel sets close-on-exec on every bpf descriptor (kernel/bpf/syscall.c).
-        known = _loaded.get(program)
-        loaded = bpf(_PROG_LOAD, load) if known is None else known
-        if len(_loaded) < _KEPT:
-            _loaded.setdefault(program, loaded)
-        try:
-            bpf(
-                _PROG_ATTACH,
-                struct.pack("=IIIIII", directory, loaded, _ATTACH_CGROUP_DEVICE, _ALLOW_MULTI, 0, 0),
-            )
-        finally:
-            if _loaded.get(program) != loaded:
-                os.close(loaded)
-    finally:
-        os.close(directory)
+    return bpf

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,13 @@ def test_memory_one_that_takes_more_is_killed_restarted_and_said_to_be_out_of_me
     assert row["status"].startswith("Exited (137) OOM killed")
     sibling = site.row("l1", "sibling")
     assert (sibling["state"], sibling["restarts"], sibling["oom_killed"]) == ("running", 0, False)
-    told = [line for line in site.ask("events", stack="l1").lines if line["target"] == "container:l1-eater-1"]
+
+    def story() -> list[dict[str, Any]]:
+        lines = site.ask("events", stack="l1").lines
+        return [line for line in lines if line["target"] == "container:l1-eater-1"]
+
+    until(lambda: len(story()) >= 7, "the whole story", lambda: str(story()))
+    told = story()
     words = [line["verb"] for line in told]
     assert words == ["create", "start", "oom", "exit", "start", "oom", "exit"]
     assert told[-1]["because"] == "exit 137, out of memory"
@@ -304,8 +311,11 @@ def test_a_child_that_is_out_of_memory_is_told_of_while_the_container_runs_on(si
         row = site.becomes("o", service, oom_killed=True)
         assert row["state"] == "running"
         site.prints("o", service, b"137")
-    told = [(line["target"], line["verb"]) for line in site.ask("events", stack="o").lines]
-    assert told.count(("container:o-a-1", "oom")) == told.count(("container:o-b-1", "oom")) == 1
+
+    def told() -> list[str]:
+        return sorted(line["target"] for line in site.ask("events", stack="o").lines if line["verb"] == "oom")
+
+    until(lambda: told() == ["container:o-a-1", "container:o-b-1"], "both events", lambda: str(told()))
     site.ask("restart", stack="o", services=["a"])
     assert site.row("o", "a")["oom_killed"] is False
     site.down("o")
