@@ -54,14 +54,7 @@ def config(
         consistency=not no_consistency,
         environment=not no_env_resolution,
     )
-    nouns = {
-        "services": names_only,
-        "volumes": volumes,
-        "networks": networks,
-        "models": models,
-        "images": images,
-    }
-    noun = next((noun for noun, wanted in nouns.items() if wanted), "")
+    noun = _first(services=names_only, volumes=volumes, networks=networks, models=models, images=images)
     pinned = resolve_image_digests or lock_image_digests
     try:
         if explain is not None:
@@ -92,6 +85,10 @@ def config(
         say.err(diagnose.as_json(map(diagnose.of_problem, error.problems)))
         return error.exit_code
     return 0 if quiet else say.put(text, output)
+
+
+def _first(**wanted: bool) -> str:
+    return next((noun for noun, asked in wanted.items() if asked), "")
 
 
 def _named(tree: dict[str, Any], noun: str) -> Iterable[str]:

@@ -45,18 +45,14 @@ def run(
     started = client.begin_supervisor(scope.paths)
     # What follows imports for 100 ms, in which the supervisor gets ready.
     from orchestrator.cli import oneoff
-    from orchestrator.cli.arrange import tighten
     from orchestrator.model import codec
     from orchestrator.model.frozen import replace
 
-    stack = _runnable(scope, service, no_deps=no_deps, runtime=runtime)
-    if strict:
-        stack = tighten(stack)
-    token = os.urandom(6).hex()
+    stack = _runnable(scope, service, no_deps=no_deps, runtime=runtime, strict=strict)
     recipe = oneoff.recipe(
         stack,
         service,
-        token,
+        os.urandom(6).hex(),
         command=command,
         entrypoint=entrypoint,
         environment=execute.environment(env, os.environ),
@@ -90,9 +86,9 @@ def run(
     return oneoff.attended(scope, stack, request, terminal=terminal)
 
 
-def _runnable(scope: Scope, service: str, *, no_deps: bool, runtime: str | None) -> Stack:
+def _runnable(scope: Scope, service: str, *, no_deps: bool, runtime: str | None, strict: bool) -> Stack:
     """The stack, in which the service and what it needs can be run. Raises UserError."""
-    from orchestrator.cli.arrange import demand
+    from orchestrator.cli.arrange import demand, tighten
     from orchestrator.cli.attach import involved
     from orchestrator.cli.runtimes import settle
     from orchestrator.cli.wish import Wish
@@ -102,4 +98,5 @@ def _runnable(scope: Scope, service: str, *, no_deps: bool, runtime: str | None)
     demand(loaded.stack, (service,))
     about = involved(loaded.stack, Wish(services=(service,), no_deps=no_deps))
     demand_runnable(loaded, about)
-    return settle(loaded, loaded.stack, about, runtime)
+    stack = settle(loaded, loaded.stack, about, runtime)
+    return tighten(stack) if strict else stack
