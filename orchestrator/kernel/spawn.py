@@ -56,6 +56,23 @@ def seal(interpreter: str) -> tuple[int, str]:
     return view, f"/proc/self/fd/{view}{os.path.realpath(interpreter)}"
 
 
+def run_sealed() -> None:
+    """Go on as the same command in a sealed interpreter: for programs that make containers by themselves.
+
+    It is begun anew, for what a program runs from can't be changed while it runs. Returns when that is
+    sealed already, or can't be.
+    """
+    exe = os.open("/proc/self/exe", os.O_PATH | os.O_CLOEXEC)
+    try:
+        if os.fstatvfs(exe).f_flag & os.ST_RDONLY:
+            return
+    finally:
+        os.close(exe)
+    view, interpreter = seal(sys.executable)
+    if view >= 0:
+        os.execve(interpreter, [sys.executable, *sys.orig_argv[1:]], os.environ)  # noqa: S606 (no shell)
+
+
 def has_keeper(run: str) -> bool:
     """Whether a keeper seems to be there; one that was killed leaves its socket behind."""
     return os.path.exists(os.path.join(run, "keeper.sock"))

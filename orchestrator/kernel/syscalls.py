@@ -8,11 +8,11 @@ size decides what a fork costs.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the module itself brings `enum` along, which costs 8 ms
 import ctypes
 import errno
 import fcntl
 import os
-import signal
 import struct
 
 # unshare(2), setns(2): include/uapi/linux/sched.h
@@ -464,7 +464,7 @@ def pidfd_pid(fd: int) -> int:
 def pidfd_send_signal(fd: int, signal_number: int) -> None:
     """Signal the process behind a pidfd: never another one that got its number. ESRCH once it was reaped."""
     try:
-        signal.pidfd_send_signal(fd, signal_number)
+        _signal.pidfd_send_signal(fd, signal_number)
     except OSError as error:
         raise failure("pidfd_send_signal", error.errno or 0) from None
 

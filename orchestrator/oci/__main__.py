@@ -6,17 +6,26 @@ import gc
 import os
 import sys
 
-from orchestrator.oci import arguments
-from orchestrator.oci.complaint import Complaint
-from orchestrator.oci.journal import Journal
-from orchestrator.oci.scope import Scope
-from orchestrator.oci.table import COMMANDS, COMMON
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orchestrator.oci import arguments
+    from orchestrator.oci.journal import Journal
+    from orchestrator.oci.scope import Scope
+
+
+_ENTERING = {"create", "run", "exec"}
+"""What becomes a container's program, having been this one. Looked for before all else is imported, for it
+is begun anew; elsewhere on the line such a word costs time and means nothing."""
 
 
 def main() -> None:
     """Run the command line and leave the process with its exit code."""
     # A command lives for a moment and makes no garbage worth looking for.
     gc.disable()
+    if not _ENTERING.isdisjoint(sys.argv[1:]):
+        from orchestrator.kernel.spawn import run_sealed
+
+        run_sealed()
     code = enter(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -27,6 +36,12 @@ def main() -> None:
 
 def enter(argv: list[str]) -> int:
     """The exit code of a command line; every failure has been told on standard error and in the log."""
+    from orchestrator.oci import arguments
+    from orchestrator.oci.complaint import Complaint
+    from orchestrator.oci.journal import Journal
+    from orchestrator.oci.scope import Scope
+    from orchestrator.oci.table import COMMANDS, COMMON
+
     journal = Journal("", as_json=False, debug=False)
     try:
         call = arguments.parse(argv, COMMON, COMMANDS)
@@ -53,6 +68,8 @@ def enter(argv: list[str]) -> int:
 def perform(call: arguments.Call, scope: Scope) -> int:
     """Call the function that the table names for the command."""
     from importlib import import_module
+
+    from orchestrator.oci.table import COMMANDS
 
     module, _, function = COMMANDS[call.command].calls.partition(":")
     doing = getattr(import_module(f"orchestrator.oci.{module}"), function)
