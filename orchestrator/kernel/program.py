@@ -138,7 +138,8 @@ def run(
     if not gate:
         _become_program(report, last, master)
     report.step = "exec"
-    _check_there(process.texts("args"), environment)
+    if process.texts("args"):  # OCI wants them at the start, not before: config, "process"
+        _check_there(process.texts("args"), environment)
     report = gate(report, master)
     try:
         report.step = "rlimits"
@@ -370,8 +371,6 @@ def _candidates(name: str, environment: Mapping[bytes, bytes]) -> list[str]:
 
 def _check_there(arguments: list[str], environment: Mapping[bytes, bytes]) -> None:
     """Whether there is such a program at all: what isn't there is better told when a container is made."""
-    if not arguments:
-        raise ExecError(errno.EINVAL, "no command", _NOT_FOUND)
     name, denied = arguments[0], False
     for candidate in _candidates(name, environment):
         try:

@@ -95,8 +95,10 @@ def build(scope: Scope, asked: Asked, made: Bundle, console: int) -> Record:
 
 def _build(scope: Scope, asked: Asked, made: Bundle, console: int, path: str, found: Record) -> Record:
     config = dict(made.config)
-    if asked.environment and isinstance(config.get("process"), dict):
-        process = dict(made.config["process"])  # type: ignore[call-overload]
+    # Needed at start alone (config.md, "Process"): without one there is a container that can't be started.
+    config.setdefault("process", {"cwd": "/", "args": []})
+    if asked.environment:
+        process = dict(config["process"])  # type: ignore[call-overload]
         config["process"] = {**process, "env": [*process.get("env", ()), *asked.environment]}
     document = Document(config)
     program, flags = seccomp.compiled(document, scope.root)

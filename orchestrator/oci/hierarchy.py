@@ -101,7 +101,7 @@ def remove(made: Sequence[str], path: str) -> None:
     Raises Complaint.
     """
     deadline = time.monotonic() + _PATIENCE
-    own = [directory for directory in made if directory.endswith(f"/{path}")]
+    own = tuple(directory for directory in made if directory.endswith(f"/{path}"))
     for directory in own:
         while not _remove_tree(directory):
             if time.monotonic() > deadline:
@@ -109,6 +109,11 @@ def remove(made: Sequence[str], path: str) -> None:
             time.sleep(0.002)
     for directory in reversed([directory for directory in made if directory not in own]):
         _rmdir(directory)
+    # Below our own place whoever leaves last takes it along.
+    for directory in own if path.startswith(f"{_HOME}/") else ():
+        place = os.path.dirname(directory)
+        while os.path.basename(place) and f"/{_HOME}" in place and _rmdir(place):
+            place = os.path.dirname(place)
 
 
 def _remove_tree(directory: str) -> bool:

@@ -98,7 +98,6 @@ def _raise_failure(path: str) -> None:
         step, message = str(told.get("step") or ""), str(told.get("message") or "")
     except (ValueError, AttributeError):
         step, message = "", text
-    sentence = f"unable to start container process: {message}"
     if "hook" in step.lower():
         raise _HookFailedError(f"{step}: {message}")
-    raise Complaint(sentence)
+    raise Complaint(f"unable to start container process: {message}")

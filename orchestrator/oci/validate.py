@@ -22,13 +22,16 @@ def config(document: object) -> tuple[dict[str, object], list[str]]:
     _check_version(document.get("ociVersion"))
     found = _object(document, grammar.CONFIG, "", unknown)
     _check_mounts(found)
+    _check_limits(found.get("process"), "process.rlimits")
     return found, unknown
 
 
 def process(document: object) -> tuple[dict[str, object], list[str]]:
     """OCI's `process` of a file of its own, as `exec --process` takes it. Raises Complaint."""
     unknown: list[str] = []
-    return _object(document, grammar.PROCESS, "process", unknown), unknown
+    found = _object(document, grammar.PROCESS, "process", unknown)
+    _check_limits(found, "process.rlimits")
+    return found, unknown
 
 
 def resources(document: object) -> tuple[dict[str, object], list[str]]:
@@ -59,6 +62,15 @@ def _check_mounts(found: dict[str, object]) -> None:
             raise _wrong(f"mounts[{index}].destination", "empty")
         if not mount["destination"].startswith("/"):
             mount["destination"] = "/" + mount["destination"]
+
+
+def _check_limits(process: object, place: str) -> None:
+    """A limit that stands there twice has no meaning: config.md, "POSIX process"."""
+    limits = process.get("rlimits") if isinstance(process, dict) else None
+    names = [limit["type"] for limit in limits] if isinstance(limits, list) else []
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise _wrong(f"{place}[{index}].type", f"{name} stands there twice")
 
 
 def _clean(value: object, form: grammar.Form, place: str, unknown: list[str]) -> object:

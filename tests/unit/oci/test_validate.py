@@ -67,6 +67,11 @@ def test_what_spec_writes_is_valid(rootless: bool) -> None:
         ("process.terminal", 1, "process.terminal: 1 is neither"),
         ("process.consoleSize", {"height": 1}, "process.consoleSize.width: missing"),
         ("process.rlimits", [{"type": "RLIMIT_CORE", "soft": 1}], "process.rlimits[0].hard: missing"),
+        (
+            "process.rlimits",
+            [{"type": "RLIMIT_CORE", "soft": 1, "hard": 1}] * 2,
+            "process.rlimits[1].type: RLIMIT_CORE stands there twice",
+        ),
         ("process.oomScoreAdj", 2000, "process.oomScoreAdj: 2000 is not between"),
         ("process.scheduler", {"policy": "SCHED_BEST"}, "process.scheduler.policy: 'SCHED_BEST' is none of"),
         ("process.ioPriority", {"class": "HIGH"}, "process.ioPriority.class: 'HIGH' is none of"),
