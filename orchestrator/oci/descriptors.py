@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
-import socket
 
 from orchestrator.oci.complaint import Complaint
 
@@ -31,9 +31,9 @@ def preserved(asked: int, environ: dict[str, str] | None = None) -> tuple[int, t
     return count, (f"LISTEN_FDS={sockets}", "LISTEN_PID=1") if sockets else ()
 
 
-def connect(path: str) -> socket.socket:
+def connect(path: str) -> _socket.socket:
     """A connection to the socket that wants the terminal. Raises Complaint."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     directory = -1
     try:
         name = os.path.abspath(path)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
 import json
 import os
-import socket
 from collections.abc import Mapping
 
 from orchestrator.kernel import capabilities
@@ -64,7 +64,7 @@ def _execute(scope: Scope, call: Call) -> int:
         _close(console, front)
 
 
-def _close(console: socket.socket | None, front: foreground.Foreground | None) -> None:
+def _close(console: _socket.socket | None, front: foreground.Foreground | None) -> None:
     if console:
         console.close()
     if front:

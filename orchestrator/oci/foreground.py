@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import array
 import contextlib
 import errno
@@ -9,7 +10,6 @@ import fcntl
 import os
 import select
 import signal
-import socket
 import termios
 import tty
 from typing import Any
@@ -28,8 +28,8 @@ class Foreground:
 
     def __init__(self, *, terminal: bool) -> None:
         self._kept: list[Any] | None = None
-        self._theirs: socket.socket | None = None
-        self._ours: socket.socket | None = None
+        self._theirs: _socket.socket | None = None
+        self._ours: _socket.socket | None = None
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for number in signal.valid_signals():
             if number not in _OURS or number in (signal.SIGCHLD, signal.SIGWINCH):
@@ -37,7 +37,9 @@ class Foreground:
                     signal.signal(number, _note)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         if terminal:
-            self._ours, self._theirs = socket.socketpair()
+            self._ours, self._theirs = _socket.socketpair(
+                _socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC
+            )
 
     @property
     def console(self) -> int:
@@ -74,7 +76,12 @@ class Foreground:
 
     def _receive(self) -> int:
         assert self._ours is not None
-        _, fds, _, _ = socket.recv_fds(self._ours, 4096, 1)
+        room = _socket.CMSG_SPACE(array.array("i").itemsize)
+        _, ancillary, _, _ = self._ours.recvmsg(4096, room, _socket.MSG_CMSG_CLOEXEC)
+        fds = array.array("i")
+        for level, kind, content in ancillary:
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                fds.frombytes(content)
         if not fds:
             raise Complaint("the process sent no terminal")
         return fds[0]

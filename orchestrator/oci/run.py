@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import os
-import socket
 
 from orchestrator.oci import bundle, create, delete, descriptors, foreground, record, start
 from orchestrator.oci.arguments import Call
@@ -21,7 +21,7 @@ def run(scope: Scope, call: Call) -> int:
     descriptors.check_console(terminal=terminal, path=asked.console_socket, detached=detached)
     # Set up before there is a process: nothing that is sent to us gets lost.
     front = None if detached else foreground.Foreground(terminal=terminal)
-    console: socket.socket | None = None
+    console: _socket.socket | None = None
     try:
         if front:
             found = create.build(scope, asked, made, front.console)
