@@ -56,6 +56,8 @@ class Request(NamedTuple):
     fifo: str  # where the container waits for its start; FIFO.error tells what failed afterwards
     state: hooks.State  # (status, pid) -> what hooks get on standard input; called in the container too
     warn: Callable[[str], None] = lambda _: None  # what the specification wants to be told, not refused
+    pivot: bool = True  # False: chroot(2) instead of pivot_root(2), which a root on an initramfs refuses
+    keyring: bool = True  # False: the caller's session keyring
 
 
 class Entry(NamedTuple):
@@ -126,6 +128,8 @@ def _order(host: Host, request: Request, held: ExitStack) -> inside.Order:
         # What is for `exec` alone is left to it.
         manner=manner.read(process, linux)._replace(first_cpus=None, cpus=None),
         agent=_call_agent(linux, request.seccomp, held),
+        pivot=request.pivot,
+        keyring=request.keyring,
     )
 
 

@@ -61,6 +61,8 @@ class Order(NamedTuple):
     offsets: str  # of the clocks, as timens_offsets takes them
     manner: Manner
     agent: _socket.socket | None
+    pivot: bool
+    keyring: bool
 
 
 class Visit(NamedTuple):
@@ -305,7 +307,7 @@ def _open_gate(fifo: str) -> tuple[int, int]:
 def _build(report: Report, host: Host, order: Order, world: places.World, fifo: int, errors: int) -> NoReturn:
     """The second process: the world, the wait, the program."""
     report.step = "process"
-    launch.become_leader()
+    launch.become_leader(keyring=order.keyring)
     plan, wanted = order.plan, order.config.table("hooks")
     report.step = "mount propagation"
     if "mount" in order.made:
@@ -319,10 +321,12 @@ def _build(report: Report, host: Host, order: Order, world: places.World, fifo: 
     _pause(report, "built")
     hooks.run_hooks(wanted, "createContainer", order.state("creating", os.getpid()))
     report.step = "pivot"
-    if "mount" in order.made:
+    if "mount" not in order.made:
+        rootfs.confine(world)
+    elif order.pivot:
         rootfs.pivot(plan, world)
     else:
-        rootfs.confine(world)
+        rootfs.cover(plan, world)
 
     report.step = "process"
     program = _with_listener(

@@ -149,10 +149,12 @@ def join(
         report.fail(error)
 
 
-def become_leader() -> None:
+def become_leader(*, keyring: bool = True) -> None:
     """A session of our own (TIOCSTI into the caller's terminal: CVE-2017-5226) and a keyring of our own."""
     os.setsid()
     os.umask(0)
+    if not keyring:
+        return
     try:
         syscalls.join_session_keyring()
     except OSError as error:

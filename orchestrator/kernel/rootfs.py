@@ -64,6 +64,16 @@ def pivot(plan: steps.Steps, world: places.World) -> None:
         _spread(plan, world)
 
 
+def cover(plan: steps.Steps, world: places.World) -> None:
+    """Move the new root over the old one: an initramfs can't be pivoted from (pivot_root(2), EINVAL)."""
+    os.fchdir(world.root)
+    syscalls.mount(".", "/", None, syscalls.MS_MOVE)
+    os.chroot(".")
+    os.chdir("/")
+    if plan.propagation != steps.PROPAGATIONS["rprivate"]:
+        _spread(plan, world)
+
+
 def confine(world: places.World) -> None:
     """For a mount namespace that isn't the container's own: the others in it keep their root."""
     os.fchdir(world.root)

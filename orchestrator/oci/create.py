@@ -79,6 +79,7 @@ def build(scope: Scope, asked: Asked, made: Bundle, console: int) -> Record:
     """
     for warning in (*made.warnings, *limits.warnings(made.config)):
         scope.journal.warning(warning)
+    limits.check_capabilities(made.config)
     if scope.systemd:
         raise Complaint("control groups through systemd are not supported: use --cgroup-manager cgroupfs")
     path = record.make(scope.root, asked.name)
@@ -132,8 +133,11 @@ def _build(scope: Scope, asked: Asked, made: Bundle, console: int, path: str, fo
                 console=console,
                 preserve=asked.preserve,
                 fifo=f"{path}/{status.FIFO}",
-                state=lambda what, pid: json.dumps(status.describe(found, what, pid=pid)).encode(),
+                # What runs then is after step 2 of the lifecycle, where "created" begins (runtime.md, "State").
+                state=lambda _, pid: json.dumps(status.describe(found, "created", pid=pid)).encode(),
                 warn=scope.journal.warning,
+                pivot=asked.pivot,
+                keyring=asked.keyring,
             ),
         )
         found = found._replace(pid=process_made.pid, start_time=process_made.start_time)
@@ -176,5 +180,6 @@ def _draft(asked: Asked, made: Bundle) -> Record:
         annotations=annotations if isinstance(annotations, dict) else {},
         boot_id=status.boot_id(),
         cgroup=hierarchy.path_of(linux.get("cgroupsPath", ""), asked.name),
-        shares_pids=not any(entry.get("type") == "pid" for entry in linux.get("namespaces", ())),
+        shares_pids="pid" not in {entry["type"] for entry in linux.get("namespaces", ())},
+        shares_mounts="mount" not in {entry["type"] for entry in linux.get("namespaces", ())},
     )

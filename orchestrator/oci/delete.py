@@ -58,4 +58,10 @@ def destroy(path: str, found: Record) -> None:
         hierarchy.kill(found)
     if found.cgroup:
         hierarchy.remove(found.made, found.cgroup)
+    if found.shares_mounts:
+        # Its mounts are in our own mount namespace. Seldom, so what it takes is loaded for it alone.
+        from orchestrator.kernel import create
+        from orchestrator.kernel.reading import Document
+
+        create.release(Document(record.config(path)), found.bundle)
     record.remove(path)

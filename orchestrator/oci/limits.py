@@ -22,6 +22,16 @@ def warnings(config: Mapping[str, object]) -> list[str]:
     return [f"process.capabilities: {name} cannot be granted, we don't have it" for name in lacking]
 
 
+def check_capabilities(config: Mapping[str, object]) -> None:
+    """Version 1.0 of the specification wants an error for what no kernel knows, later ones a warning."""
+    process = config.get("process")
+    asked = process.get("capabilities") if isinstance(process, dict) else None
+    if not isinstance(asked, dict) or not str(config["ociVersion"]).startswith("1.0."):
+        return
+    for name in sorted({name for names in asked.values() for name in names} - set(capabilities.NAMES)):
+        raise Complaint(f"config.json: process.capabilities: unknown capability {name!r}")
+
+
 def make(scope: Scope, hier: cgroups.Hierarchies, path: str, config: Document) -> tuple[str, ...]:
     """Make the container's control groups with their limits; the directories to join.
 

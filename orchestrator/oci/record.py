@@ -50,6 +50,8 @@ class Record(NamedTuple):
     """Those that creating it made, outermost first: nothing else is removed."""
     shares_pids: bool = False
     """Whether it sees the host's processes: then their end is not tied to the first one's."""
+    shares_mounts: bool = False
+    """Whether it has no mount namespace of its own: then its mounts outlive it."""
 
 
 def check_id(name: str) -> str:

@@ -140,6 +140,15 @@ def test_state_is_for_its_owner_alone(oci: Runtime) -> None:
         assert file.stat().st_mode & 0o077 == 0
 
 
+def test_without_pivot_root_and_without_a_keyring_of_its_own(oci: Runtime) -> None:
+    """For a root on an initramfs: the host's files can't be named all the same."""
+    oci.bundle(["sh", "-c", f"ls {oci.path} || ls / | grep -c bin; grep -c . /proc/self/mountinfo"])
+    said = oci.ask("run", "--no-pivot", "--no-new-keyring", "c")
+    assert said.code == 0
+    assert said.out.split()[0] == "1"
+    assert "No such file" in said.err
+
+
 # --- what goes wrong leaves nothing
 
 
