@@ -133,7 +133,7 @@ def _build(scope: Scope, asked: Asked, made: Bundle, console: int, path: str, fo
                 console=console,
                 preserve=asked.preserve,
                 fifo=f"{path}/{status.FIFO}",
-                # What runs then is after step 2 of the lifecycle, where "created" begins (runtime.md, "State").
+                # All of it comes after step 2 of the lifecycle, where "created" begins (runtime.md).
                 state=lambda _, pid: json.dumps(status.describe(found, "created", pid=pid)).encode(),
                 warn=scope.journal.warning,
                 pivot=asked.pivot,
