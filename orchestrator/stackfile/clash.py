@@ -8,7 +8,7 @@ from orchestrator.stackfile import problem
 from orchestrator.stackfile.check import check
 from orchestrator.stackfile.combine import Clash, bare_map
 from orchestrator.stackfile.forms import entries
-from orchestrator.stackfile.problem import Report
+from orchestrator.stackfile.problem import MAX_PROBLEMS, Report
 from orchestrator.stackfile.scalar import text_of
 from orchestrator.stackfile.tree import Map, Node, Seq, dotted
 
@@ -16,7 +16,8 @@ from orchestrator.stackfile.tree import Map, Node, Seq, dotted
 def tell(clash: Clash, report: Report) -> None:
     """The later value may be wrong on its own: that is the better thing to say."""
     before = len(report.problems)
-    check(_alone(clash), report)
+    if before < MAX_PROBLEMS:
+        check(_alone(clash), report)
     if len(report.problems) == before:
         where = dotted(clash.path)
         report.error(

@@ -12,7 +12,7 @@ No tag is left in what comes out.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from orchestrator.stackfile.forms import entries
 from orchestrator.stackfile.problem import LIMIT, Mark, reject
@@ -258,14 +258,22 @@ def _united(below: Node, above: Node, path: Path) -> Node:
     """As `_append`, without what the earlier list has already. One list alone may not repeat itself."""
     if not (isinstance(below, Seq) and isinstance(above, Seq)):
         return _usual(below, above, path)
-    known = {entry for entry in below if isinstance(entry, str | int)}
-    fresh = Seq()
+    known = _texts(below, above)
+    fresh, dropped = Seq(), set[str | int]()
     for index, entry in enumerate(above):
-        if isinstance(entry, str | int) and entry in known:
-            known.remove(entry)
+        if isinstance(entry, str | int) and entry in known and entry not in dropped:
+            dropped.add(entry)
         else:
             fresh.add(entry, above.mark(index))
     return _append(below, fresh, path)
+
+
+def _texts(below: Seq, above: Seq) -> Collection[Node]:
+    """Where to look whether a list has something: a set is worth its making only when that is asked often."""
+    return below if len(above) < _FEW else {entry for entry in below if isinstance(entry, str | int)}
+
+
+_FEW = 8
 
 
 def _by_key(below: Node, above: Node, _path: Path) -> Node:
@@ -348,16 +356,17 @@ def _hosts(below: Node, above: Node, path: Path) -> Node:
 
 def _united_lines(below: Node, above: Node, path: Path) -> Node:
     """Lines that are written alike are one, wherever they stand: so docker compose has it for hosts alone."""
-    lines = _append(_lines(below), _lines(above), path)
-    if not isinstance(lines, Seq):
-        return lines
-    fresh, known = Seq(), set[str]()
-    for index, line in enumerate(lines):
-        if not (isinstance(line, str) and line in known):
-            fresh.add(line, lines.mark(index))
-        if isinstance(line, str):
-            known.add(line)
-    return fresh
+    lower, upper = _lines(below), _lines(above)
+    if not (isinstance(lower, Seq) and isinstance(upper, Seq)):
+        return _append(lower, upper, path)
+    known, added, fresh = _texts(lower, upper), set[str](), Seq()
+    for index, line in enumerate(upper):
+        if not isinstance(line, str):
+            fresh.add(line, upper.mark(index))
+        elif line not in known and line not in added:
+            fresh.add(line, upper.mark(index))
+            added.add(line)
+    return _append(lower, fresh, path)
 
 
 def _lines(node: Node) -> Node:

@@ -243,7 +243,7 @@ def _open(book: Book, path: str, mark: Mark | None, via: tuple[str, ...]) -> Boo
         return None
     trees = [intake.filled(document, book.variables) for document in documents]
     for tree in trees:
-        check(bare_map(tree), intake.report, "read")
+        intake.check(bare_map(tree), "read")
         check_ports(bare_map(tree), intake.report)
     intake.report.settle()
     folder = posixpath.dirname(path)

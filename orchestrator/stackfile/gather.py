@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.stackfile import problem
-from orchestrator.stackfile.check import check, check_literal, check_ports
+from orchestrator.stackfile.check import check_ports
 from orchestrator.stackfile.combine import Layers, bare_map
 from orchestrator.stackfile.intake import Document, Intake, Scope
 from orchestrator.stackfile.tree import Map, Tagged
@@ -58,12 +58,12 @@ def _gather(documents: Sequence[Document], scope: Scope, intake: Intake, layers:
         if stack is not None:
             _lay(stack, whole, intake)
             if checked and stack.copied < MAX_CHECKED:
-                _check(stack.changed_by(whole), intake)
+                intake.check(stack.changed_by(whole), "step")
             continue
         bare = bare_map(written) if document.tagged else written
         if checked:
             # what is included has been checked on its own
-            _check(bare if whole is written else bare.without("include"), intake)
+            intake.check(bare if whole is written else bare.without("include"), "step")
         stack = Layers(bare if whole is written else bare_map(whole))
     return stack.result if stack is not None else Map()
 
@@ -77,13 +77,6 @@ def _lay(stack: Layers, tree: Map, intake: Intake) -> None:
         for clash in stack.clashes:
             tell(clash, intake.report)
         stack.clashes.clear()
-
-
-def _check(tree: Map, intake: Intake) -> None:
-    if intake.literal:
-        check_literal(tree, intake.report, "step")
-    else:
-        check(tree, intake.report, "step")
 
 
 def _layer(document: Document, tree: Map, scope: Scope, layers: list[Layer] | None) -> Layer | None:

@@ -10,16 +10,23 @@ from collections.abc import Mapping
 
 from orchestrator.model.frozen import dataclass
 from orchestrator.stackfile import problem
+from orchestrator.stackfile.check import check, check_literal, fits
 from orchestrator.stackfile.files import Files, try_text
 from orchestrator.stackfile.interpolate import interpolate
 from orchestrator.stackfile.problem import Mark, Report
 from orchestrator.stackfile.read import MAX_NODES, Source, read
 from orchestrator.stackfile.tree import Map, Node, size
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orchestrator.stackfile.phases import Phase
+
 MAX_PARTS = 1000
 """Files that are included, each time counted."""
 MAX_CHAIN = 64
 """Files that include one another, services that extend one another."""
+MAX_FAULTY = 10
+"""Files and steps of merging that are told about on their own: finding words for what is wrong takes time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +61,18 @@ class Intake:
     leaves variables as they are written.
     """
 
-    __slots__ = ("_uncounted", "contents", "cwd", "files", "known", "literal", "parts", "report", "values")
+    __slots__ = (
+        "_faulty",
+        "_uncounted",
+        "contents",
+        "cwd",
+        "files",
+        "known",
+        "literal",
+        "parts",
+        "report",
+        "values",
+    )
 
     def __init__(self, files: Files, report: Report, cwd: str = "", *, literal: bool = False) -> None:
         self.files = files
@@ -63,6 +81,7 @@ class Intake:
         self.literal = literal
         self.parts = 0
         self.values = 0
+        self._faulty = 0
         self._uncounted: list[Node] = []
         self.known: dict[str, list[Document] | None] = {}
         self.contents: dict[str, str] = {}
@@ -100,6 +119,12 @@ class Intake:
         if self.literal or not document.variable:
             return document.tree
         return interpolate(document.tree, variables, self.report)
+
+    def check(self, tree: Map, phase: Phase) -> None:
+        """What the schemas say against a file or a step on the way goes to the report."""
+        if self._faulty < MAX_FAULTY and not fits(tree):
+            self._faulty += 1
+            (check_literal if self.literal else check)(tree, self.report, phase)
 
     def take(self, node: Node, mark: Mark | None) -> None:
         """Count the values that a file or a service brings in. Raises StackfileError above the limit."""

@@ -7,6 +7,7 @@ compose on purpose, the row also says what docker compose does, and docs/compose
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ TOP = Path(__file__).parents[3]
 Row = dict[str, Any]
 
 
+@functools.cache
 def rows() -> list[Any]:
     found = []
     for path in sorted((TOP / "tests/golden/stackfile").glob("*.yml")):
-        for number, row in enumerate(yaml.safe_load(path.read_text())):
+        for number, row in enumerate(yaml.load(path.read_text(), Loader=yaml.CSafeLoader)):
             found.append(pytest.param(row, id=f"{path.stem}-{row['row']}-{number}"))
     return found
 

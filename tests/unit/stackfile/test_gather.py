@@ -4,13 +4,14 @@ tests/golden/stackfile/{extends,include,tags,override}.yml.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 
 import pytest
 
 from orchestrator.stackfile.combine import TABLE
-from orchestrator.stackfile.problem import Problem
+from orchestrator.stackfile.problem import Problem, StackfileError
 from orchestrator.stackfile.schema import whole
 from tests.unit.stackfile.given import loaded, refused, unrunnable
 
@@ -200,6 +201,26 @@ def test_thousands_of_documents_that_change_one_service_are_checked_in_time() ->
     documents = "".join(f"---\nservices: {{web: {{environment: {{A{n}: b}}}}}}\n" for n in range(3000))
     assert len(loaded("services: {web: {image: x}}\n" + documents).canonical["services"]) == 1
     assert refused("services: {web: {image: x}}\n" + documents + "---\nservices: {web: {image: 5}}\n")
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("base", "document", "count"),
+    [
+        ("image: x", "web{}: {{imag: 5}}", 1500),
+        ("image: x, ports: [80]", "web: {{ports: {}}}", 1500),
+        ("image: x", "web: {{extra_hosts: ['h{}:1.1.1.1'], group_add: [g{}]}}", 1500),
+        ("group_add: [" + ", ".join(f"{n}, g{n}" for n in range(20000)) + ", g7]", "web: {{user: '{}'}}", 1),
+    ],
+    ids=["wrong", "unmergeable", "long lists", "repeated late"],
+)
+def test_checking_every_step_ends_soon(base: str, document: str, count: int) -> None:
+    """Words for what is wrong are found for the first steps only, and no entry is compared with each other."""
+    began = time.monotonic()
+    text = f"services: {{web: {{{base}}}}}\n"
+    text += "".join(f"---\nservices: {{{document.format(n, n)}}}\n" for n in range(count))
+    with contextlib.suppress(StackfileError):
+        loaded(text)
     assert time.monotonic() - began < 10
 
 
