@@ -46,7 +46,7 @@ CODES = {
     MISSING_KEY: ("missing-key", "Something needs a key that is not there."),
     CONFLICT: ("conflict", "Two things contradict each other."),
     UNDEFINED: ("undefined", "Something is named that is not defined."),
-    DUPLICATE: ("duplicate", "Two things want the same name or place."),
+    DUPLICATE: ("duplicate", "Two things want the same name or place, or a list says something twice."),
     CYCLE: ("cycle", "Things need each other in a circle."),
     NAME: ("name", "A name can't be one."),
     UNSUPPORTED: (
