@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 
 from orchestrator.kernel import cgroups, resources
-from orchestrator.kernel.controls import demand_room, write, write_all
+from orchestrator.kernel.controls import demand_room, read, write, write_all
 from orchestrator.kernel.devices import DeviceRule, assemble, confine, fold
 from orchestrator.kernel.limits import CgroupError, Hierarchies, Setting
 from orchestrator.kernel.reading import Document
@@ -35,6 +35,8 @@ def create(hier: Hierarchies, path: str, wanted: Document, *, warn: Warn = lambd
             _hand_down(hier, path, {setting.controller for setting in settings})
         if "cpuset" in hier.v1:
             cgroups.inherit_cpuset(hier.v1["cpuset"], path)
+        if "cpu" in hier.v1:
+            _lend_time(hier.v1["cpu"], path, settings)
         _write(hier, path, wanted, settings, warn)
         if rules:
             _confine(hier, path, rules, warn)
@@ -78,6 +80,21 @@ def _make(base: str, path: str) -> list[str]:
             continue
         made.append(place)
     return made
+
+
+def _lend_time(base: str, path: str, settings: tuple[Setting, ...]) -> None:
+    """v1: a new group has no real time to give away (cgroup-v1 sched-rt-group.rst), so those above get it
+    first, as much as is asked for."""
+    wanted = {setting.file: setting.value for setting in settings}
+    if "cpu.rt_runtime_us" not in wanted:
+        return
+    place = base
+    for part in path.split("/")[:-1]:
+        place = f"{place}/{part}"
+        if int(read(place, "cpu.rt_runtime_us")) == 0:
+            for file in ("cpu.rt_period_us", "cpu.rt_runtime_us"):
+                if file in wanted:
+                    write(place, file, wanted[file])
 
 
 def _hand_down(hier: Hierarchies, path: str, needed: set[str]) -> None:

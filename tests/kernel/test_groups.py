@@ -56,3 +56,27 @@ def test_a_refused_limit_leaves_nothing(hier: Hierarchies) -> None:
     with pytest.raises(CgroupError, match=r"cannot set cpuset\.cpus to 4095"):
         groups.create(hier, f"{PARENT}/none", Document({"cpu": {"cpus": "4095"}}))
     assert not any(os.path.exists(f"{base}/{PARENT}") for base in hier.bases)
+
+
+def test_real_time_is_lent_by_the_groups_above(hier: Hierarchies) -> None:
+    if not os.path.exists(f"{hier.v1.get('cpu')}/cpu.rt_runtime_us"):
+        pytest.skip("needs real time groups on v1")
+    wanted = {"cpu": {"realtimePeriod": 1_000_000, "realtimeRuntime": 1000}}
+    groups.create(hier, f"{PARENT}/rt", Document(wanted))
+    assert Path(hier.v1["cpu"], PARENT, "rt", "cpu.rt_runtime_us").read_text() == "1000\n"
+
+
+def test_what_the_machine_lacks_is_named(hier: Hierarchies) -> None:
+    for wanted, words in (
+        ({"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}, "hugetlb"),
+        ({"network": {"classID": 5}}, "net_cls"),
+        ({"rdma": {"mlx": {"hcaHandles": 1}}}, "rdma"),
+        ({"blockIO": {"leafWeight": 100}}, "blkio.leaf_weight"),
+    ):
+        controller = words.partition(".")[0]
+        if controller == words and (controller in hier.v1 or controller in hier.v2):
+            continue
+        if controller == "blkio" and "blkio" not in hier.v1:
+            continue
+        with pytest.raises(CgroupError, match=words):
+            groups.create(hier, f"{PARENT}/lacks", Document(wanted))

@@ -202,3 +202,47 @@ def test_what_is_refused_is_named(config: Mapping[str, object], word: str) -> No
 )
 def test_a_root_has_to_be_whole(root: object) -> None:
     assert "root" in refusal({}, {"root": root})
+
+
+# --- OCI bundles that nobody prepared: no root in launch.json
+
+
+def own(config: Mapping[str, object]) -> list[str]:
+    whole = {"root": {"path": "rootfs"}, **linux(), **config}
+    plan = layout.compile_steps(Document(json.loads(json.dumps(whole))), Document({}), "/bundle")
+    return [step.describe() for step in plan.steps]
+
+
+def test_the_root_of_a_bundle_of_its_own_is_below_it() -> None:
+    assert own({})[0] == "root /bundle/rootfs"
+    assert own({"root": {"path": "/elsewhere"}})[0] == "root /elsewhere"
+    with pytest.raises(RefusedError, match=r"root\.path"):
+        own({"root": {}})
+
+
+def test_recursive_and_id_mapped_binds_of_a_bundle_of_its_own() -> None:
+    options = ("rbind", "ro", "rnoexec", "rslave", "ridmap")
+    assert own({"mounts": [mount("/m", "bind", *options, source="/s")]})[1] == (
+        "mount /s at /m (rbind,ro,rnoexec,ridmap,rslave)"
+    )
+    assert own({"mounts": [mount("/m", "ext4", "errors=remount-ro", "noatime", source="/dev/vdb")]})[1] == (
+        "mount ext4 /m (noatime,errors=remount-ro)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"containerID": 0, "hostID": 0, "size": 0}, "no range of ids"),
+        ({"containerID": 0, "hostID": 2**32 - 1, "size": 2}, "no range of ids"),
+        ({"containerID": 0, "hostID": 0, "size": 1, "frob": 1}, "frob is not supported"),
+    ],
+)
+def test_ranges_of_ids_without_sense_are_refused(row: Mapping[str, object], words: str) -> None:
+    entry = {**mount("/m", "bind", "rbind", source="/s"), "uidMappings": [row], "gidMappings": [row]}
+    with pytest.raises(RefusedError, match=words):
+        own({"mounts": [entry]})
+    alone = {**mount("/m", "bind", "rbind", source="/s"), "uidMappings": [{**row, "size": 1, "hostID": 1}]}
+    if "frob" not in row:
+        with pytest.raises(RefusedError, match="only make sense together"):
+            own({"mounts": [alone]})
