@@ -52,6 +52,7 @@ from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Stacks
 from orchestrator.engines.local.machine import Machine, open_machine
 from orchestrator.engines.local.places import Places
+from orchestrator.kernel import scope
 from orchestrator.kernel.lock import try_lock
 from orchestrator.model.errors import ExitCode, PystackError
 from orchestrator.model.frozen import dataclass
@@ -95,6 +96,7 @@ def main() -> None:
     if lock is None:
         sys.exit(ExitCode.OK)
     _make_directories(places)  # one that was just leaving may have taken them along
+    scope.enter(places.tag)
     _raise_limits()
     gc.freeze()
     gc.enable()

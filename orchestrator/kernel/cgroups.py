@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
-from orchestrator.kernel import userns
+from orchestrator.kernel import scope, userns
 from orchestrator.kernel.controls import demand_room, read, write, write_all
 from orchestrator.kernel.devices import DEFAULT, DeviceRule, confine, program_of
 from orchestrator.kernel.limits import (
@@ -92,9 +92,11 @@ def detect(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
                     named.append(place)
     if unified is None and not v1:
         raise CgroupError("no control groups are mounted on this machine")
+    above = (scope.of(scope.own()) or "") if unified and not v1 else ""
+    unified = f"{unified}{above}" if unified else None
     v2 = frozenset(read(unified, "cgroup.controllers").split()) if unified else frozenset[str]()
     mode: Literal["v1", "hybrid", "v2"] = "v1" if unified is None else "hybrid" if v1 else "v2"
-    return Hierarchies(mode=mode, v1=v1, unified=unified, v2=v2, named=tuple(named))
+    return Hierarchies(mode=mode, v1=v1, unified=unified, v2=v2, above=above, named=tuple(named))
 
 
 def _delegated(mountinfo: str) -> Hierarchies:
@@ -116,26 +118,25 @@ def _own_group(mountinfo: str) -> str | None:
         path = next((line[3:].rstrip("\n") for line in lines if line.startswith("0::")), None)
     with open(mountinfo, encoding="utf-8", errors="surrogateescape") as lines:
         place = next((line.split(" ")[4] for line in lines if " - cgroup2 " in line), None)
-    return None if path is None or place is None else f"{place}{path.rstrip('/')}".removesuffix(f"/{_LEAF}")
+    return (
+        None if path is None or place is None else f"{place}{path.rstrip('/')}".removesuffix(f"/{scope.LEAF}")
+    )
 
 
 def settle(hier: Hierarchies, processes: Iterable[int]) -> None:
-    """Delegated: move our own processes to a leaf, for a group with processes can't hand controllers on.
+    """Move our own processes to a leaf of a group that is ours: one with processes can't hand controllers on.
 
     Raises CgroupError.
     """
-    if not hier.v2 or not hier.delegated:
+    if not hier.v2 or not (hier.delegated or hier.above):
         return
     try:
-        os.makedirs(f"{hier.unified}/{_LEAF}", 0o755, exist_ok=True)
+        os.makedirs(f"{hier.unified}/{scope.LEAF}", 0o755, exist_ok=True)
         for pid in processes:
             with contextlib.suppress(ProcessLookupError):
-                write(f"{hier.unified}/{_LEAF}", "cgroup.procs", str(pid))
+                write(f"{hier.unified}/{scope.LEAF}", "cgroup.procs", str(pid))
     except OSError as error:
         raise CgroupError(f"cannot use the delegated cgroup {hier.unified}: {error.strerror}") from error
-
-
-_LEAF = "pystack-processes"
 
 
 # --- making groups -----------------------------------------------------------------------------------

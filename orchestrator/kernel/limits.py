@@ -34,6 +34,8 @@ class Hierarchies:
     """Controllers of the unified hierarchy."""
     delegated: bool = False
     """Whether `unified` is a group that was given to an ordinary user, not the mount point."""
+    above: str = ""
+    """The group in which `unified` lies below the mount point, where systemd has given us one: "/a/b"."""
     named: tuple[str, ...] = ()
     """Hierarchies of v1 without a controller. We don't use them, but other runtimes do."""
 

@@ -40,6 +40,7 @@ from tests.kit.keeper import build_image
 from tests.kit.patience import patient
 
 PATIENCE = 20.0
+client.START_TIMEOUT = patient(client.START_TIMEOUT)
 T = TypeVar("T")
 
 

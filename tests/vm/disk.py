@@ -22,13 +22,16 @@ SUITE = "bookworm"
 KERNEL = "linux-image-cloud-amd64"
 PACKAGES = (
     # The machine; systemd is there in both variants and runs in one.
-    "systemd systemd-sysv tini kmod busybox-static util-linux procps "
+    "systemd systemd-sysv dbus tini kmod busybox-static util-linux procps "
     # What we and our tests call.
-    "python3 nftables iptables iproute2 bind9-dnsutils curl openssl libseccomp2 runc ca-certificates"
+    "python3 nftables iptables iproute2 bind9-dnsutils curl openssl libseccomp2 runc crun strace "
+    "gcc libc6-dev uidmap passt"
 ).split()
 TESTING = ("pytest", "pytest-timeout", "pytest-trio", "hypothesis")
 """Of the development dependencies: what the tests inside import."""
 DISK = "6G"  # sparse
+KEPT = 3
+"""Disks of different recipes: other clones of the repository may be at another commit."""
 DRIVERS = ("virtio_pci", "virtio_blk")
 """What the kernel needs to see its disk; the file system is built in."""
 
@@ -42,9 +45,12 @@ def prepare(cache: Path) -> Path:
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not machine.exists():
-            for old in cache.glob("*/"):
-                shutil.rmtree(old)
             draft = cache / "draft"
+            kept = sorted(
+                (path for path in cache.glob("*/") if path != draft), key=lambda path: path.stat().st_mtime
+            )
+            for old in (draft, *kept[: 1 - KEPT]):
+                shutil.rmtree(old, ignore_errors=True)
             draft.mkdir()
             _build(draft, wheels)
             draft.rename(machine)

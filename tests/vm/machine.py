@@ -28,7 +28,7 @@ from pathlib import Path
 from tests.vm.disk import REPOSITORY, prepare, say
 
 HERE = Path(__file__).resolve().parent
-DEFAULT = ["-q", "--tb=short", "--durations=15", "tests/kernel", "tests/contract", "tests/examples"]
+DEFAULT = ["-q", "--durations=15", "tests/kernel", "tests/contract", "tests/examples"]
 MEMORY = "2048"
 SLOWER = "5"
 """How many times longer tests wait there before they give up (tests/kit/patience.py)."""
@@ -70,7 +70,7 @@ def boot(machine: Path, scratch: Path, init: str, arguments: Sequence[str], limi
         "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", MEMORY,
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-kernel", str(machine / "vmlinuz"), "-initrd", str(machine / "initrd"),
-        "-append", "console=ttyS0 loglevel=3 panic=-1 net.ifnames=0 mitigations=off selinux=0 apparmor=0",
+        "-append", "console=ttyS0 loglevel=3 panic=-1 net.ifnames=0 mitigations=off selinux=0 systemd.show_status=no",
         "-drive", f"file={machine}/root.ext4,format=raw,if=virtio,snapshot=on",
         "-drive", f"file={scratch}/work.tar,format=raw,if=virtio,readonly=on",
         "-device", "virtio-rng-pci",

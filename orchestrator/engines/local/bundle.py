@@ -111,6 +111,8 @@ class Ground:
     seeds: tuple[Seeding, ...] = ()
     devices: tuple[HostDevice, ...] = ()
     cgroups: tuple[str, ...] = ()
+    above: str = ""
+    """The group in which all of ours lie: where systemd keeps them, a scope."""
     resources: Mapping[str, Any] = field(default_factory=dict)
     """`linux.resources`: the limits once more, for whoever reads the bundle."""
     seccomp: str | None = None
@@ -446,7 +448,7 @@ def _linux(container: Container, ground: Ground) -> Json:
         "namespaces": [_namespace(kind, container, ground) for kind in namespaces(service)],
         "devices": [_device(device) for device in ground.devices],
         "sysctl": sysctls(service, ground.highest_group),
-        "cgroupsPath": f"/{ground.places.cgroup}/{container.stack}/{container.id}",
+        "cgroupsPath": f"{ground.above}/{ground.places.cgroup}/{container.stack}/{container.id}",
         "maskedPaths": [] if open_paths else list(MASKED_PATHS),
         "readonlyPaths": [] if open_paths else list(READONLY_PATHS),
         **({"resources": dict(ground.resources)} if ground.resources else {}),

@@ -52,6 +52,7 @@ def look_up(
         cgroups=runtimes.make_group(hierarchies, service, group)
         if runtime
         else limiting.create(hierarchies, container, group),
+        above=hierarchies.above,
         resources=allowed.resources(
             limiting.limits(container, limiting.device_rules(container)),
             counts_swap=runtimes.counts_swap(hierarchies),

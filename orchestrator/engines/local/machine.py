@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from orchestrator.engines.local import clock, recovery
+from orchestrator.engines.local import clock, ends, recovery
 from orchestrator.engines.local.containers import THREADS, Containers
 from orchestrator.engines.local.engine import LocalEngine
 from orchestrator.engines.local.execs import PREFIX, Execs, Execution
@@ -24,7 +24,7 @@ from orchestrator.engines.local.table import Live, Table
 from orchestrator.engines.local.trouble import report
 from orchestrator.engines.local.wiring import Wiring
 from orchestrator.images.store import Store
-from orchestrator.kernel import cgroups, syscalls
+from orchestrator.kernel import cgroups
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import State
 from orchestrator.model.stack import Service, Stack
@@ -147,6 +147,13 @@ class Machine:
             if live.container.state is State.RUNNING and live.container.id not in keeper.runs:
                 self.shared.nursery.start_soon(self.watch, live)
 
+    def is_awaited(self, pid: int) -> bool:
+        """Whether the end of a process is somebody's business here."""
+        runs = (live.container.run for live in self.table.containers.values())
+        return any(run and run.pid == pid for run in runs) or any(
+            execution.pid == pid for execution in self.execs.running()
+        )
+
     def _watch_executions(self) -> None:
         """Nobody tells us any more how what the dead keeper had started ends."""
         for execution in self.execs.running():
@@ -157,7 +164,7 @@ class Machine:
     async def _watch_execution(self, execution: Execution) -> None:
         code: int | None = None
         if execution.pidfd is not None:
-            code = await _end_of(execution.pidfd, execution.pid)
+            code = await ends.end_of(execution.pidfd, execution.pid)
         self.execs.exited(Exited(id=execution.id, exit_code=255 if code is None else code, at=clock.now()))
 
     async def watch(self, live: Live) -> None:
@@ -165,7 +172,7 @@ class Machine:
         run, pidfd = live.container.run, live.pidfd
         if run is None or pidfd is None:
             return
-        code = await _end_of(pidfd, run.pid)
+        code = await ends.end_of(pidfd, run.pid)
         if live.container.run is not None and live.container.run.started == run.started:
             self.containers.exited(Exited(id=live.container.id, exit_code=code, at=clock.now()))
 
@@ -205,55 +212,6 @@ class Machine:
         for directory in (self.places.run, self.places.stacks):
             with contextlib.suppress(OSError):
                 directory.rmdir()
-
-
-async def _end_of(pidfd: int, pid: int) -> int | None:
-    """The exit code of a process, when it has ended (pidfd_open(2): readable at exit); None when lost."""
-    own = os.dup(pidfd)
-    try:
-        await trio.lowlevel.wait_readable(own)
-        status = await _exit_status(own, pid)
-    finally:
-        trio.lowlevel.notify_closing(own)
-        os.close(own)
-    if status is None:
-        return None
-    code = os.waitstatus_to_exitcode(status)
-    return 128 - code if code < 0 else code
-
-
-async def _exit_status(pidfd: int, pid: int) -> int | None:
-    """The wait status of a dead process that is not our child; None when it is lost (kernels before 6.15).
-
-    While it is a zombie its status stands in /proc, afterwards the pidfd has it.
-    """
-    for _ in range(100):
-        status = _zombie_status(pid)
-        if status is not None and _is_there(pidfd):
-            return status
-        status = syscalls.pidfd_exit_status(pidfd)
-        if status is not None:
-            return status
-        await trio.sleep(0.02)
-    return None
-
-
-def _zombie_status(pid: int) -> int | None:
-    """Field 52 of /proc/PID/stat (proc_pid_stat(5)) of a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return int(fields[49]) if fields[0] == "Z" else None
-
-
-def _is_there(pidfd: int) -> bool:
-    """Whether the pid still belongs to the process of the pidfd: signal 0 reaches zombies, too."""
-    try:
-        syscalls.pidfd_send_signal(pidfd, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def respawn_environment() -> Mapping[str, str]:
@@ -297,6 +255,8 @@ async def open_machine(places: Places, nursery: trio.Nursery) -> Machine:
     machine.adopt(keeper)
     nursery.start_soon(machine.keep_keeper)
     nursery.start_soon(machine.containers.ooms.run)
+    if ends.adopt_orphans():
+        nursery.start_soon(ends.bury, machine.is_awaited)
     return machine
 
 
