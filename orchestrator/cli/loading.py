@@ -8,7 +8,7 @@ import sys
 from orchestrator.cli import say
 from orchestrator.model.frozen import replace
 from orchestrator.stackfile.discover import Located, locate
-from orchestrator.stackfile.load import Loaded, begin
+from orchestrator.stackfile.load import Given, Loaded, begin
 from orchestrator.stackfile.load import load as load_located
 from orchestrator.stackfile.switches import Switches
 from orchestrator.stackfile.tree import Map, Plain
@@ -95,19 +95,7 @@ def load(
 
     Raises UserError.
     """
-    loaded = load_located(
-        found.sources,
-        files=files,
-        environment=os.environ,
-        working_dir=found.working_dir,
-        name=found.name,
-        profiles=found.profiles,
-        services=services,
-        dotenv=found.dotenv,
-        strict=strict,
-        cwd=os.getcwd(),
-        trail=trail,
-    )
+    loaded = load_located(found.sources, _given(files, found, services, strict=strict), trail)
     for warned in (*found.warnings, *loaded.warnings) if warn else ():
         say.warning(warned.message, warned.place)
     # `ls` shows them to somebody who stands elsewhere.
@@ -121,9 +109,16 @@ def outline(
     """The canonical form less some steps of loading. Raises UserError."""
     from orchestrator.stackfile.outline import outline as outline_located
 
-    return outline_located(
-        found.sources,
-        switches,
+    return outline_located(found.sources, _given(files, found, services), switches)
+
+
+def literal(files: UserFiles, found: Located) -> Map:
+    """All files as one tree, variables as they are written. Raises UserError."""
+    return begin(found.sources, _given(files, found), switches=Switches(interpolate=False)).tree
+
+
+def _given(files: UserFiles, found: Located, services: tuple[str, ...] = (), *, strict: bool = True) -> Given:
+    return Given(
         files=files,
         environment=os.environ,
         working_dir=found.working_dir,
@@ -131,20 +126,6 @@ def outline(
         profiles=found.profiles,
         services=services,
         dotenv=found.dotenv,
+        strict=strict,
         cwd=os.getcwd(),
     )
-
-
-def literal(files: UserFiles, found: Located) -> Map:
-    """All files as one tree, variables as they are written. Raises UserError."""
-    begun = begin(
-        found.sources,
-        files=files,
-        environment=os.environ,
-        working_dir=found.working_dir,
-        name=found.name,
-        dotenv=found.dotenv,
-        cwd=os.getcwd(),
-        switches=Switches(interpolate=False),
-    )
-    return begun.tree

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 NAME_LIMIT = 100
 """Characters of a stack's name; the schemas allow as many in other names."""
 
-__all__ = ["Files", "Loaded", "Source", "StackfileError", "demand_runnable", "load"]
+__all__ = ["Files", "Given", "Loaded", "Source", "StackfileError", "demand_runnable", "load"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,42 +61,33 @@ class Loaded:
         return unattached(bare)
 
 
-def load(
-    sources: Sequence[Source],
-    *,
-    files: Files,
-    environment: Mapping[str, str],
-    working_dir: str,
-    name: str | None = None,
-    profiles: Sequence[str] = (),
-    services: Sequence[str] = (),
-    dotenv: Mapping[str, str] | Sequence[Source] = (),
-    strict: bool = True,
-    cwd: str = "",
-    trail: Trail | None = None,
-) -> Loaded:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a load depends on beside the texts."""
+
+    files: Files
+    environment: Mapping[str, str]
+    """It wins over `dotenv`."""
+    working_dir: str
+    """The project directory, absolute."""
+    name: str | None = None
+    """From the command line or COMPOSE_PROJECT_NAME; must be a proper name."""
+    profiles: Sequence[str] = ()
+    services: Sequence[str] = ()
+    """Named on the command line, and switched on whatever their profiles."""
+    dotenv: Mapping[str, str] | Sequence[Source] = ()
+    strict: bool = True
+    """Commands that only take things away pass False: env files and variables of secrets may be missing."""
+    cwd: str = ""
+    """What paths of sources count from (else the project directory); messages name files below it shortly."""
+
+
+def load(sources: Sequence[Source], given: Given, trail: Trail | None = None) -> Loaded:
     """The stack that `sources` (merged left to right) describe.
 
-    `working_dir` is the absolute project directory; `name` is from the command line or COMPOSE_PROJECT_NAME
-    and must be a proper name; `services` are named on the command line and switched on whatever their
-    profiles; `environment` wins over `dotenv`. Commands that only take things away pass strict=False: env
-    files and variables of secrets may be missing then. `cwd` is what paths of `sources` count from (else the
-    project directory) and shortens the names of included files in messages. `trail` is filled, for
-    `trail.explain`. Raises StackfileError with every problem found.
+    `trail` is filled, for `trail.explain`. Raises StackfileError with every problem found.
     """
-    begun = begin(
-        sources,
-        files=files,
-        environment=environment,
-        working_dir=working_dir,
-        name=name,
-        profiles=profiles,
-        services=services,
-        dotenv=dotenv,
-        strict=strict,
-        cwd=cwd,
-        trail=trail,
-    )
+    begun = begin(sources, given, trail)
     report, setting = begun.report, begun.setting
     tree = begun.tree
     check(tree, report)
@@ -111,7 +102,7 @@ def load(
     report.settle()
     _order(stack, report)
     if trail is not None:
-        trail.environment = environment
+        trail.environment = given.environment
         trail.final = completed.tree
     return Loaded(
         stack=stack,
@@ -133,38 +124,26 @@ class Begun:
 
 
 def begin(
-    sources: Sequence[Source],
-    *,
-    files: Files,
-    environment: Mapping[str, str],
-    working_dir: str,
-    name: str | None = None,
-    profiles: Sequence[str] = (),
-    services: Sequence[str] = (),
-    dotenv: Mapping[str, str] | Sequence[Source] = (),
-    strict: bool = True,
-    cwd: str = "",
-    trail: Trail | None = None,
-    switches: Switches = ALL,
+    sources: Sequence[Source], given: Given, trail: Trail | None = None, switches: Switches = ALL
 ) -> Begun:
-    """The first half of `load`, with the same arguments, and of `outline`. Raises StackfileError."""
+    """The first half of `load`, and of `outline`. Raises StackfileError."""
     report = Report()
-    if name is not None and not STACK_NAME.fullmatch(name):
+    if given.name is not None and not STACK_NAME.fullmatch(given.name):
         raise reject(
-            f"{name!r} is not a name for a stack",
+            f"{given.name!r} is not a name for a stack",
             code=problem.NAME,
-            hint=f"small letters, digits, - and _: {normalise_stack_name(name) or 'mystack'!r}",
+            hint=f"small letters, digits, - and _: {normalise_stack_name(given.name) or 'mystack'!r}",
         )
-    variables = _variables(environment, dotenv, report)
+    variables = _variables(given.environment, given.dotenv, report)
     found = [
         document
         for source in sources
-        for document in documents(source, _path(source.path, cwd or working_dir), report)
+        for document in documents(source, _path(source.path, given.cwd or given.working_dir), report)
     ]
     report.settle()
     if not any(document.tree for document in found):
         raise _empty(sources)
-    stack_name = name or _name(found, variables, working_dir)
+    stack_name = given.name or _name(found, variables, given.working_dir)
     if len(stack_name) > NAME_LIMIT:
         raise reject(
             f"the name of the stack, {stack_name[:20]}..., is longer than {NAME_LIMIT} characters",
@@ -172,20 +151,20 @@ def begin(
             hint="choose one with -p NAME",
         )
     variables.setdefault("COMPOSE_PROJECT_NAME", stack_name)
-    intake = Intake(files=files, report=report, cwd=cwd, literal=not switches.interpolate)
-    tree = gather(found, Scope(folder=working_dir, variables=variables), intake, trail)
+    intake = Intake(files=given.files, report=report, cwd=given.cwd, literal=not switches.interpolate)
+    tree = gather(found, Scope(folder=given.working_dir, variables=variables), intake, trail)
     if not tree:
         report.settle()
         raise _empty(sources)
     setting = Setting(
         name=stack_name,
-        working_dir=working_dir,
-        files=files,
+        working_dir=given.working_dir,
+        files=given.files,
         variables=variables,
         contents=intake.contents,
-        profiles=tuple(profiles),
-        services=tuple(services),
-        strict=strict,
+        profiles=tuple(given.profiles),
+        services=tuple(given.services),
+        strict=given.strict,
         switches=switches,
     )
     return Begun(tree=tree, setting=setting, report=report)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from orchestrator.stackfile.check import check, check_literal
 from orchestrator.stackfile.complete import complete, unattached
-from orchestrator.stackfile.files import Files
 from orchestrator.stackfile.forms import Spot
-from orchestrator.stackfile.load import begin
+from orchestrator.stackfile.load import Given, begin
 from orchestrator.stackfile.paths import move
 from orchestrator.stackfile.problem import Mark, Report
 from orchestrator.stackfile.read import Source
@@ -34,32 +33,9 @@ _STRUCTURE = (
 """Keys of a service whose short forms are written out even where variables are not filled in."""
 
 
-def outline(
-    sources: Sequence[Source],
-    switches: Switches,
-    *,
-    files: Files,
-    environment: Mapping[str, str],
-    working_dir: str,
-    name: str | None = None,
-    profiles: Sequence[str] = (),
-    services: Sequence[str] = (),
-    dotenv: Mapping[str, str] | Sequence[Source] = (),
-    cwd: str = "",
-) -> dict[str, Plain]:
-    """The canonical form less some steps. Arguments as for `load`. Raises StackfileError."""
-    begun = begin(
-        sources,
-        files=files,
-        environment=environment,
-        working_dir=working_dir,
-        name=name,
-        profiles=profiles,
-        services=services,
-        dotenv=dotenv,
-        cwd=cwd,
-        switches=switches,
-    )
+def outline(sources: Sequence[Source], given: Given, switches: Switches) -> dict[str, Plain]:
+    """The canonical form less some steps. Raises StackfileError."""
+    begun = begin(sources, given, switches=switches)
     report = begun.report
     ask = check if switches.interpolate else check_literal
     ask(begun.tree, report)
@@ -67,7 +43,7 @@ def outline(
     tree = lengthen(begun.tree, Spot(report)) if switches.interpolate else _lengthen_literal(begun.tree)
     report.settle()
     if switches.paths:
-        tree = move(tree, working_dir, files.home)
+        tree = move(tree, given.working_dir, given.files.home)
     completed = complete(tree, begun.setting, report)
     report.settle()
     escape = (lambda text: text.replace("$", "$$")) if switches.interpolate else str

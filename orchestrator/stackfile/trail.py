@@ -1,7 +1,7 @@
 """How a value came to be: which file and line, through which merge step, from which variable.
 
     trail = Trail()
-    load(sources, ..., trail=trail)
+    load(sources, given, trail)
     for step in explain(trail, "services.web.environment.A"):
         print(step)
 

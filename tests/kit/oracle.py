@@ -25,7 +25,7 @@ from typing import Any
 
 from orchestrator.model.errors import UserError
 from orchestrator.stackfile.discover import locate
-from orchestrator.stackfile.load import load
+from orchestrator.stackfile.load import Given, load
 
 PROJECT = "/home/proj"
 """Where the files lie, for both sides: Docker Compose's real folder is written so in its answers."""
@@ -141,13 +141,15 @@ def ours(question: Question) -> Answer:
         )
         loaded = load(
             located.sources,
-            files=files,
-            environment=environment,
-            working_dir=located.working_dir,
-            name=located.name,
-            profiles=located.profiles,
-            services=question.services,
-            dotenv=located.dotenv,
+            Given(
+                files=files,
+                environment=environment,
+                working_dir=located.working_dir,
+                name=located.name,
+                profiles=located.profiles,
+                services=question.services,
+                dotenv=located.dotenv,
+            ),
         )
         demand(loaded.stack, question.services)
     except UserError as error:

@@ -34,7 +34,7 @@ from orchestrator.api.paths import Paths
 from orchestrator.engines.local.places import Places
 from orchestrator.model import codec
 from orchestrator.model.stack import Stack
-from orchestrator.stackfile.load import load
+from orchestrator.stackfile.load import Given, load
 from orchestrator.stackfile.read import Source
 from tests.kit.keeper import build_image
 from tests.kit.patience import patient
@@ -159,9 +159,11 @@ class Site:
     def stack(self, text: str, **environment: str) -> Stack:
         return load(
             [Source(path=str(self.dir / "stack.yml"), text=textwrap.dedent(text))],
-            files=NoFiles(),
-            environment={"BOX": str(self.box), "DIR": str(self.dir), **environment},
-            working_dir=str(self.dir),
+            Given(
+                files=NoFiles(),
+                environment={"BOX": str(self.box), "DIR": str(self.dir), **environment},
+                working_dir=str(self.dir),
+            ),
         ).stack
 
     def begin(self, verb: str, fds: Sequence[int] = (), **request: Any) -> Talk:

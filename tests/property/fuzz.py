@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from orchestrator.model.errors import UserError
 from orchestrator.stackfile.discover import locate
-from orchestrator.stackfile.load import load
+from orchestrator.stackfile.load import Given, load
 from tests.property import grammar
 
 SECONDS = 2.0
@@ -101,12 +101,14 @@ def attempt(files: Mapping[str, bytes], environment: Mapping[str, str]) -> str:
         found = locate(disk, cwd=FOLDER, environment=variables)
         load(
             found.sources,
-            files=disk,
-            environment=variables,
-            working_dir=found.working_dir,
-            name=found.name,
-            profiles=found.profiles,
-            dotenv=found.dotenv,
+            Given(
+                files=disk,
+                environment=variables,
+                working_dir=found.working_dir,
+                name=found.name,
+                profiles=found.profiles,
+                dotenv=found.dotenv,
+            ),
         )
     except UserError as error:
         return "refused" if str(error) else "refused without a word"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.model import codec
 from orchestrator.model.stack import Stack
-from orchestrator.stackfile.load import load
+from orchestrator.stackfile.load import Given, load
 from orchestrator.stackfile.problem import MAX_PROBLEMS, StackfileError
 from orchestrator.stackfile.read import Source
 from orchestrator.stackfile.trail import Trail, explain
@@ -99,11 +99,13 @@ def test_any_files(main: list[Any], a: Any, b: Any, dotenv: str) -> None:
     try:
         found = load(
             sources,
-            files=Disk(texts={f"{FOLDER}/{path}": one for path, one in disk.items()}),
-            environment={},
-            working_dir=FOLDER,
-            cwd=FOLDER,
-            trail=trail,
+            Given(
+                files=Disk(texts={f"{FOLDER}/{path}": one for path, one in disk.items()}),
+                environment={},
+                working_dir=FOLDER,
+                cwd=FOLDER,
+            ),
+            trail,
         )
     except StackfileError as error:
         assert 0 < len(error.problems) <= MAX_PROBLEMS  # noqa: PT017

@@ -10,7 +10,7 @@ from orchestrator.cli import runtimes
 from orchestrator.cli.runtimes import settle
 from orchestrator.model import fingerprint
 from orchestrator.model.errors import ExitCode, UserError
-from orchestrator.stackfile.load import Loaded, load
+from orchestrator.stackfile.load import Given, Loaded, load
 from orchestrator.stackfile.read import Source
 
 PROGRAMS = {"runc": "/usr/sbin/runc", "crun": "/opt/bin/crun", "/opt/x/mine": "/opt/x/mine"}
@@ -38,9 +38,11 @@ def stack(*lines: str) -> Loaded:
     )
     return load(
         [Source(path="stack.yml", text=textwrap.dedent(text))],
-        files=NoFiles(),
-        environment={},
-        working_dir="/w",
+        Given(
+            files=NoFiles(),
+            environment={},
+            working_dir="/w",
+        ),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from orchestrator.stackfile.load import Loaded, load
+from orchestrator.stackfile.load import Given, Loaded, load
 from orchestrator.stackfile.problem import Problem, StackfileError
 from orchestrator.stackfile.read import Source
 
@@ -44,15 +44,17 @@ def loaded(
     names = ["stack.yml", *(f"{number}.yml" for number in range(1, len(texts)))]
     return load(
         [Source(path=path, text=text) for path, text in zip(names, texts, strict=True)],
-        files=Disk(texts={f"{FOLDER}/{path}": text for path, text in (files or {}).items()}),
-        environment={"HOME": "/root", **(env or {})},
-        working_dir=FOLDER,
-        name=name,
-        profiles=profiles,
-        services=services,
-        dotenv=[Source(path=".env", text=dotenv)] if dotenv is not None else (),
-        strict=strict,
-        cwd=FOLDER,
+        Given(
+            files=Disk(texts={f"{FOLDER}/{path}": text for path, text in (files or {}).items()}),
+            environment={"HOME": "/root", **(env or {})},
+            working_dir=FOLDER,
+            name=name,
+            profiles=profiles,
+            services=services,
+            dotenv=[Source(path=".env", text=dotenv)] if dotenv is not None else (),
+            strict=strict,
+            cwd=FOLDER,
+        ),
     )
 
 

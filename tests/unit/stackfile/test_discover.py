@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.model.errors import ExitCode
 from orchestrator.stackfile.discover import Located, discover, locate
-from orchestrator.stackfile.load import load
+from orchestrator.stackfile.load import Given, load
 from orchestrator.stackfile.problem import StackfileError
 from tests.unit.stackfile.given import Disk
 
@@ -181,12 +181,14 @@ def test_what_is_located_can_be_loaded() -> None:
     found = located(texts)
     stack = load(
         found.sources,
-        files=Disk(texts=texts),
-        environment={},
-        working_dir=found.working_dir,
-        name=found.name,
-        profiles=found.profiles,
-        dotenv=found.dotenv,
+        Given(
+            files=Disk(texts=texts),
+            environment={},
+            working_dir=found.working_dir,
+            name=found.name,
+            profiles=found.profiles,
+            dotenv=found.dotenv,
+        ),
     ).stack
     assert stack.name == "app"
     assert stack.services["web"].root.reference == "busybox"  # type: ignore[union-attr]

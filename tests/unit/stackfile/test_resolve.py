@@ -251,11 +251,11 @@ def test_a_stack_that_is_right_costs_no_heavy_import() -> None:
 
 
 LOADED = """
-from orchestrator.stackfile.load import Source, load
+from orchestrator.stackfile.load import Given, Source, load
 class Disk:
     home = '/root'
     def read(self, path): raise FileNotFoundError(path)
     def exists(self, path): return False
 def loaded(text):
-    load([Source(path='s', text=text)], files=Disk(), environment={}, working_dir='/proj')
+    load([Source(path='s', text=text)], Given(files=Disk(), environment={}, working_dir='/proj'))
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.stackfile.load import load
+from orchestrator.stackfile.load import Given, load
 from orchestrator.stackfile.read import Source
 from orchestrator.stackfile.trail import Trail, explain
 from tests.unit.stackfile.given import FOLDER, Disk
@@ -83,12 +83,14 @@ def trail() -> Trail:
     filled = Trail()
     load(
         [Source(path="stack.yml", text=MAIN), Source(path="1.yml", text=OVER)],
-        files=Disk(texts={f"{FOLDER}/{path}": text for path, text in FILES.items()}),
-        environment={"C": "sea"},
-        working_dir=FOLDER,
-        dotenv={"V": "9"},
-        cwd=FOLDER,
-        trail=filled,
+        Given(
+            files=Disk(texts={f"{FOLDER}/{path}": text for path, text in FILES.items()}),
+            environment={"C": "sea"},
+            working_dir=FOLDER,
+            dotenv={"V": "9"},
+            cwd=FOLDER,
+        ),
+        filled,
     )
     return filled
 
