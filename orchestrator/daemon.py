@@ -119,6 +119,9 @@ def _raise_limits() -> None:
     """A container costs some ten descriptors here, and a shell's usual 1024 would do for a hundred."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # The environment of every container is in our memory, and would be in a core dump.
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,6 +92,9 @@ def _detach(log: str) -> None:
     syscalls.set_name("pystack-keeper")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # A core dump would hold what containers get as secrets. They inherit it, and may ask for more (ulimits).
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
 
 
 def _listen(path: str) -> _socket.socket:

@@ -124,6 +124,8 @@ class Ground:
     runtime: Foreign | None = None
     no_new_privileges: bool = False
     unmasked: bool = False
+    thermal: tuple[str, ...] = ()
+    """The thermal_throttle directory of each processor: how hot neighbours run it (a side channel)."""
     init: str | None = None
     stdin: bool = False
     all_capabilities: tuple[str, ...] = ()
@@ -449,7 +451,7 @@ def _linux(container: Container, ground: Ground) -> Json:
         "devices": [_device(device) for device in ground.devices],
         "sysctl": sysctls(service, ground.highest_group),
         "cgroupsPath": f"{ground.above}/{ground.places.cgroup}/{container.stack}/{container.id}",
-        "maskedPaths": [] if open_paths else list(MASKED_PATHS),
+        "maskedPaths": [] if open_paths else [*MASKED_PATHS, *ground.thermal],
         "readonlyPaths": [] if open_paths else list(READONLY_PATHS),
         **({"resources": dict(ground.resources)} if ground.resources else {}),
     }

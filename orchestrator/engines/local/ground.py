@@ -63,6 +63,7 @@ def look_up(
         runtime=runtime,
         no_new_privileges=options.no_new_privileges,
         unmasked=options.system_paths == "unconfined",
+        thermal=_thermal(),
         init=_init(places) if service.init else None,
         stdin=service.stdin_open and not service.tty,
         all_capabilities=every,
@@ -77,6 +78,11 @@ def _init(places: Places) -> str:
 
     places.programs.mkdir(parents=True, exist_ok=True, mode=0o711)
     return str(init.ensure(places.programs))
+
+
+@functools.cache
+def _thermal() -> tuple[str, ...]:
+    return tuple(sorted(map(str, Path("/sys/devices/system/cpu").glob("cpu*/thermal_throttle"))))
 
 
 @functools.cache

@@ -302,7 +302,7 @@ def test_a_host_name_is_set_only_in_a_uts_namespace_of_one_s_own() -> None:
 
 
 def test_masks_go_with_privileged_and_with_unconfined_paths() -> None:
-    assert bundle.config(container(), ground())["linux"]["maskedPaths"] == bundle.MASKED_PATHS
+    assert bundle.config(container(), ground())["linux"]["maskedPaths"] == list(bundle.MASKED_PATHS)
     for made in (
         bundle.config(container(service(command=("x",), privileged=True)), ground()),
         bundle.config(container(), ground(unmasked=True)),
