@@ -68,8 +68,10 @@ _PATIENCE = 2.0  # seconds that kill and remove wait for the kernel
 # --- finding the hierarchies -------------------------------------------------------------------------
 
 
-def detect(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
+def detect(mountinfo: str = "/proc/self/mountinfo", cgroup: str = "/proc/self/cgroup") -> Hierarchies:
     """Read where control groups are mounted (proc_pid_mountinfo(5)). Callers keep the answer.
+
+    For a process in a scope of our own under systemd (kernel.scope) that is where they begin.
 
     Raises CgroupError where there is no hierarchy at all.
     """
@@ -92,7 +94,7 @@ def detect(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
                     named.append(place)
     if unified is None and not v1:
         raise CgroupError("no control groups are mounted on this machine")
-    above = (scope.of(scope.own()) or "") if unified and not v1 else ""
+    above = (scope.of(scope.own(cgroup)) or "") if unified and not v1 else ""
     unified = f"{unified}{above}" if unified else None
     v2 = frozenset(read(unified, "cgroup.controllers").split()) if unified else frozenset[str]()
     mode: Literal["v1", "hybrid", "v2"] = "v1" if unified is None else "hybrid" if v1 else "v2"

@@ -52,9 +52,9 @@ def enter(tag: str) -> bool:
     return _join(place) or _make(tag, place)
 
 
-def own() -> str:
-    """This process's group of the unified hierarchy, as /proc/self/cgroup names it."""
-    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as lines:
+def own(cgroup: str = "/proc/self/cgroup") -> str:
+    """This process's group of the unified hierarchy, as that file names it."""
+    with open(cgroup, encoding="utf-8", errors="surrogateescape") as lines:
         return next((line[3:].rstrip("\n") for line in lines if line.startswith("0::")), "")
 
 

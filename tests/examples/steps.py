@@ -98,14 +98,14 @@ def perform(scene: Scene, step: Mapping[str, Details]) -> None:
 def up(scene: Scene, details: Details) -> None:
     ids = {row["ID"] for row in scene.pystack.containers()} if details.get("unchanged") else None
     ran = scene.pystack.run("up", "-d", *details.get("arguments", ()))
-    assert ran.seconds <= details.get("within", 60), f"too slow\n{ran}"
+    assert ran.seconds <= patient(details.get("within", 60)), f"too slow\n{ran}"
     if ids is not None:
         assert {row["ID"] for row in scene.pystack.containers()} == ids, f"containers were replaced\n{ran}"
 
 
 def down(scene: Scene, details: Details) -> None:
     ran = scene.pystack.run("down", *(["--volumes"] if details.get("volumes") else []))
-    assert ran.seconds <= details.get("within", 60), f"too slow\n{ran}"
+    assert ran.seconds <= patient(details.get("within", 60)), f"too slow\n{ran}"
     remains = leaks.left(scene.before, leaks.Root(path=scene.pystack.root))
     assert not remains, "down leaves:\n  " + "\n  ".join(remains) + f"\n{ran}\n{scene.pystack.story()}"
 

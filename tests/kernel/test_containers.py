@@ -320,7 +320,9 @@ def test_limits_of_processes_and_cpu_are_set(site: Site) -> None:
     pid = site.row("c15", "few")["pid"]
     assert "123                  456" in Path(f"/proc/{pid}/limits").read_text()
     groups = dict(line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines())
-    if "cpu" in groups:
+    if "cpu" not in groups:
+        assert Path(f"/sys/fs/cgroup{groups['']}/cpu.max").read_text() == "50000 100000\n"
+    else:
         cpu = Path(f"/sys/fs/cgroup/cpu{groups['cpu']}")
         quota, period = (int((cpu / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
         assert quota / period == 0.5

@@ -113,7 +113,7 @@ def test_a_whole_life(site: Site, runtime: str) -> None:
     status = site.execute("life", "web", "cat", "/proc/1/status")
     assert "Seccomp:\t2" in status
     assert "CapBnd:\t00000000a80425fb" in status
-    group = f"{site.places.cgroup}/life/{row['id']}"
+    group = config["linux"]["cgroupsPath"].lstrip("/")
     assert limit(group, "pids.max", "pids/pids.max") == "33"
     assert limit(group, "memory.max", "memory/memory.limit_in_bytes") == f"{48 << 20}"
 

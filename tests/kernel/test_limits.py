@@ -72,10 +72,6 @@ def here(site: Site) -> Iterator[Site]:
     site.down("l")
 
 
-def hierarchies() -> cgroups.Hierarchies:
-    return cgroups.detect()
-
-
 def spent(site: Site, service: str) -> float:
     """Seconds of processor time, by the kernel's count for the container."""
     rows = site.ask("stats", stack="l", names=[service], count=1).lines[0]["rows"]
@@ -159,8 +155,8 @@ def test_pids_a_fork_bomb_is_contained_and_gone_at_once(site: Site) -> None:
     began = time.monotonic()
     site.ask("kill", stack="l2", services=["bomb"], signal="SIGKILL")
     site.becomes("l2", "bomb", state="exited")
-    group = f"{site.places.cgroup}/l2/{site.row('l2', 'bomb')['id']}"
-    until(lambda: not cgroups.populated(hierarchies(), group), "the end of the last")
+    group, hier = f"{site.places.cgroup}/l2/{site.row('l2', 'bomb')['id']}", site.hierarchies
+    until(lambda: not cgroups.populated(hier, group), "the end of the last")
     assert time.monotonic() - began <= 2
     site.down("l2")
 
@@ -175,7 +171,7 @@ def test_memory_filesystems_end_at_their_size(here: Site) -> None:
 
 
 def test_swappiness_is_the_group_s_where_the_kernel_has_one(here: Site) -> None:
-    hier = hierarchies()
+    hier = here.hierarchies
     group = f"{here.places.cgroup}/l/{here.row('l', 'small')['id']}"
     log = here.places.supervisor_log.read_text()
     missing = "l-small-1: this kernel has no memory.swappiness: swappiness is the machine's\n"
@@ -271,7 +267,7 @@ def test_blkio_weights_need_a_scheduler_that_has_them(site: Site) -> None:
         name: w
         services: {a: {x-rootfs: {path: $BOX}, command: sleep 9, blkio_config: {weight: 300}}}
         """
-    hier = hierarchies()
+    hier = site.hierarchies
     base = hier.unified if "io" in hier.v2 else hier.v1["blkio"]
     probe = Path(str(base)) / f"pystack-probe{os.getpid()}"
     probe.mkdir()

@@ -51,7 +51,7 @@ def share(site: Site, stack: str, service: str, seconds: float = 0.5) -> float:
 
 def value(site: Site, stack: str, service: str, controller: str, file: str) -> str:
     """What a control file of the container says."""
-    hier = cgroups.detect()
+    hier = site.hierarchies
     base = hier.unified if controller in hier.v2 else hier.v1[controller]
     return (
         Path(str(base), site.places.cgroup, stack, site.row(stack, service)["id"], file).read_text().strip()
@@ -85,7 +85,7 @@ def test_limits_that_there_were_not_reach_every_process_and_those_to_come(site: 
     assert (used["pids"], used["pids_limit"]) == (3, 9)
     own, first = (site.execute("u1", "spin", "cat", f"/proc/{pid}/cgroup") for pid in ("self", 1))
     assert own == first
-    for pid in cgroups.pids(cgroups.detect(), f"{site.places.cgroup}/u1/{site.row('u1', 'spin')['id']}"):
+    for pid in cgroups.pids(site.hierarchies, f"{site.places.cgroup}/u1/{site.row('u1', 'spin')['id']}"):
         assert os.sched_getaffinity(pid) == {0}
     update(site, "u1", "u1-spin-1", cpus=0, pids=-1, cpuset="")
     assert site.execute("u1", "spin", "grep", "Cpus_allowed_list", "/proc/self/status").split()[1] != "0"
@@ -310,7 +310,7 @@ def test_top_lists_the_processes_of_each_container(site: Site) -> None:
 def test_a_hundred_containers_are_measured_within_a_tenth_of_a_second_of_processor_time(site: Site) -> None:
     """One, a hundred times: what each costs does not depend on the others. The best of five."""
     site.up("name: c\nservices: {a: {x-rootfs: {path: $BOX}, command: sleep 1000, stop_grace_period: 0s}}")
-    row, hier = site.row("c", "a"), cgroups.detect()
+    row, hier = site.row("c", "a"), site.hierarchies
     leader = Leader(row["pid"], os.pidfd_open(row["pid"]))
     best = 1.0
     for _ in range(5):

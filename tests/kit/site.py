@@ -32,6 +32,7 @@ from typing import Any, Self, TypeVar
 from orchestrator.api import client
 from orchestrator.api.paths import Paths
 from orchestrator.engines.local.places import Places
+from orchestrator.kernel import cgroups
 from orchestrator.model import codec
 from orchestrator.model.stack import Stack
 from orchestrator.stackfile.load import Given, load
@@ -239,6 +240,11 @@ class Site:
     @property
     def supervisor(self) -> int:
         return int(self.ask("ping").result["pid"])
+
+    @property
+    def hierarchies(self) -> cgroups.Hierarchies:
+        """As the supervisor sees them: under systemd they begin at its scope."""
+        return cgroups.detect(cgroup=f"/proc/{self.supervisor}/cgroup")
 
     @property
     def keeper(self) -> int:

@@ -54,7 +54,7 @@ def main() -> int:
 def _options() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="tests/vm/run", description=__doc__.split("\n\n")[0])
     parser.add_argument("--init", choices=("bare", "systemd"), default="bare", help="what runs as process 1")
-    parser.add_argument("--limit", type=float, default=5400, help="seconds after which the machine is ended")
+    parser.add_argument("--limit", type=float, default=10800, help="seconds after which the machine is ended")
     return parser.parse_known_args()
 
 
