@@ -202,7 +202,9 @@ def _exact(user: Document, root: int) -> accounts.Account:
         # 2**32-1 is "no change" to the kernel.
         if not isinstance(number, int) or not 0 <= number < 2**32 - 1:
             raise RefusedError(f"process.user: {number!r} is neither a uid nor a gid")
-    home = accounts.home(uid, accounts.read(root, "/etc/passwd"))
+    home = "/"
+    with suppress(OSError):  # not a file to read, so it says nothing of homes
+        home = accounts.home(uid, accounts.read(root, "/etc/passwd"))
     groups = tuple(dict.fromkeys((gid, *(int(number) for number in extra))))
     return accounts.Account(uid, gid, groups, home)
 

@@ -267,6 +267,21 @@ def test_links_of_the_root_filesystem_lead_nowhere(box: Box) -> None:
     assert (decoy / "ptmx").read_text() == "untouched"
 
 
+def test_the_root_filesystem_does_not_choose_what_protects(box: Box) -> None:
+    """CVE-2019-19921 (/proc a link), CVE-2025-31133 (/dev/null a link: what is masked would show it)."""
+    (box.rootfs / "proc").symlink_to("tmp")
+    assert "symbolic links" in refusal(box)
+    (box.rootfs / "proc").unlink()
+    (box.rootfs / "dev").mkdir()
+    (box.rootfs / "dev/null").symlink_to("/etc/passwd")
+    proc = [mount("/proc", "proc", [])]
+    assert "File exists" in refusal(box, config_mounts=proc)
+    (box.rootfs / "dev/null").unlink()
+    # The host's null device covers what is masked, and the root filesystem's is another.
+    masked = {"maskedPaths": ["/etc/passwd"]}
+    assert box.shell("stat -c %t:%T /etc/passwd", config_mounts=proc, linux=masked) == "1:3\n"
+
+
 def test_nothing_of_the_image_is_loaded_and_nobody_looks_in(box: Box) -> None:
     """CVE-2019-14271 (libraries of the image in our process), CVE-2016-9962 (a look into it)."""
     box.belong_to(FIRST)
