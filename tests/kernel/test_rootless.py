@@ -18,6 +18,7 @@ import pytest
 from orchestrator.kernel import cgroups
 from tests.kit.keeper import BUSYBOX
 from tests.kit.ordinary import FIRST_RANGE, OUTSIDE, Ordinary, has_ranges, kill, open_node
+from tests.kit.patience import patient
 from tests.kit.programs import free_port
 from tests.kit.site import until
 
@@ -60,7 +61,7 @@ def user(state_root: Path) -> Iterator[Ordinary]:
 def fetch(port: int) -> bytes:
     """What the web server says to a client on the host's loopback; b"" when it says nothing."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+        with socket.create_connection(("127.0.0.1", port), timeout=patient(5)) as sock:
             sock.sendall(b"GET /index.html HTTP/1.0\r\n\r\n")
             answer = b""
             while piece := sock.recv(65536):
@@ -133,7 +134,7 @@ services:
     senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
 
     def asks(sender: socket.socket, text: bytes) -> bytes | None:
-        sender.settimeout(0.2)
+        sender.settimeout(patient(0.2))
         sender.sendto(text, ("127.0.0.1", published))
         try:
             return sender.recv(100)
@@ -174,7 +175,7 @@ def _echo(port: int, sent: bytes) -> bytes:
 
     answer = b""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        with socket.create_connection(("127.0.0.1", port), timeout=patient(20)) as sock:
 
             def speak() -> None:
                 sock.sendall(sent)
@@ -272,7 +273,7 @@ def test_a_machine_without_user_namespaces_is_named(user: Ordinary) -> None:
     at = command.index("setpriv")
     command[at:at] = ["unshare", "-m", "sh", "-c", f'mount --rbind / {jail}; exec chroot {jail} "$@"', "sh"]
     user.write(TWO, PORT=free_port())
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=patient(30), check=False)
     assert ran.returncode == 4, ran
     assert "this machine gives ordinary users no user namespaces" in ran.stderr
     assert "kernel.unprivileged_userns_clone" in ran.stderr
@@ -300,7 +301,7 @@ def test_a_way_out_is_taken_where_there_is_one(tmp_path: Path, program: str) -> 
         user.write("name: out\nservices: {one: {x-rootfs: {path: $BOX}, command: sleep 1000}}")
         try:
             assert "warning" not in user.pystack("up", "-d").stderr
-            ask = ("exec", "one", "timeout", "3", "wget", "-qO-", f"http://{OUTSIDE}/page")
+            ask = ("exec", "one", "timeout", f"{patient(3):g}", "wget", "-qO-", f"http://{OUTSIDE}/page")
             until(lambda: user.pystack(*ask, exit_code=None).stdout == "from outside", "the page", user.story)
             user.pystack("down", "-t", "0")
         finally:

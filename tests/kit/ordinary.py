@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.kit.keeper import build_image
+from tests.kit.patience import patient
 from tests.kit.programs import REPOSITORY, Failed, Ran
 
 NAME = "ordinary"
@@ -174,7 +175,12 @@ class Ordinary:
         """Run a command as the user. Raises Failed when it ends otherwise (None: any will do)."""
         begun = time.monotonic()
         done = subprocess.run(
-            self.argv(command), input=stdin, capture_output=True, text=True, timeout=limit, check=False
+            self.argv(command),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=patient(limit),
+            check=False,
         )
         ran = Ran(
             command=" ".join(command),
@@ -245,7 +251,7 @@ def kill(pid: int) -> None:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         import select
 
-        assert select.select([pidfd], [], [], 10)[0], f"{pid} does not die"
+        assert select.select([pidfd], [], [], patient(10))[0], f"{pid} does not die"
     finally:
         os.close(pidfd)
 

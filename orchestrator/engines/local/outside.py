@@ -6,6 +6,8 @@ import errno
 import socket
 from pathlib import Path
 
+import trio
+
 from orchestrator.engines.local.places import Places
 from orchestrator.kernel import rootless, userns
 
@@ -39,11 +41,12 @@ class Outside:
             raise
         return sock.detach()
 
-    def open(self, family: int, kind: int) -> socket.socket:
+    async def open(self, family: int, kind: int) -> socket.socket:
         """A non-blocking socket that sends from the host. Raises OSError."""
-        if self._line is not None:
-            return socket.socket(fileno=self._line.open(family, kind))
-        return socket.socket(family, kind | socket.SOCK_NONBLOCK)
+        if self._line is None:
+            return socket.socket(family, kind | socket.SOCK_NONBLOCK)
+        # In a thread: whatever the porter does, the answers of others must not wait for it.
+        return socket.socket(fileno=await trio.to_thread.run_sync(self._line.open, family, kind))
 
     def tables(self) -> Path:
         """The directory of the host's tables of sockets (proc_net(5))."""

@@ -10,7 +10,7 @@ import errno
 import secrets
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
@@ -63,9 +63,10 @@ class Forwarder:
         self,
         limit: int = _IN_FLIGHT_ALL,
         patience: float = _UPSTREAM_PATIENCE,
-        host: Callable[[int, int], socket.socket] = socket.socket,
+        host: Callable[[int, int], Awaitable[socket.socket]] | None = None,
     ) -> None:
-        """`patience`: seconds for each server. `host` makes a socket (family, kind) of the host's network."""
+        """`patience`: seconds for each server. `host` makes a socket (family, kind) of the host's network,
+        where that is not ours."""
         self._host = host
         self._free = limit
         self._patience = patience
@@ -94,7 +95,7 @@ class Forwarder:
             reply = None
             with trio.move_on_after(self._patience):
                 try:
-                    asking = self._open(upstream, namespace if upstream.inside else None, stream=stream)
+                    asking = await self._open(upstream, namespace if upstream.inside else None, stream=stream)
                     reply = await exchange(question, upstream, asking)
                 except (OSError, EOFError, trio.BrokenResourceError):
                     continue
@@ -103,12 +104,16 @@ class Forwarder:
             unhappy = reply or unhappy
         return unhappy
 
-    def _open(self, upstream: Upstream, namespace: int | None, *, stream: bool) -> trio.socket.SocketType:
+    async def _open(
+        self, upstream: Upstream, namespace: int | None, *, stream: bool
+    ) -> trio.socket.SocketType:
         family = socket.AF_INET6 if ":" in upstream.address else socket.AF_INET
         kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
-        if namespace is None:
-            return trio.socket.from_stdlib_socket(self._host(family, kind))
-        return trio.socket.from_stdlib_socket(netns.socket_in(namespace, family, kind))
+        if namespace is not None:
+            return trio.socket.from_stdlib_socket(netns.socket_in(namespace, family, kind))
+        if self._host is None:
+            return trio.socket.socket(family, kind)
+        return trio.socket.from_stdlib_socket(await self._host(family, kind))
 
 
 async def _by_datagram(

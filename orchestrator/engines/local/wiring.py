@@ -48,7 +48,7 @@ class Wiring:
         self._filter: Netlink = firewall.open_firewall()
         self._route_lock = threading.Lock()
         self.outside = outside
-        self._forwarder = Forwarder(host=outside.open)
+        self._forwarder = Forwarder(host=outside.open if outside.is_elsewhere else None)
         self._installed: firewall.Ruleset | None = None
         self._installing = trio.Lock()
 
