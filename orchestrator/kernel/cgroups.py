@@ -125,18 +125,20 @@ def _own_group(mountinfo: str) -> str | None:
     )
 
 
-def settle(hier: Hierarchies, processes: Iterable[int]) -> None:
-    """Move our own processes to a leaf of a group that is ours: one with processes can't hand controllers on.
-
-    Raises CgroupError.
-    """
+def settle(hier: Hierarchies) -> None:
+    """Move what is in a group that is ours (ourselves, the command that has started us, its shell) to a leaf
+    of it: a group with processes of its own can't hand controllers on. Raises CgroupError."""
     if not hier.v2 or not (hier.delegated or hier.above):
         return
     try:
         os.makedirs(f"{hier.unified}/{scope.LEAF}", 0o755, exist_ok=True)
-        for pid in processes:
-            with contextlib.suppress(ProcessLookupError):
-                write(f"{hier.unified}/{scope.LEAF}", "cgroup.procs", str(pid))
+        for _ in range(_TURNS):
+            found = read(hier.unified or "", "cgroup.procs").split()
+            if not found:
+                return
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    write(f"{hier.unified}/{scope.LEAF}", "cgroup.procs", pid)
     except OSError as error:
         raise CgroupError(f"cannot use the delegated cgroup {hier.unified}: {error.strerror}") from error
 
@@ -175,6 +177,8 @@ def _create(
     if hier.unified is not None:
         fresh = _make(hier.unified, path)
         on_v2 = {setting.controller for setting in wanted} & hier.v2
+        if hier.delegated:
+            settle(hier)
         enable_also(hier.unified, path, on_v2, _COUNTING & hier.v2)
         home[""] = f"{hier.unified}/{path}"
         home.update(dict.fromkeys(on_v2, home[""]))
@@ -212,6 +216,8 @@ def update(
     for controller in dict.fromkeys(setting.controller for setting in wanted):
         if controller in hier.v2:
             where[controller] = f"{hier.unified}/{path}"
+            if hier.delegated:
+                settle(hier)
             _enable(hier.unified or "", path, {controller})
             continue
         where[controller] = f"{hier.v1[controller]}/{path}"

@@ -365,6 +365,7 @@ def test_a_delegated_cgroup_is_used(tmp_path: Path, delegated: str) -> None:
     with Ordinary(tmp_path, uid=4646, cgroup=delegated) as user:
         user.write("name: own\nservices: {one: {x-rootfs: {path: $BOX}, command: sleep 1000}}")
         user.pystack("up", "-d")
+        user.cgroup = ""  # further commands come from anywhere
         user.pystack("pause")
         assert "(Paused)" in user.pystack("ps").stdout
         user.pystack("unpause")

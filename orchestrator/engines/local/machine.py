@@ -240,7 +240,7 @@ async def open_machine(places: Places, nursery: trio.Nursery) -> Machine:
     # No pause until `machine` is there: an exit that is told now would be told to nobody.
     hierarchies = cgroups.detect()
     with contextlib.suppress(cgroups.CgroupError):  # a limit that is asked for will say it
-        cgroups.settle(hierarchies, (os.getpid(), keeper.pid))
+        cgroups.settle(hierarchies)
     shared = Shared(
         places=places,
         table=table,
