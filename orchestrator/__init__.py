@@ -10,6 +10,7 @@ Rooms, top to bottom (a room imports only what stands below it; `lint-imports` c
     planner     (Desired, Observation, now) -> Plan; pure
     stackfile   text -> Stack; pure
     images      content store, archives, layers
+    oci         `pystack-oci`: the runtime as an OCI command line, for other engines
     kernel      Linux as plain synchronous functions; keeper and launcher
     model       the nouns: frozen values
 

@@ -560,7 +560,7 @@ def test_personality(oci: Runtime) -> None:
     [
         ("intelRdt", {"closID": "x"}),
         ("mountLabel", "system_u:object_r:x:s0"),
-        ("memoryPolicy", {"mode": "MPOL_BEST"}),
+        ("memoryPolicy", {"mode": "MPOL_BIND", "nodes": "0"}),
     ],
 )
 def test_what_this_machine_or_we_lack_is_an_error_by_name(oci: Runtime, key: str, value: object) -> None:
