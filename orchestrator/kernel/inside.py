@@ -247,7 +247,8 @@ def visit(report: Report, host: Host, order: Visit) -> NoReturn:
         report.step = "namespaces"
         # Its first process may have another root than its mount namespace has: one that isn't its own.
         root = os.open(f"{order.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=host.proc)
-        syscalls.setns(order.init, order.namespaces)
+        if order.namespaces:  # none is EINVAL: setns(2)
+            syscalls.setns(order.init, order.namespaces)
         os.fchdir(root)
         os.chroot(".")
         if order.namespaces & syscalls.CLONE_NEWUSER:

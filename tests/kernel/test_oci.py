@@ -149,6 +149,18 @@ def test_without_pivot_root_and_without_a_keyring_of_its_own(oci: Runtime) -> No
     assert "No such file" in said.err
 
 
+def test_a_container_without_a_namespace_of_its_own(oci: Runtime) -> None:
+    """Its root is all that it has; its mounts go with it."""
+    tmpfs = {"destination": "/t", "type": "tmpfs", "source": "t"}
+    oci.write(oci.config(WAIT, namespaces=[]) | {"mounts": [tmpfs]})
+    before = Path("/proc/self/mountinfo").read_text()
+    oci.do("run", "-d", "c")
+    assert "passwd" in oci.do("exec", "c", "ls", "/etc")
+    assert str(oci.rootfs) in Path("/proc/self/mountinfo").read_text()
+    oci.do("delete", "--force", "c")
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
 # --- what goes wrong leaves nothing
 
 
