@@ -488,7 +488,7 @@ def test_hooks_run_in_their_order_and_namespaces_with_the_state_on_stdin(oci: Ru
     assert inside == {"createContainer", "startContainer"}
 
 
-@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
+@pytest.mark.parametrize("kind", ["prestart", "createContainer"])
 def test_a_failing_hook_of_create_undoes_it(oci: Runtime, kind: str) -> None:
     """An error, no container, and poststop hooks: runtime.md, "Lifecycle"."""
     false = {"path": str(oci.rootfs / "bin/false"), "args": ["false"]}
