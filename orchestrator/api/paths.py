@@ -29,7 +29,8 @@ class Paths:
         """The directories that `--root`, the environment and the user's id select.
 
         Variables: PYSTACK_ROOT; for users other than root XDG_RUNTIME_DIR and XDG_DATA_HOME (XDG Base
-        Directory Specification).
+        Directory Specification), without these the usual places. Who came by su(1) or cron(8) has no
+        directory below /run, and is served from beside the data: /tmp is everybody's.
         """
         chosen = root or environ.get("PYSTACK_ROOT")
         if chosen:
@@ -39,9 +40,13 @@ class Paths:
         if user == 0:
             return cls("/run/pystack", "/var/lib/pystack", default=True)
         home = environ.get("HOME") or "/"
-        runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}"
         data = environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
-        return cls(f"{runtime}/pystack", f"{data}/pystack", default=True)
+        runtime, usual = environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}"
+        if not runtime and os.path.isdir(usual):
+            runtime = usual
+        return cls(
+            f"{runtime}/pystack" if runtime else f"{data}/pystack-run", f"{data}/pystack", default=True
+        )
 
     @property
     def run(self) -> Path:

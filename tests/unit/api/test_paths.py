@@ -41,6 +41,16 @@ def test_a_user_has_the_directories_of_the_xdg_specification(monkeypatch: pytest
     assert (paths.run_dir, paths.data_dir) == ("/run/user/1000/pystack", "/home/u/.local/share/pystack")
 
 
+def test_a_user_without_a_session_is_served_from_beside_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """su(1) makes no directory in /run; what others could have made in /tmp is not looked at."""
+    there = {"/run/user/1000": True, "/run/user/1001": False}
+    monkeypatch.setattr(os.path, "isdir", there.__getitem__)
+    monkeypatch.setattr(os, "geteuid", lambda: 1001)
+    assert Paths.find(None, {"HOME": "/home/u"}).run_dir == "/home/u/.local/share/pystack-run"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert Paths.find(None, {"HOME": "/home/u"}).run_dir == "/run/user/1000/pystack"
+
+
 def test_the_tag_tells_two_roots_apart_and_stays_the_same_for_one() -> None:
     one, again, other = (Paths.find(root, {}) for root in ("/a", "/a", "/b"))
 
