@@ -11,59 +11,37 @@ Source of the command line: the OCI runtime command line interface, as runc, cru
 from __future__ import annotations
 
 import _socket
-import array
 import errno
 import json
 import os
 import select
 import signal
 import stat
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
-from orchestrator.kernel import accounts, capabilities, launch, mounting, mounts, rootfs, syscalls, terminal
+from orchestrator.kernel import (
+    accounts,
+    capabilities,
+    command,
+    launch,
+    mounting,
+    mounts,
+    rootfs,
+    syscalls,
+    terminal,
+)
 from orchestrator.kernel import world as places
+from orchestrator.kernel.command import Calls, Runtime
 from orchestrator.kernel.program import Host
 from orchestrator.kernel.reading import Document, RefusedError
-from orchestrator.kernel.report import ExecError, Report
+from orchestrator.kernel.report import Report
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_LOG_LIMIT = 1 << 16
-_PR_SET_PDEATHSIG = 1
 _OPTIONS = ("terminal", "cwd", "args", "env", "capabilities", "rlimits", "noNewPrivileges", "oomScoreAdj")
+_EXECVE_SECONDS = 1.0
 _NAMES = {"network": "net", "mount": "mnt"}
-# What runtimes say of a program that can't be run; their exit code says nothing. As docker tells them apart.
-_NOT_FOUND = ("executable file not found", "no such file or directory", "not found in $path")
-_NOT_EXECUTABLE = ("permission denied", "is a directory", "exec format error", "not a directory")
-
-
-class Runtime(NamedTuple):
-    """launch.json's `runtime`."""
-
-    path: str
-    """The program."""
-    state: str
-    """Directory for its records, within the bundle: they go with it."""
-    cgroups: list[str]
-    """What its own processes join, so that they end with the container's."""
-    hidden: str
-    """The unified hierarchy beside those of v1, or "": ours alone, and crun won't run where it is seen."""
-    enter: bool
-    """Whether the container's namespaces are plain ones that we can enter ourselves."""
-
-
-def read(launch_document: Document) -> Runtime | None:
-    """The runtime of a bundle; None when it is ours. Raises RefusedError."""
-    table = launch_document.table("runtime")
-    path = table.text("path")
-    if not path:
-        return None
-    table.only("path", "state", "cgroups", "hidden", "enter")
-    state = table.text("state")
-    if not path.startswith("/") or not state.startswith("/"):
-        raise RefusedError("runtime: path and state have to be absolute")
-    return Runtime(path, state, table.texts("cgroups"), table.text("hidden"), table.flag("enter"))
 
 
 # --- start -------------------------------------------------------------------------------------------
@@ -123,8 +101,11 @@ def _bear(
     report: Report, host: Host, bundle: launch.Bundle, calls: Calls, name: str, master: int
 ) -> NoReturn:
     """The container is there and waits: tell whose it is, then let the program run."""
-    with open(f"{bundle.path}/{_PID_FILE}", "rb") as file:
-        pid = int(file.read(32))
+    try:
+        with open(f"{bundle.path}/{_PID_FILE}", "rb") as file:
+            pid = int(file.read(32))
+    except (FileNotFoundError, ValueError):
+        raise OSError(errno.ESRCH, f"{calls.name} has made no container") from None
     pidfd = syscalls.pidfd_open(pid)
     with open(os.open(f"{pid}/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=host.proc), "rb") as file:
         parent = int(file.read().rpartition(b") ")[2].split()[1])
@@ -141,7 +122,10 @@ def _bear(
         launch.write_birth(bundle.path, host, pid)
         report.born(pid, (pidfd, master) if master >= 0 else (pidfd,))
         report.step = f"{calls.name} start"
+        waiting = _program(host, pid)
         calls.run(["start", name], [host.null] * 3)
+        if calls.runtime.enter:
+            _await_program(host, pid, waiting)
         report.ready()
     except BaseException:
         with suppress(ProcessLookupError):
@@ -151,22 +135,30 @@ def _bear(
     os._exit(0)
 
 
+def _program(host: Host, pid: int) -> str:
+    """What a process executes; "" when it has ended."""
+    try:
+        return os.readlink(f"{pid}/exe", dir_fd=host.proc)
+    except OSError:
+        return ""
+
+
+def _await_program(host: Host, pid: int, waiting: str) -> None:
+    """`start` returns when it has said so: a moment later the runtime's own program becomes the user's."""
+    deadline = time.monotonic() + _EXECVE_SECONDS
+    while waiting and _program(host, pid) == waiting and time.monotonic() < deadline:
+        time.sleep(0.0005)
+
+
 def _set_apart(report: Report, keep: Sequence[int]) -> None:
     """As any child of the keeper's; and it ends with the keeper, like what it starts."""
-    _die_with(os.getppid())
+    command.die_with(os.getppid())
     # Our children's ends would be written into the keeper's own pipe.
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     launch.become_leader()
     launch.close_others([report.sock.fileno(), *keep])
     os.umask(0o022)
-
-
-def _die_with(parent: int) -> None:
-    """SIGKILL for this process when its parent ends (prctl(2), PR_SET_PDEATHSIG)."""
-    syscalls.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(125)
 
 
 def _take_view(runtime: Runtime) -> list[int]:
@@ -269,139 +261,6 @@ def _listen(directory: str) -> int:
     return sock.detach()
 
 
-def _take_console(listener: int) -> int:
-    """The terminal's master (OCI runtime command line interface, --console-socket)."""
-    listening = _socket.socket(fileno=os.dup(listener))
-    fd, _ = listening._accept()  # type: ignore[attr-defined]
-    listening.close()
-    connection = _socket.socket(fileno=fd)
-    _, ancillary, _, _ = connection.recvmsg(4096, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
-    connection.close()
-    fds = array.array("i")
-    for level, kind, content in ancillary:
-        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-    if len(fds) != 1:
-        raise OSError(errno.EPROTO, "the runtime has sent no terminal")
-    return fds[0]
-
-
-# --- its command line --------------------------------------------------------------------------------
-
-
-class Calls:
-    """Runs the runtime's commands on one bundle, one after another."""
-
-    def __init__(self, runtime: Runtime, bundle: str) -> None:
-        self.name = os.path.basename(runtime.path)
-        self._runtime = runtime
-        self._bundle = bundle
-        self._log = f"{bundle}/runtime.log"
-
-    def argv(self, *words: str) -> list[str]:
-        where = ["--root", self._runtime.state, "--log", self._log, "--log-format", "json"]
-        return [self._runtime.path, *where, *words]
-
-    def run(
-        self, words: Sequence[str], stdio: Sequence[int], groups: Sequence[int] = (), console: int = -1
-    ) -> int:
-        """The terminal's master, or -1. `groups` are open files to write "0" to.
-
-        Raises OSError, ExecError with what the runtime says when it fails.
-        """
-        with suppress(FileNotFoundError):
-            os.unlink(self._log)
-        os.makedirs(self._runtime.state, 0o700, exist_ok=True)
-        pid = self._spawn(words, stdio, groups)
-        master = self._await_console(pid, console) if console >= 0 else -1
-        _, status = os.waitpid(pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        if code:
-            raise self._failure(code)
-        if console >= 0 and master < 0:
-            raise OSError(errno.EPROTO, f"{self.name} has sent no terminal")
-        return master
-
-    def _spawn(self, words: Sequence[str], stdio: Sequence[int], groups: Sequence[int]) -> int:
-        parent = os.getpid()
-        pid = os.fork()  # noqa: TID251 (a child of the keeper's, with one thread)
-        if pid:
-            return pid
-        try:
-            _die_with(parent)
-            for group in groups:
-                os.write(group, b"0")
-            os.chdir(self._bundle)
-            high = [os.dup(fd) for fd in stdio]
-            for place, fd in enumerate(high):
-                os.dup2(fd, place)
-            syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
-            os.execve(self._runtime.path, self.argv(*words), {"PATH": _PATH})  # noqa: S606 (no shell)
-        except OSError as error:
-            what = os.fsdecode(error.filename) if error.filename is not None else self._runtime.path
-            _note(self._log, f"{what}: {error.strerror}")
-        finally:
-            os._exit(125)
-
-    @staticmethod
-    def _await_console(pid: int, listener: int) -> int:
-        """-1 when it ends without having sent one."""
-        pidfd = syscalls.pidfd_open(pid)
-        try:
-            ready, _, _ = select.select([listener, pidfd], [], [])
-            return _take_console(listener) if listener in ready else -1
-        finally:
-            os.close(pidfd)
-            os.close(listener)
-
-    def _failure(self, code: int) -> Exception:
-        message = said(self._log) or f"exit code {code}"
-        lowered = message.lower()
-        text = f"{self.name}: {message}"
-        if any(words in lowered for words in _NOT_EXECUTABLE) and "exec" in lowered:
-            return ExecError(errno.EACCES, text, 126)
-        if any(words in lowered for words in _NOT_FOUND) and "exec" in lowered:
-            return ExecError(errno.ENOENT, text, 127)
-        return OSError(errno.EIO, text)
-
-    def forget(self, name: str) -> None:
-        """Take away what the runtime knows of a container, also when it was killed in the middle of it."""
-        if os.path.isdir(f"{self._runtime.state}/{name}"):
-            nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-            with suppress(OSError, ExecError):
-                self.run(["delete", "--force", name], [nothing] * 3)
-            os.close(nothing)
-        for directory, folders, files in os.walk(self._runtime.state, topdown=False):
-            for file in files:
-                os.unlink(f"{directory}/{file}")
-            for folder in folders:
-                os.rmdir(f"{directory}/{folder}")
-
-
-def _note(log: str, message: str) -> None:
-    with suppress(OSError):
-        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        os.write(fd, json.dumps({"level": "error", "msg": message}).encode())
-        os.close(fd)
-
-
-def said(log: str) -> str:
-    """The last error in a runtime's log: one JSON object a line, with `level` and `msg`."""
-    try:
-        with open(log, "rb") as file:
-            lines = file.read(_LOG_LIMIT).decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    for line in reversed(lines):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and entry.get("level", "error") in ("error", "fatal"):
-            return str(entry.get("msg", ""))
-    return ""
-
-
 # --- exec --------------------------------------------------------------------------------------------
 
 
@@ -422,7 +281,7 @@ def execute(
         report.step = "process"
         _set_apart(report, [host.proc, host.null, *stdio])
         # Kept apart from the keeper's life: what `exec` runs goes on like the container itself.
-        syscalls.prctl(_PR_SET_PDEATHSIG, 0)
+        syscalls.prctl(command.PR_SET_PDEATHSIG, 0)
         report.step = "exec"
         calls = Calls(runtime, bundle.path)
         document = exec_process(bundle, process, host.held)
@@ -441,7 +300,7 @@ def execute(
         syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
         report.ready((master,) if master >= 0 else ())
         argv = calls.argv("exec", "--process", path, os.path.basename(bundle.path))
-        os.execve(runtime.path, argv, {"PATH": _PATH})  # noqa: S606 (no shell)
+        os.execve(runtime.path, argv, {"PATH": command.PATH})  # noqa: S606 (no shell)
     except BaseException as error:
         report.fail(error)
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from orchestrator.kernel import foreign, launch, layout, packets, runs, store, syscalls
+from orchestrator.kernel import command, foreign, launch, layout, packets, runs, store, syscalls
 from orchestrator.kernel.guard import Guard
 from orchestrator.kernel.program import Host
 from orchestrator.kernel.reading import Document, RefusedError
@@ -286,7 +286,7 @@ class Loop:
         name, what = self._new_id(request.text("id")), launch.read(bundle)
         joined = dict(zip(kinds, fds, strict=True))
         stdin = joined.pop(_STDIN, -1)
-        runtime = foreign.read(what.launch)
+        runtime = command.read(what.launch)
         pids = runs.Pids(
             own=self._own_pids,
             new="pid" in layout.namespaces(what.config.table("linux")),
@@ -320,7 +320,7 @@ class Loop:
         what = launch.read(bundle)
         init = run.pidfd if run else runs.adopt(bundle, self._host)
         pids = runs.Pids(own=self._own_pids, joined=init)
-        runtime = foreign.read(what.launch)
+        runtime = command.read(what.launch)
         if runtime and not runtime.enter:
             pids = runs.Pids(own=self._own_pids)
 
@@ -339,7 +339,7 @@ class Loop:
     def _release(self, connection: Connection, tag: object, request: Document, _: list[int]) -> None:
         """Another runtime is to forget the container that it ran for us; the reply comes when it has."""
         what = launch.read(request.text("bundle"))
-        runtime = foreign.read(what.launch)
+        runtime = command.read(what.launch)
         if runtime is None:
             raise RequestError(errno.EINVAL, "that container is of no other runtime")
 

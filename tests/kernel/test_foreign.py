@@ -202,7 +202,8 @@ def test_it_is_the_same_container_whoever_runs_it(site: Site, kind: str) -> None
 
 
 def test_ends_are_the_program_s_own(site: Site, runtime: str) -> None:
-    """Also of programs that end before the runtime has."""
+    """Also of programs that end before the runtime has. The keeper has nothing more open than before."""
+    held = len(os.listdir(f"/proc/{site.keeper}/fd"))
     site.up(
         f"""
         name: ends
@@ -216,12 +217,14 @@ def test_ends_are_the_program_s_own(site: Site, runtime: str) -> None:
     for service, code in (("zero", 0), ("three", 3), ("killed", 137)):
         assert site.becomes("ends", service, state="exited")["exit_code"] == code
     site.down("ends")
+    until(lambda: len(os.listdir(f"/proc/{site.keeper}/fd")) == held, "descriptors to be closed")
 
 
 @pytest.mark.parametrize(("command", "code"), [("nothing-here", 127), ("/etc/passwd", 126)])
 def test_a_command_that_can_t_be_run_is_no_other_failure(
     site: Site, runtime: str, command: str, code: int
 ) -> None:
+    held = len(os.listdir(f"/proc/{site.keeper}/fd"))
     answer = site.up(
         f"name: bad\nservices: {{a: {{x-rootfs: {{path: $BOX}}, runtime: {runtime}, command: {command}}}}}",
         exit_code=code,
@@ -229,6 +232,7 @@ def test_a_command_that_can_t_be_run_is_no_other_failure(
     assert answer.error.startswith(f"container bad-a-1: {runtime}: ")
     assert command in answer.error or "open executable: Permission denied" in answer.error
     site.down("bad")
+    until(lambda: len(os.listdir(f"/proc/{site.keeper}/fd")) == held, "descriptors to be closed")
 
 
 def test_what_takes_too_much_memory_is_told_of(site: Site, runtime: str) -> None:

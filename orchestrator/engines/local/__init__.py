@@ -6,6 +6,8 @@
     records     what is written down about containers, networks and volumes; read back after a crash
     keeper      the supervisor's line to the keeper process, which forks, reaps and holds descriptors
     bundle      pure: a container -> OCI bundle (config.json, launch.json)
+    allowed     pure: limits -> OCI's linux.resources
+    runtimes    another runtime than ours (`runtime:`): where it is, what it needs
     resolvconf  pure: the texts of /etc/hosts, /etc/hostname and /etc/resolv.conf
     ground      what the bundle needs of the machine, looked up and prepared
     containers  create, start, signal, remove; what happens when one exits
