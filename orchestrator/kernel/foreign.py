@@ -118,14 +118,15 @@ def _bear(
             report.step = "domainname"
             syscalls.setns(pidfd, syscalls.CLONE_NEWUTS)
             syscalls.setdomainname(domain)
-        report.step = "pid.json"
-        launch.write_birth(bundle.path, host, pid)
+        record = launch.birth(host, pid)
         report.born(pid, (pidfd, master) if master >= 0 else (pidfd,))
         report.step = f"{calls.name} start"
         waiting = _program(host, pid)
         calls.run(["start", name], [host.null] * 3)
         if calls.runtime.enter:
             _await_program(host, pid, waiting)
+        # Only now: by it a container is found again as one that runs. One that was left waiting is not.
+        launch.replace_file(f"{bundle.path}/pid.json", record)
         report.ready()
     except BaseException:
         with suppress(ProcessLookupError):

@@ -186,7 +186,11 @@ def _read_filter(path: str) -> bytes:
     return program
 
 
-def write_birth(bundle: str, host: Host, process: int | str = "self") -> None:
+def write_birth(bundle: str, host: Host) -> None:
+    replace_file(f"{bundle}/pid.json", birth(host))
+
+
+def birth(host: Host, process: int | str = "self") -> bytes:
     """pid.json: which process this is. A pid alone is never trusted, its start time goes with it."""
     # Read through the host's /proc, so the number is the host's even in a new pid namespace.
     fd = os.open(f"{process}/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=host.proc)
@@ -195,7 +199,7 @@ def write_birth(bundle: str, host: Host, process: int | str = "self") -> None:
     pid, start_time = int(text.split(b" ", 1)[0]), int(text.rpartition(b") ")[2].split()[19])
     # By hand: the JSON encoder's pages would have to be copied for it.
     born = f'{{"format": 1, "pid": {pid}, "start_time": {start_time}, "boot_id": "{host.boot_id}"}}'
-    replace_file(f"{bundle}/pid.json", born.encode())
+    return born.encode()
 
 
 def replace_file(path: str, data: bytes) -> None:

@@ -415,7 +415,7 @@ def test_its_containers_outlive_keeper_and_supervisor(state_root: Path, runtime:
 
 @pytest.mark.parametrize(
     ("runtime", "victims"),
-    [("runc", "keeper"), ("runc", "supervisor"), ("crun", "both")],
+    [("runc", "keeper"), ("crun", "both")],
     indirect=["runtime"],
 )
 def test_a_kill_in_the_middle_is_made_good_by_the_next_look(
@@ -458,3 +458,34 @@ def _finish(talk: Talk) -> None:
     """Its supervisor may have died before it answered."""
     with contextlib.suppress(AssertionError):
         talk.wait(30)
+
+
+@pytest.mark.parametrize("runtime", ["crun"], indirect=True)
+def test_a_container_that_was_left_waiting_is_not_taken_for_one_that_runs(
+    state_root: Path, runtime: str
+) -> None:
+    """Made, and never started: both who would have started it were killed."""
+    home = state_root / "slow"
+    home.mkdir(exist_ok=True)
+    program, slow = home / runtime, home / "slow"
+    program.write_text(
+        f'#!/bin/sh\n[ -e {slow} ] && case "$*" in *" start "*) sleep 100;; esac\nexec {shutil.which(runtime)} "$@"\n'
+    )
+    program.chmod(0o755)
+    slow.touch()
+    text = (
+        f"name: left\nservices: {{a: {{x-rootfs: {{path: $BOX}}, runtime: {program}, command: sleep 100}}}}"
+    )
+    with Site(state_root) as site:
+        site.up("name: anchor\nservices: {idle: {x-rootfs: {path: $BOX}, command: sleep 1000}}")
+        talk = site.begin_up(text)
+        until(lambda: any(" start " in line for line in helpers(site)), "its start")
+        slow.unlink()
+        site.kill(site.supervisor, site.keeper)
+        _finish(talk)
+        site.up(text)
+        pid = site.row("left", "a")["pid"]
+        assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x00100\x00"
+        assert helpers(site) == []
+        site.down("left", timeout=0)
+        site.down("anchor")
