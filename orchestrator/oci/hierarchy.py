@@ -128,7 +128,9 @@ def _rmdir(directory: str) -> bool:
     try:
         os.rmdir(directory)
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY):
+        if error.errno in (errno.EBUSY, errno.ENOTEMPTY):
+            return False
+        # Where we may not remove we can't have made it: an ordinary user, stopped before.
+        if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        return error.errno == errno.ENOENT
     return True

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from orchestrator.kernel import capabilities
 from tests.kit.keeper import DOCKER_CAPABILITIES
 from tests.kit.oci import Console, Runtime, end, reap, until
+from tests.kit.ordinary import Ordinary
 
 pytestmark = pytest.mark.kernel
 
@@ -161,6 +164,28 @@ def test_a_container_without_a_namespace_of_its_own(oci: Runtime) -> None:
     assert Path("/proc/self/mountinfo").read_text() == before
 
 
+def test_an_ordinary_user_runs_what_spec_writes(tmp_path: Path) -> None:
+    """With one id, no control group, and state below XDG_RUNTIME_DIR."""
+    with Ordinary(tmp_path) as user:
+        command = [sys.executable, "-m", "orchestrator.oci"]
+        user.do("mkdir", "b")
+        user.do(*command, "spec", "--rootless", "--bundle", "b")
+        file = user.home / "b/config.json"
+        document = json.loads(file.read_text())
+        document["process"] |= {"terminal": False, "args": ["sh", "-c", "id -u; id -g; touch /new && exit 3"]}
+        document["root"] = {"path": str(user.box)}
+        file.write_text(json.dumps(document))
+        ran = user.do(*command, "run", "--bundle", "b", "c", exit_code=3)
+        assert ran.stdout == "0\n0\n"
+        assert "no control groups" in ran.stderr
+        assert (user.box / "new").stat().st_uid == user.uid
+        assert (tmp_path / "run/pystack-oci").is_dir()
+        assert user.do(*command, "list", "-q").stdout == ""
+        document["linux"]["resources"] = {"memory": {"limit": 1 << 26}}
+        file.write_text(json.dumps(document))
+        assert "control group" in user.do(*command, "run", "--bundle", "b", "c", exit_code=1).stderr
+
+
 # --- what goes wrong leaves nothing
 
 
@@ -275,7 +300,7 @@ def test_preserved_descriptors_and_no_others(oci: Runtime) -> None:
     script = " ".join(f"{place}<&{fd}" for place, fd in zip((3, 4, 5), kept, strict=True))
     out = oci.path / "out"
     for count, environ, listed in (("2", "", "0 1 2 3 4 5"), ("1", "LISTEN_FDS=1", "0 1 2 3 4 5")):
-        command = " ".join(oci.argv("run", "--preserve-fds", count, "c"))
+        command = shlex.join(oci.argv("run", "--preserve-fds", count, "c"))
         done = subprocess.run(
             ["bash", "-c", f"exec {script}; {environ} {command} > {out}"],
             pass_fds=kept,

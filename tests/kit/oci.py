@@ -23,7 +23,8 @@ from typing import Any, NamedTuple, Self
 from orchestrator.kernel import syscalls
 from tests.kit.keeper import MASKED, NEW, PATIENCE, READ_ONLY, build_image, default_mounts, default_process
 
-COMMAND = (sys.executable, "-m", "orchestrator.oci")
+COMMAND = (sys.executable, "-c", "from orchestrator.oci.__main__ import main; main()")
+"""As the installed one does it; "-m" would look for it at length."""
 
 
 class Said(NamedTuple):
