@@ -38,7 +38,7 @@ _IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 
 # include/uapi/linux/personality.h
 _DOMAINS = {"LINUX": 0x0, "LINUX32": 0x8}
 # include/uapi/linux/mempolicy.h
-_MEMORY_MODES = {
+MEMORY_MODES = {
     "MPOL_DEFAULT": 0,
     "MPOL_PREFERRED": 1,
     "MPOL_BIND": 2,
@@ -47,7 +47,7 @@ _MEMORY_MODES = {
     "MPOL_PREFERRED_MANY": 5,
     "MPOL_WEIGHTED_INTERLEAVE": 6,
 }
-_MEMORY_FLAGS = {
+MEMORY_FLAGS = {
     "MPOL_F_STATIC_NODES": 1 << 15,
     "MPOL_F_RELATIVE_NODES": 1 << 14,
     "MPOL_F_NUMA_BALANCING": 1 << 13,
@@ -134,7 +134,7 @@ def _io(wanted: Document) -> int:
 
 def _memory(wanted: Document) -> tuple[int, bytes]:
     wanted.only("mode", "nodes", "flags")
-    mode = _choice(wanted, "mode", _MEMORY_MODES) | _flags(wanted, _MEMORY_FLAGS)
+    mode = _choice(wanted, "mode", MEMORY_MODES) | _flags(wanted, MEMORY_FLAGS)
     bits = sum(1 << node for node in numbers(wanted.text("nodes"), wanted.place))
     return mode, bits.to_bytes(_NODES // 8, "little")
 

@@ -6,7 +6,7 @@ import json
 import os
 
 from orchestrator import __version__
-from orchestrator.kernel import capabilities, steps
+from orchestrator.kernel import capabilities, manner, steps
 from orchestrator.oci import grammar
 from orchestrator.oci.arguments import Call
 from orchestrator.oci.scope import Scope
@@ -49,7 +49,7 @@ def document(machine: str) -> dict[str, object]:
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
-            "memoryPolicy": {},
+            "memoryPolicy": {"modes": list(manner.MEMORY_MODES), "flags": list(manner.MEMORY_FLAGS)},
             "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},
         },
