@@ -13,12 +13,12 @@ LEAST_OF_ID = 3
 
 
 def chosen(stacks: Stacks, stack: str, words: Iterable[str]) -> list[Live]:
-    """The containers of `stack`, or those that `words` name, which may be of another one; by name.
+    """The containers of `stack`, or those that `words` name, which may be of another one.
 
     Raises UserError for a word that names nothing.
     """
     table = stacks.machine.table
-    mine = sorted(table.of_stack(stack), key=lambda live: live.container.name)
+    mine = sorted(table.of_stack(stack), key=_order)
     words = list(words)
     supervised = stacks.get(stack)
     if not words:
@@ -48,3 +48,8 @@ def _named(
     if not by_id:
         raise UserError(f"no such service or container: {word}")
     return by_id
+
+
+def _order(live: Live) -> tuple[str, int, str]:
+    container = live.container
+    return shown(container.service), container.slot, container.name

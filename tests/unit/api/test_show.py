@@ -81,6 +81,7 @@ RUNS = [
     (Run(turn=1, started=7, health=Health(status=HealthStatus.HEALTHY)), "Up 3 seconds (healthy)"),
     (Run(turn=1, started=7, health=Health(status=HealthStatus.UNHEALTHY)), "Up 3 seconds (unhealthy)"),
     (Run(turn=1, started=7, stopping=Stopping(since=9, signal=15, by="user")), "Up 3 seconds (stopping)"),
+    (Run(turn=1, started=7, paused=True), "Up 3 seconds (Paused)"),
     (Run(turn=1, started=1, finished=8, exit_code=0), "Exited (0) 2 seconds ago"),
     (
         Run(turn=1, started=1, finished=8, exit_code=137, oom_killed=True),

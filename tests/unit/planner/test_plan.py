@@ -575,6 +575,16 @@ def test_no_probe_for_what_is_stopping_or_being_probed() -> None:
     assert probes(plan(stop, world, NOW + 5)) == []
 
 
+def test_no_probe_for_what_is_paused() -> None:
+    desired = up(stack(web=service(healthcheck=check(interval=5.0))))
+    world = started(desired, at=NOW)
+    (web,) = world.containers
+    assert web.run is not None
+    paused = replace(world, containers=(replace(web, run=replace(web.run, paused=True)),))
+    assert probes(plan(desired, paused, NOW + 5)) == []
+    assert plan(desired, paused, NOW + 5).wake_at is None
+
+
 def test_an_unhealthy_container_is_not_restarted_for_that() -> None:
     desired = up(stack(web=service(healthcheck=check(interval=1e6), restart="always")))
     world = started(desired, at=NOW)

@@ -59,5 +59,11 @@ def test_exits_and_changes_of_health_are_noticed() -> None:
     gone = effects.expect_exit(after, web.id, 7.0, 137)
     assert [(e.verb, e.because) for e in differences(before, after)] == [("healthy", "its probe succeeded")]
     assert [(e.verb, e.because) for e in differences(after, gone)] == [("exit", "exit 137")]
+    starved = replace(healthy, run=replace(web.run, oom_killed=True))
+    told = replace(before, containers=(starved,))
+    ended = effects.expect_exit(told, web.id, 7.0, 1)
+    assert [e.verb for e in differences(before, told)] == ["oom"]
+    assert [(e.verb, e.because) for e in differences(told, ended)] == [("exit", "exit 1, out of memory")]
+    assert [e.verb for e in differences(before, ended)] == ["oom", "exit"]
     assert differences(gone, gone) == []
     assert differences(None, gone) == []
