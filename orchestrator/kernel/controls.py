@@ -6,9 +6,12 @@ import contextlib
 import errno
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
 
 from orchestrator.kernel.limits import PARENT, CgroupError, Setting
+
+_TRIES = 20
 
 
 def read(directory: str, file: str, errors: str = "surrogateescape") -> str:
@@ -42,7 +45,7 @@ def write_all(home: Mapping[str, str], wanted: tuple[Setting, ...], warn: Callab
         if value == PARENT:
             value = _of_parent(directory, file)
         try:
-            write(directory, file, value)
+            write(directory, file, value) if setting.without else _write_soon(directory, file, value)
         except FileNotFoundError as error:
             missing = f"{setting.file} nor {file}" if file != setting.file else file
             if not setting.without:
@@ -53,6 +56,15 @@ def write_all(home: Mapping[str, str], wanted: tuple[Setting, ...], warn: Callab
                 warn(f"this kernel no longer takes {file}: {setting.without}")
                 continue
             raise CgroupError(f"cannot set {file} to {value}: {_reason(error, directory, file)}") from error
+
+
+def _write_soon(directory: str, file: str, value: str) -> None:
+    """A controller that somebody else has handed down this very moment is seen before its files are there."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError):
+            return write(directory, file, value)
+        time.sleep(0.001)
+    return write(directory, file, value)
 
 
 def _of_parent(directory: str, file: str) -> str:

@@ -67,7 +67,6 @@ TABLE: tuple[Row, ...] = (
     _row(f"{_SERVICE}.cpu_rt_runtime", "warn", _LATER),
     _row(f"{_SERVICE}.cpu_count", "warn", _WINDOWS),
     _row(f"{_SERVICE}.cpu_percent", "warn", _WINDOWS),
-    _row(f"{_SERVICE}.device_cgroup_rules", "warn", f"{_LATER}: only what `devices` names is allowed"),
     _row(f"{_SERVICE}.pull_refresh_after", "warn", "has no effect: nobody reads it"),
     _row(f"{_SERVICE}.deploy.mode", "inert", _CLUSTER),
     _row(f"{_SERVICE}.deploy.endpoint_mode", "inert", _CLUSTER),

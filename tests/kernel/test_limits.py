@@ -287,13 +287,13 @@ def test_blkio_weights_need_a_scheduler_that_has_them(site: Site) -> None:
 
 def test_a_child_that_is_out_of_memory_is_told_of_while_the_container_runs_on(site: Site) -> None:
     """Also when the limit came later, and the supervisor is another one by now."""
-    eat = "dd if=/dev/zero of=/dev/null bs=200M count=1; echo $$?"
+    eat = "{ dd if=/dev/zero of=/dev/null bs=200M count=1; echo $$?"
     text = f"""
         name: o
         services:
           a: &a
             x-rootfs: {{path: $BOX}}
-            command: ["sh", "-c", "while :; do [ -e /go ] && {eat} && rm /go; sleep 0.05; done"]
+            command: ["sh", "-c", "while :; do [ -e /go ] && {eat}; rm -f /go; }}; sleep 0.05; done"]
             mem_limit: 16m
             memswap_limit: 16m
             stop_grace_period: 0s
@@ -315,3 +315,31 @@ def test_a_child_that_is_out_of_memory_is_told_of_while_the_container_runs_on(si
     site.ask("restart", stack="o", services=["a"])
     assert site.row("o", "a")["oom_killed"] is False
     site.down("o")
+
+
+def test_devices_that_a_rule_allows_can_be_opened(site: Site) -> None:
+    """A node of any device may be made; opening is what is limited. (This one may have no driver here.)"""
+    site.up(
+        """
+        name: d
+        services:
+          a: &a {x-rootfs: {path: $BOX}, command: sleep 1000, stop_grace_period: 0s}
+          b: {<<: *a, device_cgroup_rules: ["c 10:200 r"]}
+        """
+    )
+    said = {}
+    for service in ("a", "b"):
+        site.execute("d", service, "mknod", "/tun", "c", "10", "200")
+        for way in ("if", "of"):
+            dd = ("dd", "if=/dev/zero", "of=/dev/null", f"{way}=/tun", "count=0")
+            said[service, way] = site.execute("d", service, *dd, exit_code=None)
+    refused = {key for key, text in said.items() if "Operation not permitted" in text}
+    assert refused == {("a", "if"), ("a", "of"), ("b", "of")}, said
+    site.down("d")
+    wrong = """
+        name: d
+        services: {a: {x-rootfs: {path: $BOX}, command: "true", device_cgroup_rules: ["d 1:3 rwm"]}}
+        """
+    said = site.up(wrong, exit_code=None).error
+    assert "service a: device_cgroup_rules: 'd 1:3 rwm' is not of the form 'c 1:3 rwm'" in said
+    site.down("d")

@@ -88,7 +88,8 @@ def test_limits_that_there_were_not_reach_every_process_and_those_to_come(site: 
     for pid in cgroups.pids(site.hierarchies, f"{site.places.cgroup}/u1/{site.row('u1', 'spin')['id']}"):
         assert os.sched_getaffinity(pid) == {0}
     update(site, "u1", "u1-spin-1", cpus=0, pids=-1, cpuset="")
-    assert site.execute("u1", "spin", "grep", "Cpus_allowed_list", "/proc/self/status").split()[1] != "0"
+    cores = ("grep", "Cpus_allowed_list", "/proc/self/status")
+    assert site.execute("u1", "spin", *cores) == site.execute("anchor", "idle", *cores)
     until(lambda: share(site, "u1", "spin", 0.3) > 0.4, "busy processes without a limit")
     events = [line for line in site.ask("events", stack="u1").lines if line["verb"] == "update"]
     assert [line["because"] for line in events] == ["cpus=0.1, pids=9, cpuset=0", "cpus=0, pids=-1, cpuset="]

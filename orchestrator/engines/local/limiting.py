@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
+from typing import Literal
 
 from orchestrator.engines.local import storage
 from orchestrator.engines.local.trouble import note
 from orchestrator.kernel import cgroups
-from orchestrator.kernel.devices import DeviceRule
+from orchestrator.kernel.devices import EVERYTHING, DeviceRule
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import Service
@@ -113,11 +115,32 @@ def _number(path: str, service: str) -> tuple[int, int]:
 
 
 def device_rules(container: Container) -> tuple[DeviceRule, ...]:
-    """Rules for the devices asked for, with their permissions."""
-    if container.definition.privileged:
+    """Rules for the devices asked for, with their permissions, and further ones."""
+    service = container.definition
+    if service.privileged:
         return ()
-    permissions = {device.target: device.permissions for device in container.definition.devices}
-    return tuple(
+    permissions = {device.target: device.permissions for device in service.devices}
+    named = (
         DeviceRule(kind=device.kind, major=device.major, minor=device.minor, access=permissions[device.path])
         for device in storage.devices(container)
     )
+    return (*named, *(rule for text in service.device_cgroup_rules for rule in further(text, service.name)))
+
+
+_RULE = re.compile(r"([abc]) ([0-9]{1,7}|\*):([0-9]{1,7}|\*) ([rwm]{1,3})")
+
+
+def further(text: str, service: str = "") -> tuple[DeviceRule, ...]:
+    """The rules of "c 1:3 mr": kind (a is both), numbers or *, what is allowed. Raises EngineError."""
+    found = _RULE.fullmatch(text)
+    if found is None:
+        raise EngineError(
+            f"service {service}: device_cgroup_rules: {text!r} is not of the form 'c 1:3 rwm'",
+            retryable=False,
+        )
+    kind, major, minor, access = found.groups()
+    if text == "a *:* rwm":
+        return (EVERYTHING,)
+    kinds: tuple[Literal["b", "c"], ...] = ("b",) if kind == "b" else ("c",) if kind == "c" else ("b", "c")
+    numbers = [None if number == "*" else int(number) for number in (major, minor)]
+    return tuple(DeviceRule(kind=each, major=numbers[0], minor=numbers[1], access=access) for each in kinds)

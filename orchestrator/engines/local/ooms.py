@@ -13,8 +13,10 @@ from orchestrator.kernel import cgroups
 from orchestrator.kernel.oom import Listener
 from orchestrator.model.observation import Run
 
-AGAIN = (0.0, 0.01, 0.05, 0.2, 1.0)
-"""v1 tells of it before anything is killed, and what is killed may take its time: so it is looked again."""
+PAUSE = 0.1
+LOOKS = 12
+"""v1 tells of it before anything is killed, v2 each time the limit is touched, and what is killed may take its
+time. So who was heard of is looked at for a while, and nobody is listened to all the time."""
 
 
 class Ooms:
@@ -24,36 +26,58 @@ class Ooms:
         self._shared = shared
         self._note = note
         self._listener = Listener(shared.hierarchies)
-        self._suspects: set[str] = set()
+        self._suspects: dict[str, int] = {}
+        self._added = trio.Event()
 
     def watch(self, live: Live) -> None:
-        """While it runs, where it has a memory limit."""
+        """While it runs, where it has a memory limit. What has happened already is seen, too."""
         container = live.container
         if container.definition.resources.memory is not None:
-            self._listener.add(container.id, f"{self._shared.places.cgroup}/{container.stack}/{container.id}")
+            self._listener.add(container.id, self._group(live))
+            self._suspects[container.id] = 1
+            self._added.set()
 
     def forget(self, live: Live) -> None:
         self._listener.drop(live.container.id)
+        self._suspects.pop(live.container.id, None)
+
+    def _group(self, live: Live) -> str:
+        return f"{self._shared.places.cgroup}/{live.container.stack}/{live.container.id}"
 
     async def run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            while True:
-                await trio.lowlevel.wait_readable(self._listener.fileno())
-                for name in self._listener.heard() - self._suspects:
-                    self._suspects.add(name)
-                    nursery.start_soon(self._look, name)
+        while True:
+            if not self._suspects:
+                await self._news()
+            for name in self._listener.heard():
+                self._suspects[name] = LOOKS
+            for name, left in list(self._suspects.items()):
+                if self._settled(name) or left == 1:
+                    self._suspects.pop(name, None)
+                else:
+                    self._suspects[name] = left - 1
+            await trio.sleep(PAUSE)
 
-    async def _look(self, name: str) -> None:
-        try:
-            for pause in AGAIN:
-                await trio.sleep(pause)
-                live = self._shared.table.containers.get(name)
-                run = live.container.run if live is not None else None
-                if live is None or run is None or run.finished is not None or run.oom_killed:
-                    return
-                group = f"{self._shared.places.cgroup}/{live.container.stack}/{name}"
-                if cgroups.oom_killed(self._shared.hierarchies, group):
-                    self._note(live, replace(run, oom_killed=True))
-                    return
-        finally:
-            self._suspects.discard(name)
+    async def _news(self) -> None:
+        self._added = trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                await trio.lowlevel.wait_readable(self._listener.fileno())
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(listen)
+            await self._added.wait()
+            nursery.cancel_scope.cancel()
+
+    def _settled(self, name: str) -> bool:
+        """Whether nothing more can be learned of its run."""
+        live = self._shared.table.containers.get(name)
+        run = live.container.run if live is not None else None
+        if live is None or run is None or run.finished is not None:
+            return True
+        if not run.oom_killed and cgroups.oom_killed(self._shared.hierarchies, self._group(live)):
+            run = replace(run, oom_killed=True)
+            self._note(live, run)
+        if run.oom_killed:
+            self._listener.drop(name)
+        return run.oom_killed
