@@ -15,8 +15,8 @@ from orchestrator.model.observation import Run
 
 PAUSE = 0.1
 LOOKS = 12
-"""v1 tells of it before anything is killed, v2 each time the limit is touched, and what is killed may take its
-time. So who was heard of is looked at for a while, and nobody is listened to all the time."""
+"""v1 tells of it before anything is killed, v2 each time the limit is touched, and a kill may take its time:
+so who was heard of is looked at for a while, and nobody is listened to all the time."""
 
 
 class Ooms:
