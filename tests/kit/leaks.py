@@ -147,6 +147,8 @@ def _processes(root: Root | None, neighbours: _Neighbours) -> Iterator[tuple[str
                 state, parent = fields[0], fields[1]
                 if state == "Z" and parent == "1":
                     continue  # its end is the machine's init's to collect, which may take its time
+                if state == "Z" and root is not None and parent == str(os.getpid()):
+                    continue  # a supervisor that we started as its client and killed
                 yield (
                     f"{pid}@{fields[19]}",
                     f"{pid} {name!r} (state {state}, parent {parent}) {command[:160]}",

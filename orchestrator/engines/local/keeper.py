@@ -27,7 +27,7 @@ PACKET = 256 * 1024
 REQUEST_LIMIT = 128 * 1024
 """Bytes of one request (kernel/packets)."""
 MOST_FDS = 32
-START_SECONDS = 10.0
+START_SECONDS = 20.0
 ON_ITS_WAY_SECONDS = 0.05
 
 
