@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from orchestrator.kernel import capabilities
+from tests.kit import leaks
 from tests.kit.keeper import DOCKER_CAPABILITIES, NEW, bind, mount
 from tests.kit.oci import Runtime, reap, until
 
@@ -57,9 +58,15 @@ say fifo ls -ln /dev/fifo /dev/other
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
-    """A runtime for all tests of the module: none of them leaves a container."""
-    with Runtime(tmp_path_factory.mktemp("oci")) as made:
+    """A runtime for all tests of the module: none of them leaves a container, and all nothing else."""
+    leaks.BASE = tmp_path_factory.getbasetemp()
+    with leaks.nothing_left(), Runtime(tmp_path_factory.mktemp("oci")) as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> None:
+    """Instead of a look before and after each test: `wide` takes one for all, they are many and short."""
 
 
 @pytest.fixture
