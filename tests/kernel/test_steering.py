@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.kernel import cgroups
 from orchestrator.kernel.usage import Leader, usage
-from tests.kit.patience import patient
+from tests.kit.patience import SLOWER, patient
 from tests.kit.site import Answer, Site, until
 
 pytestmark = pytest.mark.kernel
@@ -320,5 +320,5 @@ def test_a_hundred_containers_are_measured_within_a_tenth_of_a_second_of_process
             assert usage(hier, f"{site.places.cgroup}/c/{row['id']}", leader).pids == 1
         best = min(best, time.process_time() - began)
     os.close(leader.pidfd)
-    assert best < patient(0.1)
+    assert best < (0.1 if SLOWER == 1 else patient(0.3))  # system calls suffer most by emulation
     site.down("c")
