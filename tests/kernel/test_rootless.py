@@ -289,6 +289,10 @@ def test_a_way_out_is_taken_where_there_is_one(tmp_path: Path, program: str) -> 
     """And goes with the last stack. The "host" is a namespace with one address outside."""
     if not shutil.which(program):
         pytest.skip(f"{program} is not installed")
+    if not Path("/dev/net/tun").exists():
+        subprocess.run(["modprobe", "--quiet", "tun"], check=False)
+        if not Path("/dev/net/tun").exists():
+            pytest.skip("this kernel has no tun devices")
     user = Ordinary(tmp_path, uid=4444, network=True)
     others = {"pasta", "slirp4netns"} - {program}
     (tmp_path / "none").touch(0o644)
