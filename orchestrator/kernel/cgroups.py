@@ -326,6 +326,9 @@ def _enable(base: str, path: str, controllers: Iterable[str]) -> None:
                 raise CgroupError(
                     f"cannot use controllers {', '.join(missing)} below {place}: {reason}"
                 ) from error
+        elif part == path.rpartition("/")[2] and controllers:
+            # Named there already, but another thread may be about it still: this waits for it (cgroup_mutex).
+            write(place, "cgroup.subtree_control", " ".join(f"+{name}" for name in controllers))
         place = f"{place}/{part}"
 
 
