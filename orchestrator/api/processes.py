@@ -16,8 +16,8 @@ from orchestrator.api.converging import conclude, converge, demand_images, deman
 from orchestrator.api.follow import described, follow
 from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Stacks
-from orchestrator.engines.local.bundle import exec_process
 from orchestrator.engines.local.execs import Execution
+from orchestrator.engines.local.program import exec_process
 from orchestrator.engines.local.table import Follower, Live
 from orchestrator.kernel import syscalls
 from orchestrator.model import codec

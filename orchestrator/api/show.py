@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orchestrator.engines.local.bundle import arguments
+from orchestrator.engines.local.program import arguments
 from orchestrator.images.config import ImageConfig
 from orchestrator.model.desired import Desired, Wanted
 from orchestrator.model.errors import EngineError

@@ -48,6 +48,8 @@ def shell(init: str, script: str) -> tuple[int, str, str]:
 
 @contextlib.contextmanager
 def started(*command: str) -> Iterator[subprocess.Popen[str]]:
+    # Whoever runs the tests may ignore signals (nohup(1)), and a shell can't trap what is ignored.
+    command = ("env", "--default-signal", *command)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             yield process

@@ -12,8 +12,16 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.program import (
+    arguments,
+    capabilities,
+    environment,
+    hostname,
+    user_numbers,
+    user_text,
+)
 from orchestrator.images.config import ImageConfig
-from orchestrator.model.errors import EngineError, ExitCode
+from orchestrator.model.errors import EngineError
 from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import (
@@ -28,19 +36,13 @@ from orchestrator.model.stack import (
     VolumeMount,
 )
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT = "/sbin/docker-init"
 
-DEFAULT_CAPABILITIES = (
-    "CAP_AUDIT_WRITE CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_KILL CAP_MKNOD "
-    "CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_CHROOT"
-).split()
 MASKED_PATHS = (
     "/proc/acpi /proc/asound /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/sched_debug "
     "/proc/scsi /proc/timer_list /proc/timer_stats /sys/firmware /sys/devices/virtual/powercap"
 ).split()
 READONLY_PATHS = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger".split()
-NOBODY = 65534
 SHM = "/dev/shm"  # noqa: S108
 SHM_SIZE = 64 * 1024 * 1024
 NETWORK_SYSCTLS = {
@@ -249,13 +251,6 @@ def _part(container: Container, ground: Ground, mount: VolumeMount) -> str:
     return str(ground.places.bundle(container.id) / "sources" / str(number))
 
 
-def hostname(container: Container, host_name: str) -> str:
-    """What it is called by itself; on the host's network as the host, unless the service says otherwise."""
-    service = container.definition
-    of_host = host_name if isinstance(service.network_mode, OfHost) or isinstance(service.uts, OfHost) else ""
-    return service.hostname or of_host or container.id[:12]
-
-
 # --- process ---------------------------------------------------------------------------------------
 
 
@@ -279,71 +274,9 @@ def process(container: Container, ground: Ground) -> Json:
     }
 
 
-def user_text(service: Service, image: ImageConfig | None) -> str:
-    """`name[:group]`, or numbers; "" is root."""
-    return service.user or (image.user if image else "") or ""
-
-
-def user_numbers(text: str) -> Json:
-    """OCI's `user`, as far as numbers say it. A name is looked up in the container's own files, see
-    launch.json; who takes this document for the whole gets nobody's rights, not root's."""
-    uid, _, gid = (text or "0").partition(":")
-    if not _is_id(uid) or (gid and not _is_id(gid)):
-        return {"uid": NOBODY, "gid": NOBODY}
-    return {"uid": int(uid), "gid": int(gid or 0)}
-
-
-def _is_id(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= 10 and int(text) < 2**31
-
-
-def arguments(service: Service, image: ImageConfig | None) -> list[str]:
-    """argv: setting an entrypoint drops the image's command (Compose Specification, "entrypoint")."""
-    entrypoint = service.entrypoint
-    command = service.command
-    if entrypoint is None:
-        entrypoint = image.entrypoint if image else None
-        if command is None:
-            command = image.command if image else None
-    argv = [*(entrypoint or ()), *(command or ())]
-    if not argv:
-        raise EngineError(
-            f"service {service.name}: no command given, and its image has none",
-            retryable=False,
-            exit_code=ExitCode.COMMAND_NOT_FOUND,
-        )
-    return argv
-
-
-def environment(container: Container, image: ImageConfig | None, host_name: str) -> dict[str, str]:
-    env = {"PATH": PATH, "HOSTNAME": hostname(container, host_name)}
-    if container.definition.tty:
-        env["TERM"] = "xterm"
-    if image:
-        env.update(image.environment)
-    env.update(container.definition.environment)
-    return env
-
-
 def _rlimit(value: int) -> int:
     """-1 is RLIM_INFINITY, which is 2^64-1 to the kernel."""
     return value if value >= 0 else 2**64 - 1
-
-
-def capabilities(service: Service, every: tuple[str, ...]) -> list[str]:
-    """The set after cap_add and cap_drop, as docker computes it: drop ALL, then add, then drop others."""
-    if service.privileged:
-        return sorted(every)
-    added = {_capability(name) for name in service.cap_add}
-    dropped = {_capability(name) for name in service.cap_drop}
-    held = set() if "CAP_ALL" in dropped else set(DEFAULT_CAPABILITIES)
-    held |= set(every) if "CAP_ALL" in added else added
-    return sorted((held - dropped) & set(every))
-
-
-def _capability(name: str) -> str:
-    upper = name.upper()
-    return upper if upper.startswith("CAP_") else f"CAP_{upper}"
 
 
 def _capability_sets(service: Service, ground: Ground) -> Json:
@@ -489,35 +422,6 @@ def _device(device: HostDevice) -> Json:
         "fileMode": device.mode,
         "uid": device.uid,
         "gid": device.gid,
-    }
-
-
-def exec_process(
-    container: Container,
-    image: ImageConfig | None,
-    *,
-    argv: list[str],
-    environment_more: Mapping[str, str],
-    user: str | None,
-    workdir: str | None,
-    tty: bool,
-    privileged: bool = False,
-    host_name: str = "",
-) -> Json:
-    """The OCI process of `exec` and of a health check: the container's user, environment and directory."""
-    env = environment(container, image, host_name)
-    if tty:
-        env["TERM"] = "xterm"
-    env.update(environment_more)
-    service = container.definition
-    return {
-        "terminal": tty,
-        "args": argv,
-        "env": [f"{key}={value}" for key, value in env.items()],
-        "cwd": workdir or service.working_dir or (image.working_dir if image else "") or "/",
-        "user": {"uid": 0, "gid": 0},
-        "user_name": user or service.user or (image.user if image else "") or "",
-        **({"privileged": True} if privileged else {}),
     }
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.engines.local import records, resolvconf
-from orchestrator.engines.local.bundle import hostname, shares_names
+from orchestrator.engines.local.bundle import shares_names
 from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.program import hostname
 from orchestrator.model.observation import Container, NetworkState
 from orchestrator.model.stack import OfHost
 

@@ -12,6 +12,7 @@ from orchestrator.engines.local import allowed, bundle, limiting, runtimes, stor
 from orchestrator.engines.local.bundle import Ground
 from orchestrator.engines.local.etc import etc_files
 from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.program import capabilities
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live
 from orchestrator.kernel import capabilities as caps
@@ -35,7 +36,7 @@ def look_up(
     options = _security(service)
     every = _held_capabilities()
     mounted = {mounted.target: mounted.volume for mounted in live.built.volumes}
-    held = bundle.capabilities(service, every)
+    held = capabilities(service, every)
     home = places.container(container.stack, container.id)
     hierarchies = shared.hierarchies
     runtime = runtimes.find(service, hierarchies, group)

@@ -7,8 +7,8 @@ import os
 import trio
 
 from orchestrator.engines.local import clock
-from orchestrator.engines.local.bundle import exec_process
 from orchestrator.engines.local.execs import Execs, Execution
+from orchestrator.engines.local.program import exec_process
 from orchestrator.engines.local.table import Live
 from orchestrator.images.config import ImageConfig
 from orchestrator.model.errors import EngineError

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.engines.local import bundle
+from orchestrator.engines.local import bundle, program
 from orchestrator.engines.local.bundle import Foreign, Ground, HostDevice, RootLayer, Seeding
 from orchestrator.engines.local.places import Places
 from orchestrator.images.config import ImageConfig
@@ -40,7 +40,7 @@ IMAGE = ImageConfig(
     user="web",
     working_dir="/srv",
 )
-EVERY = tuple(sorted({*bundle.DEFAULT_CAPABILITIES, "CAP_SYS_ADMIN", "CAP_NET_ADMIN"}))
+EVERY = tuple(sorted({*program.DEFAULT_CAPABILITIES, "CAP_SYS_ADMIN", "CAP_NET_ADMIN"}))
 LAYERS = (RootLayer(target="", lower=("/l2", "/l1")),)
 
 
@@ -101,31 +101,34 @@ def mount(of: Service, target: str, **fields: Any) -> dict[str, Any]:
 def test_an_entrypoint_of_one_s_own_drops_the_image_s_command(
     fields: dict[str, Any], image: ImageConfig | None, argv: list[str]
 ) -> None:
-    assert bundle.arguments(service(**fields), image) == argv
+    assert program.arguments(service(**fields), image) == argv
 
 
 def test_nothing_to_run_is_127_and_names_the_service() -> None:
     with pytest.raises(EngineError, match="web: no command") as caught:
-        bundle.arguments(replace(service(), name="web"), None)
+        program.arguments(replace(service(), name="web"), None)
     assert (caught.value.exit_code, caught.value.retryable) == (127, False)
 
 
 def test_the_environment_is_ours_below_the_image_s_below_the_service_s() -> None:
     made = container(service(environment={"LANG": "de", "A": "1"}, tty=True, hostname="h"))
-    assert bundle.environment(made, IMAGE, "host") == {
+    assert program.environment(made, IMAGE, "host") == {
         "PATH": "/bin",
         "HOSTNAME": "h",
         "TERM": "xterm",
         "LANG": "de",
         "A": "1",
     }
-    assert bundle.environment(container(), None, "host") == {"PATH": bundle.PATH, "HOSTNAME": "0123456789ab"}
+    assert program.environment(container(), None, "host") == {
+        "PATH": program.PATH,
+        "HOSTNAME": "0123456789ab",
+    }
 
 
 def test_on_the_host_s_network_the_host_s_name_is_the_container_s_unless_it_has_its_own() -> None:
     """As docker; also where the uts namespace is the host's."""
     names = [
-        bundle.hostname(container(service(command=("x",), **fields)), "machine")
+        program.hostname(container(service(command=("x",), **fields)), "machine")
         for fields in (
             {},
             {"network_mode": OfHost()},
@@ -180,7 +183,7 @@ def test_user_directory_and_limits() -> None:
 )
 def test_capabilities_as_docker_computes_them(fields: dict[str, Any], more: set[str], less: set[str]) -> None:
     """What this machine can't give (SYS_RESOURCE here) is not asked for."""
-    held = set(bundle.capabilities(service(**fields), EVERY))
+    held = set(program.capabilities(service(**fields), EVERY))
     assert more <= held
     assert not less & held
 
@@ -340,7 +343,7 @@ def test_every_bundle_is_one_that_the_launcher_takes() -> None:
 
 def test_an_exec_runs_as_the_container_does_unless_told_otherwise() -> None:
     made = container(service(user="app", working_dir="/w", environment={"A": "1"}))
-    plain = bundle.exec_process(
+    plain = program.exec_process(
         made, IMAGE, argv=["ls"], environment_more={}, user=None, workdir=None, tty=False
     )
     assert (plain["args"], plain["cwd"], plain["user_name"], plain["terminal"]) == (
@@ -350,7 +353,7 @@ def test_an_exec_runs_as_the_container_does_unless_told_otherwise() -> None:
         False,
     )
     assert "A=1" in plain["env"]
-    other = bundle.exec_process(
+    other = program.exec_process(
         made,
         None,
         argv=["sh"],
@@ -415,7 +418,7 @@ def test_another_runtime_gets_the_same_configuration() -> None:
 )
 def test_users_are_numbers_where_numbers_say_it(text: str, numbers: tuple[int, int]) -> None:
     """And nobody where only the image's own files could: never root by accident."""
-    assert tuple(bundle.user_numbers(text).values()) == numbers
+    assert tuple(program.user_numbers(text).values()) == numbers
 
 
 def test_our_launcher_is_told_where_the_policy_is_that_it_need_not_read() -> None:
