@@ -90,8 +90,7 @@ LINES = {
     # the command line
     "upp": (2, 'error: unknown command "upp"'),
     "pull": (2, "error: `pull` is not supported yet"),
-    "top nosuch": (1, "error: no such service: nosuch"),
-    "pull": (2, "error: `pull` is not supported yet"),
+    "top --all": (2, "error: no such option: --all"),
     "up -d --build": (2, "error: --build is not supported yet"),
     "ps --nonsense": (2, "error: no such option: --nonsense"),
     "ps --format yaml": (2, "error: invalid value for '--format': 'yaml' is not one of table, json"),
