@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
 def state_root(tmp_path: Path) -> Path:
     """A state root of the test's own, as `pystack --root` takes it."""
     return tmp_path
+
+
+def pytest_configure() -> None:
+    """Whoever runs the suite may ignore these (nohup(1), a shell's `&`), and every program of it would, too."""
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -29,7 +29,8 @@ else:
 _LOCAL_LOGS = ("json-file", "local", "none")
 _CONDITIONS = {"any": "always", "on-failure": "on-failure", "none": "no"}
 _RESTARTS = ("no", "always", "on-failure", "unless-stopped")
-_PULL = re.compile(r"always|never|build|missing|refresh|daily|weekly|every_([0-9]+[wdhms])+", re.ASCII)
+_PULLS = ("always", "never", "build", "missing", "refresh", "daily", "weekly")
+_PULL_EVERY = r"every_([0-9]+[wdhms])+"
 MOST_REPLICAS = 10_000
 
 
@@ -266,7 +267,7 @@ def _restart(said: Reader) -> model.RestartPolicy:
 
 def _pull_policy(said: Reader) -> str:
     policy = said.text("pull_policy") or "missing"
-    if _PULL.fullmatch(policy) is None:
+    if policy not in _PULLS and re.fullmatch(_PULL_EVERY, policy, re.ASCII) is None:
         said.refuse(
             f"{policy!r} is not a policy",
             key="pull_policy",

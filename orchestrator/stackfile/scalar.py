@@ -13,7 +13,7 @@ from orchestrator.stackfile.tree import Scalar, Tagged, Timestamp
 
 _INTEGER = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|0[bB][01]+|0|[1-9][0-9]*)$")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$")
-_DATE = re.compile(
+_DATE = (
     r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"
     r"(?:(?:[Tt]|[ \t]+)[0-9]{1,2}:[0-9]{1,2}:[0-9]{1,2}(?:\.[0-9]*)?(?:[ \t]*(?:Z|[-+][0-9:]+))?)?$"
 )
@@ -69,7 +69,7 @@ def _number(text: str) -> Scalar | Timestamp:
     if _FLOAT.match(digits):
         real = float(digits)
         return text if math.isinf(real) else real
-    if _DATE.match(text):
+    if text[4:5] == "-" and re.match(_DATE, text):
         return Timestamp(text)
     return text
 

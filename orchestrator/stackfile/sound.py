@@ -26,17 +26,22 @@ _SIGNALS = (
     "TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
 ).split()
 _OTHER_SIGNALS = ("IOT", "POLL", "CLD", "RTMIN", "RTMAX")
-_REAL_TIME = re.compile(r"RTMIN\+([1-9]|[12][0-9]|30)|RTMAX-([1-9]|[12][0-9]|30)", re.ASCII)
+_REAL_TIME = r"RTMIN\+([1-9]|[12][0-9]|30)|RTMAX-([1-9]|[12][0-9]|30)"
 _LAST_SIGNAL = 64
-_CPUS = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*", re.ASCII)
-_CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
+_CPUS = r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*"
+_CONTAINER = r"[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 NAME_LIMIT = 200
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?", re.ASCII)
+_HOST = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?"
 """sethostname(2) takes 64 bytes; a blank would make two names of it in /etc/hosts."""
-_SIZE = re.compile(r"[0-9]+(\.[0-9]+)?\s*[bkmgt]?(i?b)?", re.ASCII | re.IGNORECASE)
+_SIZE = r"[0-9]+(\.[0-9]+)?\s*[bkmgtBKMGT]?([iI]?[bB])?"
 _PRIVATE_SYSCTLS = ("net.", "kernel.sem", "kernel.shm", "kernel.msg", "fs.mqueue.")
 LEAST_MEMORY = 6 * 1024 * 1024
 """Docker's least: below it a program may be killed before it comes to run."""
+
+
+def _fits(pattern: str, text: str) -> bool:
+    """Compiled when it is first asked for: few stacks say any of these."""
+    return re.fullmatch(pattern, text, re.ASCII) is not None
 
 
 def sound(said: Reader) -> None:
@@ -60,7 +65,7 @@ def _program(said: Reader) -> None:
             _wrong(said.part("environment"), name, f"{name!r} can't be the name of a variable")
     options = said.part("logging").part("options")
     size, count = options.text("max-size"), options.text("max-file")
-    if size is not None and size != "-1" and _SIZE.fullmatch(size.strip()) is None:
+    if size is not None and size != "-1" and not _fits(_SIZE, size.strip()):
         _wrong(options, "max-size", f"{size!r} is not a size such as 10m")
     if count is not None and not (count.isdecimal() and int(count[:9]) > 0):
         _wrong(options, "max-file", f"{count!r} is not a number of files")
@@ -70,16 +75,16 @@ def _is_signal(text: str) -> bool:
     if text.isdecimal():
         return 0 < int(text[:9]) <= _LAST_SIGNAL
     name = text.upper().removeprefix("SIG")
-    return name in _SIGNALS or name in _OTHER_SIGNALS or _REAL_TIME.fullmatch(name) is not None
+    return name in _SIGNALS or name in _OTHER_SIGNALS or _fits(_REAL_TIME, name)
 
 
 def _names(said: Reader) -> None:
     own = said.text("container_name")
-    if own is not None and (_CONTAINER.fullmatch(own) is None or len(own) > NAME_LIMIT):
+    if own is not None and (not _fits(_CONTAINER, own) or len(own) > NAME_LIMIT):
         hint = f"at most {NAME_LIMIT} letters, digits, _, . and -, the first a letter or digit"
         _wrong(said, "container_name", f"{own:.24} can't be a name on this machine", hint)
     host = said.text("hostname")
-    if host is not None and _HOST.fullmatch(host) is None:
+    if host is not None and not _fits(_HOST, host):
         hint = "at most 64 letters, digits, '.', - and _"
         _wrong(said, "hostname", f"{host!r} can't be the name of a machine", hint)
     for server, spot in said.each("dns"):
@@ -124,7 +129,7 @@ def _security(said: Reader) -> None:
 
 def _limits(said: Reader) -> None:
     cpus = said.text("cpuset")
-    if cpus is not None and _CPUS.fullmatch(cpus) is None:
+    if cpus is not None and not _fits(_CPUS, cpus):
         _wrong(said, "cpuset", f"{cpus!r} is not a list of CPUs such as 0-2,4")
     for reader, key in (
         (said, "mem_limit"),
