@@ -154,10 +154,7 @@ def remove(hier: Hierarchies, path: str, *, patience: float = _PATIENCE, whole: 
     check(path)
     deadline = time.monotonic() + patience
     for base in hier.bases:
-        while not remove_tree(f"{base}/{path}"):
-            if time.monotonic() >= deadline:
-                raise CgroupError(f"control group {path} still has processes: {_some(pids(hier, path))}")
-            time.sleep(0.002)
+        _clear(hier, base, path, deadline)
         remove_one(os.path.dirname(f"{base}/{path}"))
         if whole:
             remove_one(f"{base}/{path.partition('/')[0]}")
@@ -169,10 +166,15 @@ def remove_root(hier: Hierarchies, tag: str, *, patience: float = _PATIENCE) -> 
     check(f"{root}/x/x")
     deadline = time.monotonic() + patience
     for base in hier.bases:
-        while not remove_tree(f"{base}/{root}"):
-            if time.monotonic() >= deadline:
-                raise CgroupError(f"control group {root} still has processes: {_some(pids(hier, root))}")
-            time.sleep(0.002)
+        _clear(hier, base, root, deadline)
+
+
+def _clear(hier: Hierarchies, base: str, path: str, deadline: float) -> None:
+    """Remove a tree of groups from one hierarchy, as soon as the kernel lets it go."""
+    while not remove_tree(f"{base}/{path}"):
+        if time.monotonic() >= deadline:
+            raise CgroupError(f"control group {path} still has processes: {_some(pids(hier, path))}")
+        time.sleep(0.002)
 
 
 def _some(processes: tuple[int, ...]) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.kit.keeper import Machine
-from tests.kit.site import Site, anchored
 
 HERE = Path(__file__).parent
 
@@ -36,19 +35,3 @@ def build(program: Path, *words: object) -> Path:
 def machine(state_root: Path) -> Iterator[Machine]:
     with Machine(state_root) as machine:
         yield machine
-
-
-@pytest.fixture(scope="module")
-def anchored_site(state_root: Path) -> Iterator[Site]:
-    """A supervisor for all tests of a module, which has to have a `state_root` as wide."""
-    with anchored(state_root) as made:
-        yield made
-
-
-@pytest.fixture
-def site(anchored_site: Site) -> Iterator[Site]:
-    """The same for one test; stacks that the test leaves (because it failed) go with it."""
-    yield anchored_site
-    for row in anchored_site.ask("ls").result:
-        if row["name"] != "anchor":
-            anchored_site.down(row["name"], remove_volumes=True, remove_orphans=True)
