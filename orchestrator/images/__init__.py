@@ -7,6 +7,10 @@
     removal    when taking an image away is refused
     meta       the record beside an unpacked layer
     scratch    locks and the directories of work in flight
+    leases     what living processes are about to use
+    partials   blobs that have arrived in part
+    collecting garbage: what nobody needs any more
+    catalog    what registries said, and when (SQLite)
 
     archive    load: docker-save archives and OCI layouts
     spool      an archive's files on disk, with their digests

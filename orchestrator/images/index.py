@@ -11,6 +11,8 @@ from orchestrator.model.frozen import dataclass
 
 REF_NAME = "org.opencontainers.image.ref.name"
 IMAGE_ID = "io.pystack.image.id"
+ORIGIN = "io.pystack.image.origin"
+"""REPOSITORY@DIGEST, by which the image's registry knows it: of the index, for several platforms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,8 @@ class StoredImage:
     manifest: str
     """Digest of its manifest."""
     names: tuple[str, ...] = ()
+    repo_digests: tuple[str, ...] = ()
+    """Full REPOSITORY@DIGEST of every registry that it came from or went to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +39,9 @@ class NewImage:
     diff_ids: tuple[str, ...]
     blobs: tuple[str, ...]
     """Digests of everything it needs but the manifest."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
-    """What nobody has brought: `add` did nothing."""
-
-    blobs: tuple[str, ...]
-    layers: tuple[str, ...]
+    origin: str = ""
+    """Digest that the names have at their registry (of an index, for several platforms); the blob of that
+    digest is kept when it is there. REPOSITORY@DIGEST for an image that was asked for by digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +52,13 @@ class Entry:
     id: str
     name: str
     manifest: str
+
+    @property
+    def origin(self) -> str:
+        """REPOSITORY@DIGEST, or ""."""
+        notes = self.descriptor.get("annotations")
+        found = notes.get(ORIGIN) if isinstance(notes, dict) else ""
+        return found if isinstance(found, str) and references.is_digest(found.rpartition("@")[2]) else ""
 
 
 def digests(rows: object) -> list[str]:
@@ -77,8 +83,12 @@ def chain_id(diff_ids: Sequence[str]) -> str:
 
 def image_of(entries: tuple[Entry, ...], image_id: str) -> StoredImage:
     mine = [entry for entry in entries if entry.id == image_id]
-    names = tuple(sorted(entry.name for entry in mine if entry.name))
-    return StoredImage(id=image_id, manifest=mine[0].manifest, names=names)
+    return StoredImage(
+        id=image_id,
+        manifest=mine[0].manifest,
+        names=tuple(sorted(entry.name for entry in mine if entry.name)),
+        repo_digests=tuple(sorted({entry.origin for entry in mine if entry.origin})),
+    )
 
 
 def with_image(entries: tuple[Entry, ...], image: NewImage) -> tuple[Entry, ...]:
@@ -89,26 +99,57 @@ def with_image(entries: tuple[Entry, ...], image: NewImage) -> tuple[Entry, ...]
         "annotations": {IMAGE_ID: image.id},
     }
     model = Entry(descriptor, image.id, "", digest_of(image.manifest))
-    if not image.names and not any(entry.id == image.id for entry in entries):
-        return (*entries, model)
+    if not image.names:
+        return _with_nameless(entries, with_origin(model, image.origin))
     for name in image.names:
-        entries = with_name(entries, model, name)
+        origin = f"{references.parse(name).repository}@{image.origin.rpartition('@')[2]}"
+        entries = with_name(entries, with_origin(model, origin if image.origin else ""), name)
     return entries
+
+
+def _with_nameless(entries: tuple[Entry, ...], model: Entry) -> tuple[Entry, ...]:
+    """An image that has a name already needs no nameless entry, but for where it came from."""
+    mine = [entry for entry in entries if entry.id == model.id]
+    if any(not model.origin or entry.origin == model.origin for entry in mine):
+        return entries
+    return (*entries, model)
 
 
 def with_name(entries: tuple[Entry, ...], model: Entry, name: str) -> tuple[Entry, ...]:
     """`name` now means the image of `model`; the image that had it stays, dangling if it was its last."""
+    fresh = renamed(model, name)
     holder = next((entry for entry in entries if entry.name == name), None)
-    kept = tuple(entry for entry in entries if entry.name != name and (entry.name or entry.id != model.id))
-    if holder is not None and holder.id != model.id and all(entry.id != holder.id for entry in kept):
-        kept = (*kept, renamed(holder, ""))
-    return (*kept, renamed(model, name))
+    if holder is not None and not fresh.origin and _same(holder, fresh):
+        return entries
+    kept = tuple(one for one in entries if one.name != name and not _replaces(fresh, one))
+    if holder is not None and holder.id != model.id:
+        kept = _with_nameless(kept, renamed(holder, ""))
+    return (*kept, fresh)
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    return (one.id, one.manifest) == (other.id, other.manifest)
+
+
+def _replaces(fresh: Entry, old: Entry) -> bool:
+    """A nameless entry goes when its image gets a name, unless it tells of another origin."""
+    return not old.name and old.id == fresh.id and old.origin in ("", fresh.origin)
+
+
+def with_origin(entry: Entry, origin: str) -> Entry:
+    notes = {**(entry.descriptor.get("annotations") or {}), ORIGIN: origin}
+    if not origin:
+        del notes[ORIGIN]
+    return Entry({**entry.descriptor, "annotations": notes}, entry.id, entry.name, entry.manifest)
 
 
 def renamed(entry: Entry, name: str) -> Entry:
+    """The same under another name; what another repository calls it does not go along."""
     notes = {**(entry.descriptor.get("annotations") or {}), IMAGE_ID: entry.id, REF_NAME: name}
     if not name:
         del notes[REF_NAME]
+    elif entry.origin and entry.origin.partition("@")[0] != references.parse(name).repository:
+        del notes[ORIGIN]
     return Entry({**entry.descriptor, "annotations": notes}, entry.id, name, entry.manifest)
 
 

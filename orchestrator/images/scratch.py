@@ -22,8 +22,9 @@ from orchestrator.images import trees
 
 _guard = threading.Lock()
 _by_path: dict[str, threading.Lock] = {}
-_alive: set[str] = set()
-"""Scratch directories of this process."""
+_ours: dict[str, int] = {}
+"""Lock files that this process holds to say that it lives, and their descriptors. Opening and closing one
+would drop its lock."""
 
 _LOCK_NAME = ".lock"
 
@@ -43,24 +44,70 @@ def locked(path: Path) -> Iterator[None]:
             os.close(fd)
 
 
+def claim(path: Path) -> int | None:
+    """Make the lock file `path` (or take the one that is there) and hold it; None when somebody else does.
+
+    Returns the descriptor for `release`. Holding it tells other processes that we live.
+    """
+    key = os.path.realpath(path)
+    with _guard:
+        if key in _ours:
+            return None
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.lockf(fd, os.F_TLOCK, 0)
+        except OSError:
+            os.close(fd)
+            return None
+        _ours[key] = fd
+        return fd
+
+
+def release(path: Path, fd: int) -> None:
+    """Let go of what `claim` gave."""
+    with _guard:
+        os.close(fd)
+        _ours.pop(os.path.realpath(path), None)
+
+
+def ours(path: Path) -> int | None:
+    """The descriptor of a lock file that this process holds."""
+    return _ours.get(os.path.realpath(path))
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a living process, perhaps this one, holds the lock file."""
+    with _guard:
+        if os.path.realpath(lock) in _ours:
+            return True
+        try:
+            fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            os.lockf(fd, os.F_TEST, 0)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+    return False
+
+
 @contextlib.contextmanager
 def directory(parent: Path, *, lock: Path) -> Iterator[Path]:
     """A fresh directory below `parent`, removed at the end; `lock` is the one that `sweep` runs under."""
     path = parent / secrets.token_hex(8)
-    key = os.path.realpath(path)
     with locked(lock):
         path.mkdir(mode=0o700)
-        _alive.add(key)
-        fd = os.open(path / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.lockf(fd, os.F_LOCK, 0)
+        fd = claim(path / _LOCK_NAME)
+    assert fd is not None
     try:
         yield path
     finally:
         try:
             trees.discard(str(path))
         finally:
-            os.close(fd)
-            _alive.discard(key)
+            release(path / _LOCK_NAME, fd)
 
 
 def sweep(parent: Path) -> int:
@@ -68,7 +115,7 @@ def sweep(parent: Path) -> int:
     swept = 0
     for name in os.listdir(parent):
         path = parent / name
-        if os.path.realpath(path) in _alive or _is_held(path / _LOCK_NAME):
+        if is_held(path / _LOCK_NAME):
             continue
         try:
             trees.discard(str(path))
@@ -77,20 +124,6 @@ def sweep(parent: Path) -> int:
             continue
         swept += 1
     return swept
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        os.lockf(fd, os.F_TEST, 0)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
@@ -117,14 +150,16 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def sync_tree(path: Path) -> None:
-    """Flush the file system that holds `path`: one syncfs(2) instead of an fsync a file.
-
-    Python has no name for syncfs; sync(1) of coreutils has (-f). Without it all file systems are flushed.
-    """
-    import subprocess
-
+def sync_file(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        subprocess.run(["sync", "-f", os.fspath(path)], check=True, stdin=subprocess.DEVNULL, timeout=600)
-    except (OSError, subprocess.SubprocessError):
-        os.sync()
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_tree(path: Path) -> None:
+    """Flush the file system that holds `path`: one syncfs(2) instead of an fsync a file."""
+    from orchestrator.kernel import flush
+
+    flush.file_system(path)

@@ -5,6 +5,9 @@
     ROOT/layers/HEX/{fs,meta.json}    one layer unpacked, by the digest of its tar (diff_id)
     ROOT/layers/fix-HEX/{fs,meta.json} repairs where layers meet, by the digest of the whole chain
     ROOT/tmp/                         work in flight
+    ROOT/leases/                      what living processes are about to use (see leases)
+    ROOT/partial/                     blobs that have arrived in part (see partials)
+    ROOT/store.db                     when and what registries were asked (see catalog)
     ROOT/lock
 
 An image's id is the digest of its config, as with Docker. Layers are keyed by diff_id, not by chain: equal
@@ -16,16 +19,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from orchestrator.images import collecting, index, leases, meta, partials, removal, scratch
 from orchestrator.images import config as configs
-from orchestrator.images import index, meta, removal, scratch
 from orchestrator.images import reference as references
+from orchestrator.images.catalog import Catalog, Pull
 from orchestrator.images.config import ImageConfig
 from orchestrator.images.index import Entry, NewImage, StoredImage
+from orchestrator.images.leases import Lease
 from orchestrator.images.removal import ImageUser, Removal
 from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.frozen import dataclass, replace
@@ -35,7 +41,7 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST_LIMIT = 4 << 20
 _INDEX_LIMIT = 64 << 20
 _CACHE_LIMIT = 256
-_NESTING_LIMIT = 4
+_LAYER = re.compile("layer-[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,7 @@ class Store:
         self._layers = root / "layers"
         self._tmp = root / "tmp"
         self._lock = root / "lock"
+        self._catalog = Catalog(root / "store.db", lock=self._lock)
         self._index: tuple[tuple[int, int, int], tuple[Entry, ...]] = ((0, 0, 0), ())
         self._configs: dict[str, ImageConfig] = {}
         self._lowers: dict[str, tuple[Path, ...]] = {}
@@ -133,6 +140,13 @@ class Store:
     def has_layer(self, diff_id: str) -> bool:
         return os.path.isdir(self.layer_path(diff_id))
 
+    def has_blob(self, digest: str) -> bool:
+        return os.path.isfile(self.blob_path(digest))
+
+    def last_pull(self, name: str) -> Pull | None:
+        """What the registry said when it was last asked for a full name; None: never, or forgotten."""
+        return self._catalog.last_pull(name)
+
     def layer_path(self, diff_id: str) -> Path:
         """Where an unpacked layer is, if it is here."""
         return self._layers / diff_id[7:]
@@ -147,6 +161,64 @@ class Store:
             scratch.sweep(self._tmp)
         with scratch.directory(self._tmp, lock=self._lock) as path:
             yield path
+
+    def lease(self) -> AbstractContextManager[Lease]:
+        """What this process is about to use: `keep` digests, and no process collects them as garbage.
+
+        Ends with the block; when that fails, or the process dies, what it named stays for a week.
+        """
+        self._prepare()
+        return leases.lease(self.root / "leases", lock=self._lock)
+
+    def partial(self, digest: str, *, wait: bool = True) -> AbstractContextManager[Path | None]:
+        """The file that holds the beginning of a blob, made empty when nothing has arrived yet.
+
+        This block's alone: others wait, or get None with `wait=False`. It stays at the end, to go on from,
+        unless `put_blob` has taken it; what nobody adds to is swept after a week.
+        """
+        self._prepare()
+        target = self.blob_path(digest)
+        return partials.claimed(self.root / "partial", target.name, lock=self._lock, wait=wait)
+
+    def put_blob(self, digest: str, path: Path, lease: Lease) -> None:
+        """Move a file (of `scratch` or `partial`) in place, whose digest the caller has checked.
+
+        Durable before it is visible. When the blob is here already, the file is left where it is.
+        """
+        self._put(digest, path, self.blob_path(digest), lease, scratch.sync_file)
+
+    def put_layer(self, diff_id: str, directory: Path, lease: Lease) -> None:
+        """The same for an unpacked layer: a directory with `fs` and `meta.json`."""
+        self._put(diff_id, directory, self.layer_path(diff_id), lease, scratch.sync_tree)
+
+    def _put(
+        self, digest: str, source: Path, target: Path, lease: Lease, sync: Callable[[Path], None]
+    ) -> None:
+        lease.keep(digest)
+        if target.exists():
+            return
+        sync(source)
+        with scratch.locked(self._lock):
+            _settle([(source, target)])
+            scratch.sync_directory(target.parent)
+
+    def note_pull(self, name: str, digest: str, at: float, etag: str = "") -> None:
+        """Remember what the registry said of a full name; `at` is in seconds since 1970."""
+        self._prepare()
+        self._catalog.note_pull(Pull(name=name, digest=digest, at=at, etag=etag))
+
+    def note_origin(self, name: str, digest: str) -> None:
+        """A registry now has the image of this full name under `digest`: it was pushed. Raises UserError."""
+        self._prepare()
+        with scratch.locked(self._lock):
+            image = self.demand(name)
+            origin = f"{references.parse(name).repository}@{digest}"
+            self._write(
+                tuple(
+                    index.with_origin(one, origin) if (one.id, one.name) == (image.id, name) else one
+                    for one in self._read()
+                )
+            )
 
     def add(
         self,
@@ -218,14 +290,22 @@ class Store:
             if last and users:
                 entries = (*entries, index.dangling(self._read(), image.id))
             self._write(entries)
-            deleted = () if not last or users else (image.id, *self._collect(entries, attic))
+            deleted: tuple[str, ...] = ()
+            if last and not users:
+                moved = collecting.collect(self.root, entries, attic)
+                deleted = (image.id, *(f"sha256:{one[6:]}" for one in moved if _LAYER.fullmatch(one)))
         return Removal(untagged=tuple(references.familiar(one) for one in gone), deleted=deleted)
 
-    def sweep(self) -> int:
-        """Remove what killed processes left behind: abandoned work, blobs and layers of no image."""
+    def sweep(self, *, grace: float = leases.WEEK) -> int:
+        """Remove what killed processes left behind: abandoned work, blobs and layers of no image.
+
+        What a dead pull had is kept for `grace` seconds, for another to go on with.
+        """
         self._prepare()
         with scratch.directory(self._tmp, lock=self._lock) as attic, scratch.locked(self._lock):
-            return scratch.sweep(self._tmp) + len(self._collect(self._read(), attic))
+            return scratch.sweep(self._tmp) + len(
+                collecting.collect(self.root, self._read(), attic, grace=grace)
+            )
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -287,7 +367,11 @@ class Store:
                 return None
             raise
         if wanted.digest:
-            ids = [entry.id for entry in entries if entry.manifest == wanted.digest]
+            ids = [
+                entry.id
+                for entry in entries
+                if wanted.digest in (entry.manifest, entry.origin.rpartition("@")[2])
+            ]
         else:
             full = str(wanted)
             ids = [entry.id for entry in entries if entry.name == full]
@@ -324,40 +408,6 @@ class Store:
         if not lost_blobs and not lost_layers:
             return None
         return Missing(blobs=tuple(lost_blobs), layers=tuple(lost_layers))
-
-    def _collect(self, entries: tuple[Entry, ...], attic: Path) -> list[str]:
-        """Move blobs and layers that no image needs to `attic`; returns the diff_ids of the layers."""
-        blobs: set[str] = set()
-        layers: set[str] = set()
-        for entry in entries:
-            self._mark(entry.manifest, blobs, layers, nesting=0)
-        for name in os.listdir(self._blobs):
-            if name not in blobs:
-                os.rename(self._blobs / name, attic / f"blob-{name}")
-        removed = [name for name in os.listdir(self._layers) if name not in layers]
-        for name in removed:
-            os.rename(self._layers / name, attic / f"layer-{name}")
-        return [f"sha256:{name}" for name in removed if not name.startswith("fix-")]
-
-    def _mark(self, digest: str, blobs: set[str], layers: set[str], *, nesting: int) -> None:
-        """Note everything that a manifest, or an index of manifests, needs."""
-        blobs.add(digest.removeprefix("sha256:"))
-        if (
-            nesting > _NESTING_LIMIT
-            or not references.is_digest(digest)
-            or not self.blob_path(digest).exists()
-        ):
-            return
-        data = self.manifest(digest)
-        for child in index.digests(data.get("manifests")):
-            self._mark(child, blobs, layers, nesting=nesting + 1)
-        blobs.update(layer[7:] for layer in index.digests(data.get("layers")))
-        image_id = next(iter(index.digests([data.get("config")])), "")
-        if references.is_digest(image_id) and self.blob_path(image_id).exists():
-            blobs.add(image_id[7:])
-            diff_ids = configs.parse(self.blob(image_id, limit=configs.CONFIG_LIMIT), image_id).diff_ids
-            layers.update(diff_id[7:] for diff_id in diff_ids)
-            layers.add(f"fix-{index.chain_id(diff_ids)[7:]}")
 
 
 def _with_tag(name: str) -> str:

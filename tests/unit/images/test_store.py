@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-def put(store: Store, image: Image, *names: str, leave_out: str = "") -> Missing | None:
+def put(store: Store, image: Image, *names: str, leave_out: str = "", origin: str = "") -> Missing | None:
     """Add an image with layers that are already unpacked, as it were."""
     with store.scratch() as work:
         files: dict[str, bytes] = {}
@@ -55,6 +55,7 @@ def put(store: Store, image: Image, *names: str, leave_out: str = "") -> Missing
             names=tuple(str(reference.parse(name)) for name in names),
             diff_ids=tuple(digest_of(content) for content in image.layers),
             blobs=(image.id, *(digest_of(content) for content in image.layers)),
+            origin=origin,
         )
         return store.add([new], blobs=blobs, layers=layers, repairs={})
 
@@ -322,3 +323,44 @@ def test_threads_and_several_stores_over_one_directory_do_not_disturb_each_other
         thread.join()
     assert errors == []
     assert [image.names for image in store.images()] == [("docker.io/library/kept:latest",)]
+
+
+def test_the_digest_at_the_registry_belongs_to_the_name_and_stays_when_the_name_moves(store: Store) -> None:
+    origin = "sha256:" + "5" * 64
+    put(store, A, "web:1", "ghcr.io/x/a:1", origin=origin)
+    digests = (f"docker.io/library/web@{origin}", f"ghcr.io/x/a@{origin}")
+    assert store.demand("web:1").repo_digests == digests
+    assert found(store, f"web@{origin}") == A.id
+    # Loaded again from a file: still what the registry said. Another repository's tag says nothing of it.
+    put(store, A, "web:1")
+    store.tag("web:1", "other:2")
+    assert store.demand("web:1").repo_digests == digests
+    put(store, B, "web:1", "ghcr.io/x/a:1", "other:2")
+    assert store.demand(A.id).names == ()
+    assert found(store, f"web@{origin}") == A.id
+    assert store.demand("web:1").repo_digests == ()
+    store.note_origin("docker.io/library/web:1", f"sha256:{'6' * 64}")
+    assert store.demand("web:1").repo_digests == (f"docker.io/library/web@sha256:{'6' * 64}",)
+
+
+def test_an_image_asked_for_by_digest_has_no_name_but_is_found_by_it(store: Store) -> None:
+    origin = "ghcr.io/x/a@sha256:" + "5" * 64
+    put(store, A, "a:1")
+    put(store, A, origin=origin)
+    put(store, A, origin=origin)
+    assert store.demand(origin).repo_digests == (origin,)
+    assert store.demand(origin).names == ("docker.io/library/a:1",)
+    store.tag("a:1", "b:1")
+    assert store.demand("b:1").repo_digests == (origin,)
+
+
+def test_the_index_that_an_image_was_chosen_from_is_kept_with_it(store: Store) -> None:
+    content = b'{"manifests": []}'
+    with store.lease() as lease, store.scratch() as work:
+        (work / "index").write_bytes(content)
+        store.put_blob(digest_of(content), work / "index", lease)
+        put(store, A, "a:1", origin=digest_of(content))
+    store.sweep(grace=0)
+    assert store.blob(digest_of(content), limit=100) == content
+    store.remove("a:1")
+    assert not store.has_blob(digest_of(content))
