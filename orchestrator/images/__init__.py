@@ -25,6 +25,8 @@
     inflate    decompression with bounds
     trees      writing and removing trees that came from elsewhere
 
+    registry/  everything that speaks to a registry
+
     hostroot   a root file system made of this machine's own /usr and the harmless part of /etc
 
 Does not belong here: mounting a root (engines/local), what a container runs (kernel), terminal output (cli).

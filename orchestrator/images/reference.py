@@ -47,10 +47,7 @@ class Reference:
     @property
     def familiar(self) -> str:
         """The short form that people type: no docker.io, no library/; the tag stays."""
-        name = self.repository
-        if self.host == DEFAULT_HOST:
-            name = self.path.removeprefix(_LIBRARY) if self.path.count("/") == 1 else self.path
-        return name + str(self)[len(self.repository) :]
+        return familiar_repository(self.host, self.path) + str(self)[len(self.repository) :]
 
 
 def parse(text: str) -> Reference:
@@ -79,6 +76,18 @@ def parse(text: str) -> Reference:
 def familiar(name: str) -> str:
     """The short form of a full or familiar name."""
     return parse(name).familiar
+
+
+def familiar_repository(host: str, path: str) -> str:
+    """The short form of a repository's name."""
+    if host != DEFAULT_HOST:
+        return f"{host}/{path}".rstrip("/")
+    return path.removeprefix(_LIBRARY) if path.count("/") == 1 else path
+
+
+def is_host(text: str) -> bool:
+    """Whether `text` may be the name of a registry: host[:port]."""
+    return _HOST.fullmatch(text) is not None
 
 
 def is_digest(text: str) -> bool:

@@ -1,0 +1,318 @@
+"""The one door to httpx: a request goes out, its redirects are followed, a bounded answer comes back.
+
+Connections are kept and used again. Of httpx only the transport is used: its client would add cookies,
+netrc and redirect rules of its own.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from typing import Self
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+import httpx
+import trio
+
+from orchestrator import __version__
+from orchestrator.images.registry import tls as certificates
+from orchestrator.images.registry.blame import BrokenAnswerError, UnavailableError, UntrustedError
+from orchestrator.images.registry.proxies import proxy_for
+from orchestrator.images.registry.tls import Tls
+from orchestrator.model.errors import ExitCode, UserError
+from orchestrator.model.frozen import dataclass, field
+
+REDIRECT_LIMIT = 5
+ERROR_LIMIT = 64 << 10
+_TIMEOUTS = {"connect": 15.0, "read": 60.0, "write": 60.0, "pool": 60.0}
+_WHOLE = 120.0
+"""Seconds for one answer: a server that sends a byte a minute is no server."""
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_SAFE = frozenset(("GET", "HEAD"))
+_CONNECTIONS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Time and chance, so that tests can have their own."""
+
+    sleep: Callable[[float], Awaitable[None]] = trio.sleep
+    chance: Callable[[], float] = random.random
+    now: Callable[[], float] = time.time
+    """Of day; for Retry-After dates."""
+    clock: Callable[[], float] = time.monotonic
+    """For what lasts a while, such as tokens."""
+
+
+Body = Callable[[], AsyncIterable[bytes]]
+"""Makes a body anew each time, since a request may be sent twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """`limit` is how many bytes the body of a good answer may have."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    stream: Body | None = None
+    length: int = 0
+    """Of `stream`."""
+    limit: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """`headers` by lower-case name; several of one name are joined by commas."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    url: str
+    """Where it came from in the end."""
+    moved: bool = False
+    """Whether that is another host than the one that was asked."""
+
+    def header(self, name: str) -> str:
+        return self.headers.get(name, "")
+
+
+class NotSpokenError(UntrustedError):
+    """TLS is not what is spoken there: whoever may use plain http can go on with that."""
+
+
+class Transport:
+    """Connections to any number of hosts. `tls_of` says what is known of host[:port]."""
+
+    def __init__(self, environment: Mapping[str, str], tls_of: Callable[[str], Tls]) -> None:
+        self._environment = environment
+        self._tls_of = tls_of
+        self._open: dict[tuple[Tls | None, str], httpx.AsyncHTTPTransport] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
+            await self._stack.aclose()
+
+    async def send(self, request: Request) -> Response:
+        """One exchange with its redirects. Raises what blame.RegistryError lists, UserError for bad settings.
+
+        Authorization goes to the host it was made for and to no other (the distribution specification demands
+        it, and signed URLs of storage break with it), and never from https to http.
+        """
+        url, headers, moved = request.url, dict(request.headers), False
+        for _ in range(REDIRECT_LIMIT + 1):
+            response = await self._exchange(request, url, headers, moved=moved)
+            target = _redirect(request, response)
+            if not target:
+                return response
+            if origin(target) != origin(url):
+                moved = True
+                headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+            url = target
+        raise BrokenAnswerError(
+            f"{_where(request.url)}: more than {REDIRECT_LIMIT} redirects",
+            retryable=False,
+            exit_code=ExitCode.IMAGE,
+        )
+
+    async def _exchange(
+        self, request: Request, url: str, headers: Mapping[str, str], *, moved: bool
+    ) -> Response:
+        door = await self._door(url)
+        given: dict[str, str] = {
+            "User-Agent": f"pystack/{__version__}",
+            "Accept-Encoding": "identity",
+            **headers,
+        }
+        if request.stream is not None:
+            given["Content-Length"] = str(request.length)
+        content = request.content if request.stream is None else request.stream()
+        deadline = float("inf") if request.stream is not None else _WHOLE
+        try:
+            with trio.fail_after(deadline):
+                made = httpx.Request(
+                    request.method, url, headers=given, content=content, extensions={"timeout": _TIMEOUTS}
+                )
+                answer = await door.handle_async_request(made)
+                try:
+                    body = await _read(answer, request, url)
+                finally:
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
+                        await answer.aclose()
+        except (httpx.TransportError, trio.TooSlowError) as error:
+            raise _translate(error, url) from error
+        except (httpx.InvalidURL, UnicodeError, httpx.ProtocolError) as error:
+            raise BrokenAnswerError(f"{url[:200]!r} is not a URL: {error}", retryable=False) from None
+        names = {name.lower(): value for name, value in answer.headers.items()}
+        return Response(status=answer.status_code, headers=names, content=body, url=url, moved=moved)
+
+    async def _door(self, url: str) -> httpx.AsyncHTTPTransport:
+        parts = urlsplit(url)
+        tls = self._tls_of(parts.netloc.rpartition("@")[2]) if parts.scheme == "https" else None
+        proxy = proxy_for(url, self._environment)
+        known = self._open.get((tls, proxy))
+        if known is None:
+            context = certificates.context(tls) if tls is not None else False
+            try:
+                door = httpx.AsyncHTTPTransport(
+                    verify=context,
+                    trust_env=False,
+                    proxy=proxy or None,
+                    limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+                )
+            except (ValueError, ImportError, httpx.InvalidURL):
+                raise UserError(
+                    f"the proxy {_without_secret(proxy)} can't be used: only http and https proxies can be"
+                ) from None
+            known = self._open[tls, proxy] = door
+            await self._stack.enter_async_context(door)
+        return known
+
+    def proxy_of(self, url: str) -> str:
+        """The proxy that a worker must take for a URL, "" for none."""
+        return proxy_for(url, self._environment)
+
+
+def origin(url: str) -> tuple[str, str, int | None]:
+    """What may share credentials: scheme, host and port (RFC 6454)."""
+    parts = urlsplit(url)
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or usual
+
+
+def _redirect(request: Request, response: Response) -> str:
+    """Where an answer sends us on, "" for nowhere."""
+    location = response.header("location")
+    if response.status not in _REDIRECTS or not location:
+        return ""
+    if request.method not in _SAFE and response.status not in (307, 308):
+        return ""
+    return follow(response.url, location)
+
+
+def follow(url: str, location: str) -> str:
+    """The target of a Location header. Raises BrokenAnswerError for one that must not be followed."""
+    try:
+        parts = urlsplit(urljoin(url, location))
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BrokenAnswerError(
+            f"{_where(url)} redirects to what is not a web address", retryable=False, exit_code=ExitCode.IMAGE
+        )
+    if parts.scheme == "http" and urlsplit(url).scheme == "https":
+        raise BrokenAnswerError(
+            f"{_where(url)} redirects from https to plain http ({parts.hostname}), which is refused",
+            retryable=False,
+            exit_code=ExitCode.IMAGE,
+        )
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
+
+
+async def _read(answer: httpx.Response, request: Request, url: str) -> bytes:
+    if request.method == "HEAD":
+        return b""
+    failed = answer.status_code >= 300
+    limit = ERROR_LIMIT if failed else request.limit
+    body = bytearray()
+    assert isinstance(answer.stream, httpx.AsyncByteStream)
+    async for chunk in answer.stream:
+        body += chunk
+        if len(body) > limit:
+            if failed:
+                return bytes(body[:limit])
+            raise BrokenAnswerError(
+                f"{_where(url)} sends more than the {_amount(limit)} that are read of such an answer",
+                retryable=False,
+                exit_code=ExitCode.IMAGE,
+            )
+    return bytes(body)
+
+
+def _translate(error: Exception, url: str) -> UserError | UnavailableError:
+    where = _where(url)
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return UntrustedError(
+                f"{where}: certificate not trusted: {cause.verify_message or cause.reason}",
+                exit_code=ExitCode.IMAGE,
+                hint=f"put the certificate of its authority into {_certificates(url)}, "
+                "or declare the host insecure (docs/registries.md)",
+            )
+        if isinstance(cause, ssl.SSLError) and not isinstance(
+            cause, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError
+        ):
+            reason = cause.reason or str(cause)
+            if reason in (
+                "WRONG_VERSION_NUMBER",
+                "HTTP_REQUEST",
+                "RECORD_LAYER_FAILURE",
+                "PACKET_LENGTH_TOO_LONG",
+            ):
+                return NotSpokenError(
+                    f"{where} speaks plain http, not https",
+                    exit_code=ExitCode.IMAGE,
+                    hint="declare the host insecure if that is meant (docs/registries.md)",
+                )
+            needs = "CERTIFICATE" in reason
+            return UntrustedError(
+                f"{where}: TLS failed: {reason.lower().replace('_', ' ')}",
+                exit_code=ExitCode.IMAGE,
+                hint=f"a certificate to show goes into {_certificates(url)[:-6]}client.cert and client.key"
+                if needs
+                else "",
+            )
+    if isinstance(error, httpx.TimeoutException | trio.TooSlowError):
+        return UnavailableError(f"{where}: no answer in time")
+    if isinstance(error, httpx.ProxyError):
+        return UnavailableError(f"{where}: the proxy refuses: {str(error)[:200]}")
+    for cause in reversed(causes):
+        if isinstance(cause, OSError) and (cause.strerror or cause.args):
+            return UnavailableError(f"{where}: {cause.strerror or cause}")
+    if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
+        return UnavailableError(f"{where}: the connection broke")
+    return UnavailableError(f"{where}: {str(error)[:200] or type(error).__name__}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it, outermost first."""
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        one = queue.pop(0)
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        queue += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            queue += one.exceptions
+
+
+def _where(url: str) -> str:
+    """Host and port; paths of redirects hold signatures, which are secrets."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _certificates(url: str) -> str:
+    return f"/etc/containers/certs.d/{_where(url)}/ca.crt"
+
+
+def _without_secret(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _amount(count: int) -> str:
+    return f"{count >> 20} MiB" if count >> 20 else f"{count >> 10} KiB"
