@@ -16,6 +16,7 @@ At the edge:
     transport   the one door to httpx: a request, its redirects, its bounded answer
     tokens      who we are to an endpoint: Basic, or Bearer tokens and when to ask for new ones
     client      Registry: manifests, small blobs, where workers find the large ones, tags, catalog
+    selection   a name -> the manifest and config for one platform
     uploads     blobs and manifests on their way up
 
 Layer bodies are not read here but by the workers, which get a `BlobSource`. Does not belong here: the store,

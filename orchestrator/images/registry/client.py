@@ -151,7 +151,7 @@ class Registry:
         headers = {"Accept": manifests.ACCEPT}
         if etag:
             headers["If-None-Match"] = etag
-        name = self._name(path, reference)
+        name = self.name(path, reference)
 
         async def ask(endpoint: Endpoint) -> Manifest | NotModified:
             response = await self._manifest_request("GET", endpoint, reference, headers, name)
@@ -169,7 +169,7 @@ class Registry:
     async def head(self, path: str, reference: str) -> Descriptor:
         """What a tag means now, in one small request that Docker Hub does not count. Raises as `manifest`."""
         headers = {"Accept": manifests.ACCEPT}
-        name = self._name(path, reference)
+        name = self.name(path, reference)
 
         async def ask(endpoint: Endpoint) -> Descriptor:
             response = await self._manifest_request("HEAD", endpoint, reference, headers, name)
@@ -207,7 +207,7 @@ class Registry:
         self, path: str, descriptor: Descriptor, *, limit: int, origin: Endpoint | None = None
     ) -> bytes:
         """A small blob, whole and verified. Raises as `manifest` does."""
-        name = f"{self._name(path, '')}: blob {descriptor.digest[:19]}"
+        name = f"{self.name(path, '')}: blob {descriptor.digest[:19]}"
         if descriptor.size > limit:
             raise BrokenAnswerError(f"{name} has {descriptor.size} bytes, too many", retryable=False)
 
@@ -245,7 +245,7 @@ class Registry:
         endpoint = source.endpoint
         digest = source.url.partition("?")[0].rpartition("/")[2]
         scopes = frozenset((tokens.scope(endpoint.path, "pull"),))
-        name = f"{self._name(path, '')}: blob {digest[:19]}"
+        name = f"{self.name(path, '')}: blob {digest[:19]}"
         if status == 401 and challenge:
             sent = source.headers.get("Authorization", "")
             known = await self._tokens.header(endpoint, scopes)
@@ -291,7 +291,7 @@ class Registry:
         async def ask(endpoint: Endpoint) -> list[str]:
             first = f"/v2/{endpoint.path}/tags/list?n=1000"
             scope = tokens.scope(endpoint.path, "pull")
-            return await self._pages(endpoint, first, scope, "tags", f"tags of {self._name(path, '')}", pages)
+            return await self._pages(endpoint, first, scope, "tags", f"tags of {self.name(path, '')}", pages)
 
         return await self._anywhere(path, ask, digest=False)
 
@@ -452,7 +452,8 @@ class Registry:
         wait = backoff.retry_after(response.header("retry-after"), now=self.timing.now())
         return blame.of_status(response.status, response.content, what, host=self.host, retry_after=wait)
 
-    def _name(self, path: str, reference: str) -> str:
+    def name(self, path: str, reference: str) -> str:
+        """How people call it; `reference` may be ""."""
         mark = "" if not reference else ("@" if references.is_digest(reference) else ":")
         return references.familiar_repository(self.host, path) + mark + reference
 
