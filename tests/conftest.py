@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit import leaks
+from tests.kit import leaks, registries
+from tests.kit.faults import Faults
 from tests.kit.patience import SLOWER, patient
+from tests.kit.registries import Authority, Registry, TokenServer
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +51,61 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             mark = item.get_closest_marker("timeout")
             item.add_marker(pytest.mark.timeout(patient(mark.args[0] if mark else usual)), append=False)
+
+
+# --- registries, one each for a session (tests/kit/registries.py) -----------------------------------------
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A CA of the session's own."""
+    return registries.made(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def open_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """Plain HTTP, and everybody may do everything."""
+    with registries.running(tmp_path_factory.mktemp("open-registry")) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def secure_registry(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Registry]:
+    """TLS, and only ann may come in, with a password that has characters to trip over."""
+    folder = tmp_path_factory.mktemp("secure-registry")
+    with registries.running(folder, authority=authority, users={"ann": "p:ä ss"}) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def _tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenServer]:
+    with TokenServer({"ann": "secret", "bob": "other"}).serving(tmp_path_factory.mktemp("tokens")) as tokens:
+        yield tokens
+
+
+@pytest.fixture(scope="session")
+def _token_registry(tmp_path_factory: pytest.TempPathFactory, _tokens: TokenServer) -> Iterator[Registry]:
+    with registries.running(tmp_path_factory.mktemp("token-registry"), tokens=_tokens) as registry:
+        yield registry
+
+
+@pytest.fixture
+def token_registry(_token_registry: Registry) -> Registry:
+    """Users get tokens from `.tokens`, which is as on the first day for each test."""
+    assert _token_registry.tokens
+    _token_registry.tokens.reset()
+    return _token_registry
+
+
+@pytest.fixture
+def faults(open_registry: Registry) -> Iterator[Faults]:
+    """A proxy in front of the open registry that goes wrong as the test says."""
+    with Faults(open_registry).serving() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def shelf() -> Iterator[Faults]:
+    """A registry that has nothing but what the test puts there, however wrong that is."""
+    with Faults().serving() as proxy:
+        yield proxy
