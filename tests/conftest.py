@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit import leaks, registries
+from tests.kit import leaks, registries, servers
 from tests.kit.faults import Faults
 from tests.kit.patience import SLOWER, patient
-from tests.kit.registries import Authority, Registry, TokenServer
+from tests.kit.registries import Registry
+from tests.kit.servers import Authority
+from tests.kit.tokens import TokenServer
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +61,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """A CA of the session's own."""
-    return registries.made(tmp_path_factory.mktemp("authority"))
+    return servers.made(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit import leaks, registries
-from tests.kit.archives import Entry, Image, layer
+from tests.kit.archives import Entry, Image, layer, oci_layout
 from tests.kit.faults import (
     Chunked,
     Cut,
@@ -31,7 +31,9 @@ from tests.kit.faults import (
     Stall,
     Status,
 )
-from tests.kit.registries import Registry, TokenServer, basic, fresh
+from tests.kit.registries import Registry, basic, fresh
+from tests.kit.servers import Authority
+from tests.kit.tokens import TokenServer
 
 MOTD = Image((layer(Entry("etc/motd", b"hello")),), run={"Cmd": ["sh"]}, tags=("motd:1",))
 
@@ -60,7 +62,7 @@ def test_the_secure_one_wants_a_password_and_its_certificate_is_our_cas(secure_r
         registries.skopeo("inspect", "--no-tags", *flags, f"docker://{secure_registry.name(name)}")
 
 
-def test_a_registry_can_demand_a_clients_certificate(tmp_path: Path, authority: registries.Authority) -> None:
+def test_a_registry_can_demand_a_clients_certificate(tmp_path: Path, authority: Authority) -> None:
     folder = tmp_path / "registry"
     with registries.running(folder, authority=authority, client_certificates=True) as registry:
         registry.seed("a:1", MOTD)
@@ -132,7 +134,7 @@ def _post(tokens: TokenServer, form: str) -> tuple[int, dict[str, str]]:
     return answer.status, data
 
 
-def test_nothing_is_left_of_a_registry(tmp_path: Path, authority: registries.Authority) -> None:
+def test_nothing_is_left_of_a_registry(tmp_path: Path, authority: Authority) -> None:
     with leaks.nothing_left():
         begun = time.monotonic()
         with registries.running(tmp_path / "a", authority=authority, users={"a": "b"}) as registry:
@@ -183,7 +185,7 @@ def test_without_faults_all_goes_through_and_is_counted(faults: Faults, blob: st
 
 def test_skopeo_pushes_and_pulls_through_it(faults: Faults, tmp_path: Path) -> None:
     name = fresh()
-    (tmp_path / "motd.tar").write_bytes(registries.oci_layout(MOTD))
+    (tmp_path / "motd.tar").write_bytes(oci_layout(MOTD))
     plain = ["--dest-tls-verify=false", "--src-tls-verify=false"]
     registries.skopeo("copy", *plain, f"oci-archive:{tmp_path}/motd.tar", f"docker://{faults.name(name)}:1")
     registries.skopeo("copy", *plain, f"docker://{faults.name(name)}:1", f"dir:{tmp_path}/out")
@@ -298,6 +300,28 @@ def test_the_shelf_is_a_registry_that_says_what_it_is_told(shelf: Faults, tmp_pa
     with pytest.raises(AssertionError, match=r"does not match|unexpected EOF|expected"):
         registries.skopeo("copy", *plain, f"docker://{shelf.name('a/b')}:1", f"dir:{tmp_path}/out2")
     assert ask(shelf, "/v2/none/manifests/1")[0] == 404
+
+
+def test_the_shelf_takes_uploads_and_knows_after_a_break_how_much_it_has(
+    shelf: Faults, tmp_path: Path
+) -> None:
+    place = ask(shelf, "/v2/a/blobs/uploads/", "POST", b"")[1]["Location"]
+    shelf.add(CutUpload(after=50_000), method="PATCH", times=1)
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
+        ask(shelf, place, "PATCH", CONTENT)
+    status, headers, _, _ = ask(shelf, place)
+    assert (status, headers["Range"]) == (204, "0-49999")
+    assert ask(shelf, place, "PATCH", CONTENT, Content_Range="0-99999")[0] == 416
+    status, headers, _, _ = ask(shelf, place, "PATCH", CONTENT[50_000:], Content_Range="50000-99999")
+    assert (status, headers["Range"]) == (202, "0-99999")
+    digest = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+    assert ask(shelf, f"{place}?digest={digest[:-1]}", "PUT", b"")[0] == 400
+    assert ask(shelf, f"{place}?digest={digest}", "PUT", b"")[0] == 201
+    assert ask(shelf, f"/v2/a/blobs/{digest}")[2] == CONTENT
+    (tmp_path / "motd.tar").write_bytes(oci_layout(MOTD))
+    plain = ["--dest-tls-verify=false", "--dest-no-creds"]
+    registries.skopeo("copy", *plain, f"oci-archive:{tmp_path}/motd.tar", f"docker://{shelf.name('b')}:1")
+    assert json.loads(ask(shelf, "/v2/b/manifests/1")[2])["config"]["digest"] == MOTD.id
 
 
 def test_it_is_what_a_clients_http_proxy_may_be(faults: Faults, open_registry: Registry, blob: str) -> None:
