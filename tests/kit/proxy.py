@@ -310,8 +310,9 @@ class Proxy(BaseHTTPRequestHandler):
                 piece = whole[at : at + step]
                 if stop is not None:
                     piece = piece[: stop - request.sent]
-                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked and piece else piece)
+                # Counted before: who has read it all may ask at once.
                 request.sent += len(piece)
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked and piece else piece)
                 if stop is not None and request.sent >= stop:
                     if stall:
                         self.faults.over.wait(stall.seconds)
