@@ -142,6 +142,7 @@ def container_row(
         "pid": run.pid if run and run.finished is None else 0,
         "restarts": run.restarts if run else 0,
         "addresses": dict(container.addresses),
+        "labels": dict(container.definition.labels),
         "because": (run.error if run else "") or waits.get(f"container:{container.name}", ""),
     }
 

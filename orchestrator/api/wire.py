@@ -77,6 +77,12 @@ def dumps(value: object) -> str:
     return text
 
 
+def loads(text: str) -> object:
+    """The value of a whole JSON text without blanks around it. Raises ValueError or StopIteration."""
+    value: object = _loads(text)
+    return value
+
+
 def encode(message: Message) -> bytes:
     """One line. Raises ValueError when it is over LINE_LIMIT."""
     line = (dumps(message) + "\n").encode("ascii")

@@ -14,11 +14,13 @@
     config encode pin      config: the resolved file, as docker's JSON, with digests for names
     origin                 config --explain: where a value comes from
     check diagnose schema  check; problems and findings as text, JSON and SARIF; the schema for editors
-    plan images volumes    plan; images load import rmi; volumes, volume ls rm inspect prune
+    plan volumes           plan; volumes, volume ls rm inspect prune
+    listing images         images; load import rmi
 
     follow record prefix   log files; their lines; names and colours before them
     progress painter       action events -> lines and frames; painting them on a terminal
     columns clock          tables and times as text
+    shape template         --format: tables, JSON, and templates in the language of Go
     say failure wakeup     output and errors of a command; signals as a descriptor
 
 Doing and rendering are apart: whatever returns text is pure. Does not belong here: deciding (planner),

@@ -7,17 +7,29 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GAP = 3
+LEAST = 10
+"""Columns that a cell takes with the gap behind it, at the least, in docker's tables."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Left-aligned columns, three blanks apart, as docker prints them."""
     lines = [head, *rows]
-    widths = [max(map(width, column)) for column in zip(*lines, strict=True)]
+    widths = [max(*map(width, column), LEAST - GAP) for column in zip(*lines, strict=True)]
     return "".join(_line(cells, widths) for cells in lines)
 
 
+def ragged(lines: Sequence[Sequence[str]]) -> str:
+    """The same for lines of different numbers of cells; each line's last one pushes nothing aside."""
+    count = max(map(len, lines))
+    widths = [
+        max((width(cells[place]) for cells in lines if place < len(cells) - 1), default=0)
+        for place in range(count)
+    ]
+    return "".join(_line(cells, [max(size, LEAST - GAP) for size in widths]) for cells in lines)
+
+
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    padded = [cell + " " * (size + GAP - width(cell)) for cell, size in zip(cells, widths, strict=True)]
+    padded = [cell + " " * (size + GAP - width(cell)) for cell, size in zip(cells, widths, strict=False)]
     return "".join(padded).rstrip() + "\n"
 
 

@@ -7,7 +7,7 @@ holds the two together.
 
 from __future__ import annotations
 
-from orchestrator.cli.table import COMMANDS, SCOPE
+from orchestrator.cli.table import COMMANDS, NO, SCOPE, YES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,10 +107,10 @@ def _options(
 def _long(known: dict[str, Option], word: str, left: list[str], values: Values) -> None:
     flag, equals, value = word.partition("=")
     option = known.get(flag)
-    if option is None or (option.kind == "flag" and equals):
+    if option is None or (option.kind == "flag" and equals and value not in YES + NO):
         raise NotUnderstoodError
     if option.kind == "flag":
-        values[option.name] = True
+        values[option.name] = value not in NO
     else:
         _store(option, value if equals else _next(left), values)
 
@@ -120,10 +120,15 @@ def _shorts(known: dict[str, Option], word: str, left: list[str], values: Values
         option = known.get(f"-{letter}")
         if option is None:
             raise NotUnderstoodError
+        rest = word[position:]
+        if option.kind == "flag" and rest[:1] == "=":
+            if rest[1:] not in YES + NO:
+                raise NotUnderstoodError
+            values[option.name] = rest[1:] in YES
+            return None
         if option.kind == "flag":
             values[option.name] = True
             continue
-        rest = word[position:]
         if rest.startswith("="):
             raise NotUnderstoodError
         return _store(option, rest or _next(left), values)

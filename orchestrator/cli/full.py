@@ -7,14 +7,14 @@ out: it costs 100 ms for a box around a sentence.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import typer
 import typer.core
 
 from orchestrator.cli import fast
-from orchestrator.cli.table import COMMANDS, SCOPE, Argument, Option
+from orchestrator.cli.table import COMMANDS, NO, SCOPE, YES, Argument, Command, Option
 from orchestrator.model.errors import ExitCode, UserError
 
 Perform = Callable[[fast.Call], int]
@@ -62,6 +62,10 @@ class OneCommand(typer.core.TyperCommand):
     """A command of the table; what it does is up to `perform`."""
 
     perform: Perform
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        command = COMMANDS[self.name or ""]
+        return super().parse_args(ctx, list(_plain_flags(command, args, ctx)))
 
     def invoke(self, ctx: Any) -> int:
         call = fast.call(self.name or "", ctx.parent.params, ctx.params)
@@ -180,16 +184,43 @@ def _argument(argument: Argument) -> typer.core.TyperArgument:
 def _option(option: Option) -> typer.core.TyperOption:
     flag = option.kind == "flag"
     return typer.core.TyperOption(
-        param_decls=[option.name, *option.flags],
+        param_decls=[
+            option.name,
+            *option.flags[:-1],
+            option.flags[-1] + (f"/{_opposite(option)}" * option.on),
+        ],
         type=_TYPES.get(option.kind, str),
         is_flag=flag,
         multiple=option.kind == "texts",
-        default=False if flag else None,
+        default=option.on if flag else None,
         metavar=option.metavar or None,
         help=option.help or None,
         hidden=option.hidden,
         callback=_choice(option.choices) if option.choices else _CHECKS.get(option.kind),
     )
+
+
+def _plain_flags(command: Command, args: list[str], ctx: Any) -> Iterator[str]:
+    """`--flag=true` and `-f=false`, which click does not know, as `--flag`, `--no-flag` or nothing."""
+    known = {flag: option for option in command.options if option.kind == "flag" for flag in option.flags}
+    valued = {flag for option in command.options if option.kind != "flag" for flag in option.flags}
+    ends = before = False
+    for place, word in enumerate(args):
+        flag, equals, value = word.partition("=")
+        ends = ends or word == "--" or (command.program and not before and not word.startswith("-"))
+        is_value, before = before, word in valued
+        if ends or is_value or not equals or flag not in known:
+            yield word
+        elif value in YES:
+            yield flag
+        elif value not in NO:
+            raise typer.BadParameter(f"{word} in place {place + 1}: neither true nor false.", ctx=ctx)
+        elif known[flag].on:
+            yield _opposite(known[flag])
+
+
+def _opposite(option: Option) -> str:
+    return f"--no-{option.name.replace('_', '-')}"
 
 
 def _positive(ctx: Any, param: Any, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Commands on the local image store: images, load, import, rmi."""
+"""Commands that change the local image store: load, import, rmi."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 from orchestrator.api import client
 from orchestrator.cli import clock, columns, say
 from orchestrator.cli.scope import Scope
-from orchestrator.images.reference import parse
 from orchestrator.images.removal import ImageUser
 from orchestrator.images.store import Store
 from orchestrator.model.errors import ExitCode, PystackError, UserError
@@ -21,74 +20,6 @@ from orchestrator.model.errors import ExitCode, PystackError, UserError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-HEAD = ("REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE")
-
-
-def images(scope: Scope, *, quiet: bool, format: str | None) -> int:  # noqa: A002 - options' names
-    """List the images that are here."""
-    with Opened(scope, write=False) as store:
-        rows = [] if store is None else table_rows(store)
-    if quiet:
-        say.out("".join(f"{short}\n" for short in dict.fromkeys(row["ID"] for row in rows)))
-    elif format == "json":
-        from orchestrator.api.wire import dumps
-
-        say.out("".join(dumps(row) + "\n" for row in rows))
-    else:
-        say.out(render(rows, time.time()))
-    return 0
-
-
-def table_rows(store: Store) -> list[dict[str, Any]]:
-    """One row a name, newest first; an image without a name has one row."""
-    rows: list[dict[str, Any]] = []
-    for image in store.images():
-        config = store.config(image.id)
-        for repository, tag in map(_split, image.names or ("",)):
-            rows.append(
-                {
-                    "Repository": repository,
-                    "Tag": tag,
-                    "ID": image.id.removeprefix("sha256:")[:12],
-                    "CreatedAt": config.created,
-                    "Size": config.size,
-                }
-            )
-    rows.sort(key=lambda row: (row["Repository"], row["Tag"]))
-    rows.sort(key=lambda row: _seconds(row["CreatedAt"]), reverse=True)
-    return rows
-
-
-def _split(name: str) -> tuple[str, str]:
-    if not name:
-        return "<none>", "<none>"
-    repository, colon, tag = parse(name).familiar.rpartition(":")
-    if not colon or "/" in tag or "@" in repository:
-        return parse(name).familiar, "<none>"
-    return repository, tag
-
-
-def _seconds(created: str) -> float:
-    try:
-        return clock.parse(created) / 1e9
-    except ValueError:
-        return 0.0
-
-
-def render(rows: list[dict[str, Any]], now: float) -> str:
-    """The table of `images`. Pure."""
-    cells = [
-        (
-            say.printable(row["Repository"]),
-            say.printable(row["Tag"]),
-            row["ID"],
-            f"{clock.ago(max(now - _seconds(row['CreatedAt']), 0))} ago" if row["CreatedAt"] else "N/A",
-            columns.size(row["Size"]),
-        )
-        for row in rows
-    ]
-    return columns.table(HEAD, cells)
 
 
 def load(scope: Scope, *, input: str | None, quiet: bool) -> int:  # noqa: A002 - the option's name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.api import client
-from orchestrator.cli import change, columns, say
+from orchestrator.cli import change, columns, say, shape
 from orchestrator.cli.arrange import arrange, demand, tighten
 from orchestrator.cli.scope import Scope
 from orchestrator.cli.up import conflict, scales
@@ -63,10 +63,28 @@ def plan(
 
         say.out(dumps(told) + "\n")
     else:
-        say.out(render(told))
+        say.out(shape.rows(format, objects(told) if shape.told(format) else (), HEADS, lambda: render(told)))
     for warning in told.get("warnings") or ():
         say.warning(warning)
     return 1 if any(wait.get("failed") for wait in told.get("waits") or ()) else 0
+
+
+HEADS = {"At": "AT", "Because": "BECAUSE", "Target": "TARGET", "Verb": "VERB"}
+
+
+def objects(told: Message) -> list[Message]:
+    """What a template is filled with, a line at a time. Pure."""
+    lines = [
+        {"At": f"{line['at']:.2f}", "Target": line["target"], "Verb": line["verb"]}
+        | {"Because": line.get("because") or ""}
+        for line in told.get("lines") or ()
+    ]
+    waits = [
+        {"At": "", "Target": wait["target"], "Verb": "cannot" if wait.get("failed") else "waits"}
+        | {"Because": wait.get("because") or ""}
+        for wait in told.get("waits") or ()
+    ]
+    return lines + waits
 
 
 def render(told: Message) -> str:

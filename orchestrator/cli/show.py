@@ -6,7 +6,7 @@ import posixpath
 import time
 
 from orchestrator.api import client
-from orchestrator.cli import change, clock, columns, say
+from orchestrator.cli import change, clock, columns, say, shape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,12 +39,11 @@ def ps(
         say.out("".join(f"{row['id']}\n" for row in rows))
     elif names_only:
         say.out("".join(f"{service}\n" for service in sorted({row["service"] for row in rows})))
-    elif format == "json":
-        from orchestrator.api.wire import dumps
-
-        say.out("".join(dumps(_object(name, row, time.time())) + "\n" for row in rows))
     else:
-        say.out(render(rows, time.time(), limit=10_000 if no_trunc else 20))
+        now = time.time()
+        objects = [_object(name, row, now, full=no_trunc) for row in rows] if shape.told(format) else []
+        table = lambda: render(rows, now, limit=10_000 if no_trunc else 20)  # noqa: E731
+        say.out(shape.rows(format, objects, HEADS, table))
     return 0
 
 
@@ -68,6 +67,32 @@ def _service(row: Row) -> str:
 
 
 HEAD = ("NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS")
+HEADS = {
+    "Because": "BECAUSE",
+    "Command": "COMMAND",
+    "CreatedAt": "CREATED AT",
+    "ExitCode": "EXIT CODE",
+    "Health": "HEALTH",
+    "ID": "CONTAINER ID",
+    "Image": "IMAGE",
+    "Labels": "LABELS",
+    "Name": "NAME",
+    "Names": "NAMES",
+    "Networks": "NETWORKS",
+    "OOMKilled": "OOM KILLED",
+    "Orphan": "ORPHAN",
+    "Pid": "PID",
+    "Ports": "PORTS",
+    "Project": "PROJECT",
+    "Publishers": "PUBLISHERS",
+    "Restarts": "RESTARTS",
+    "RunningFor": "CREATED",
+    "Runtime": "RUNTIME",
+    "Service": "SERVICE",
+    "State": "STATE",
+    "Status": "STATUS",
+}
+"""What stands above the columns of `--format 'table ...'`."""
 
 
 def render(rows: list[Row], now: float, limit: int = 20) -> str:
@@ -127,17 +152,19 @@ def _run_text(key: tuple[str, str], target: int, target_last: int, host_last: in
     return f"{address}:{host}-{host_last}->{target}-{target_last}/{key[1]}"
 
 
-def _object(stack: str, row: Row, now: float) -> Row:
+def _object(stack: str, row: Row, now: float, *, full: bool = False) -> Row:
     """One line of `ps --format json`, in the words of docker compose."""
     return {
         "Command": command_text(row.get("command"), 10_000),
         "CreatedAt": row.get("created") or "",
         "ExitCode": row.get("exit_code") or 0,
         "Health": row.get("health") or "",
-        "ID": row["id"][:12],
+        "ID": row["id"] if full else row["id"][:12],
         "Image": row.get("image") or "",
+        **shape.labels(row.get("labels") or {}),
         "Name": row["name"],
         "Names": row["name"],
+        "Networks": ",".join(row.get("addresses") or ()),
         "OOMKilled": bool(row.get("oom_killed")),
         "Ports": ports_text(row.get("ports") or []),
         "Project": stack,
@@ -150,7 +177,7 @@ def _object(stack: str, row: Row, now: float) -> Row:
             }
             for port in row.get("ports") or []
         ],
-        **({"Runtime": row["runtime"]} if row.get("runtime") else {}),
+        "Runtime": row.get("runtime") or "",
         "RunningFor": _age(row.get("created") or "", now) + " ago",
         "Service": row["service"],
         "State": row["state"],
@@ -187,6 +214,9 @@ def port(scope: Scope, *, service: str, private_port: str, protocol: str | None,
     raise UserError(f"no port {wanted[0]}/{wanted[1]} for container {row['name']}")
 
 
+LS_HEADS = {"Name": "NAME", "Status": "STATUS", "ConfigFiles": "CONFIG FILES"}
+
+
 def ls(scope: Scope, *, all: bool, quiet: bool, format: str | None) -> int:  # noqa: A002 - options' names
     """List the stacks of this machine."""
     rows: list[Row] = client.ask(scope.paths, {"verb": "ls", "all": all}) or []
@@ -194,17 +224,18 @@ def ls(scope: Scope, *, all: bool, quiet: bool, format: str | None) -> int:  # n
         rows = [row for row in rows if "running" in row["status"]]
     if quiet:
         say.out("".join(f"{row['name']}\n" for row in rows))
-    elif format == "json":
+        return 0
+    told = [
+        {"Name": row["name"], "Status": row["status"], "ConfigFiles": ",".join(row["files"])} for row in rows
+    ]
+    if format == "json":  # one array, as docker compose prints it
         from orchestrator.api.wire import dumps
 
-        told = [
-            {"Name": row["name"], "Status": row["status"], "ConfigFiles": ",".join(row["files"])}
-            for row in rows
-        ]
         say.out(dumps(told) + "\n")
     else:
-        cells = [(row["name"], row["status"], ",".join(row["files"])) for row in rows]
-        say.out(columns.table(("NAME", "STATUS", "CONFIG FILES"), cells))
+        cells = [[say.printable(row[key]) for key in LS_HEADS] for row in told]
+        table = lambda: columns.table(tuple(LS_HEADS.values()), cells)  # noqa: E731
+        say.out(shape.rows(format, told, LS_HEADS, table))
     return 0
 
 
@@ -217,6 +248,9 @@ def version(scope: Scope, *, short: bool, format: str | None) -> int:  # noqa: A
         say.out(f"{__version__}\n")
     elif format == "json":
         say.out(f'{{"version":"{__version__}"}}\n')
-    else:
+    elif format in (None, "pretty"):
         say.out(f"pystack version {__version__}\n")
+    else:
+        one = {"Version": __version__}
+        say.out(shape.template(format, escapes=True)({**one, "Client": one, "Server": one}) + "\n")
     return 0

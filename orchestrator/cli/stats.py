@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from orchestrator.api import client
-from orchestrator.cli import columns, progress, say
+from orchestrator.cli import columns, progress, say, shape
 from orchestrator.cli.steer import stack_of
 
 TYPE_CHECKING = False
@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 
     Samples = dict[str, Message]
 
+HEADS = {
+    "BlockIO": "BLOCK I/O",
+    "CPUPerc": "CPU %",
+    "Container": "CONTAINER",
+    "ID": "CONTAINER ID",
+    "MemPerc": "MEM %",
+    "MemSource": "COUNTED BY",
+    "MemUsage": "MEM USAGE / LIMIT",
+    "Name": "NAME",
+    "NetIO": "NET I/O",
+    "PIDs": "PIDS",
+    "Service": "SERVICE",
+}
 HEAD = ("CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS")
 
 
@@ -41,7 +54,9 @@ def stats(
         from orchestrator.model.errors import no_containers
 
         raise no_containers(stack)
-    screen = Screen(live=say.is_terminal(say.STDOUT) and format != "json" and not no_stream)
+    render([], format)  # a wrong template is told before anything is asked
+    tabled = not shape.told(format) or (format or "").startswith("table")
+    screen = Screen(live=say.is_terminal(say.STDOUT) and tabled and not no_stream)
     before: Samples | None = None
     with connection, screen:
         for message in connection.lines():
@@ -51,7 +66,7 @@ def stats(
             now: Samples = {row["id"]: row for row in message.get("rows") or []}
             if before is not None or screen.live:
                 shown = [figures(row, (before or {}).get(row["id"]), full=no_trunc) for row in now.values()]
-                screen.show(render(shown, as_json=format == "json"))
+                screen.show(render(shown, format))
             before = now
     return 0
 
@@ -122,13 +137,11 @@ def share(row: Message, before: Message | None) -> str:
     return f"{100 * (row['cpu'] - before['cpu']) / (row['at'] - before['at']):.2f}%"
 
 
-def render(rows: list[Message], *, as_json: bool) -> str:
-    if as_json:
-        from orchestrator.api.wire import dumps
-
-        return "".join(dumps(row) + "\n" for row in rows)
+def render(rows: list[Message], format: str | None) -> str:  # noqa: A002 - the option's name
+    """One look, as `--format` wants it. Pure. Raises UserError."""
     keys = ("ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs")
-    return columns.table(HEAD, [tuple(row[key] for key in keys) for row in rows])
+    cells = [tuple(row[key] for key in keys) for row in rows]
+    return shape.rows(format, rows, HEADS, lambda: columns.table(HEAD, cells))
 
 
 def binary(count: int) -> str:

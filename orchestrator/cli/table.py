@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 class Option:
     """One option: the keyword it becomes, the flags that give it, what its value is.
 
-    "flag" takes no value, "texts" may be given several times. Without the option the value is False, ()
-    or None. `choices` are the only values allowed.
+    "flag" needs no value, "texts" may be given several times. Without the option the value is False, () or
+    None, or for a flag that is `on` True: then only `--flag=false` tells anything. `choices` are the only
+    values allowed.
     """
 
-    __slots__ = ("choices", "flags", "help", "hidden", "kind", "metavar", "name")
+    __slots__ = ("choices", "flags", "help", "hidden", "kind", "metavar", "name", "on")
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class Option:
         metavar: str = "",
         choices: tuple[str, ...] = (),
         hidden: bool = False,
+        on: bool = False,
     ) -> None:
         self.flags = tuple(flags.split())
         self.name = name or self.flags[-1].lstrip("-").replace("-", "_")
@@ -39,11 +41,12 @@ class Option:
         self.metavar = metavar or ("|".join(choices) if choices else "")
         self.choices = choices
         self.hidden = hidden
+        self.on = on
 
     @property
     def absent(self) -> object:
         """The value when the option is not given."""
-        return {"flag": False, "texts": ()}.get(self.kind)
+        return {"flag": self.on, "texts": ()}.get(self.kind)
 
 
 class Argument:
@@ -102,6 +105,9 @@ def _without(option: Option, taken: set[str]) -> Option | None:
     )
 
 
+YES = ("1", "t", "T", "true", "TRUE", "True")
+NO = ("0", "f", "F", "false", "FALSE", "False")
+"""What a flag may be given behind `=`, as in Go's strconv.ParseBool."""
 PROGRESS = ("auto", "tty", "plain", "json", "quiet")
 SCOPE = (
     Option("-f --file", "texts", "Stack file; several are merged, - is standard input", metavar="FILE"),
@@ -125,6 +131,7 @@ _NO_COLOR = Option("--no-color", "flag", "No colours")
 _NO_PREFIX = Option("--no-log-prefix", "flag", "No names before the lines")
 _TIMESTAMPS = Option("-t --timestamps", "flag", "Show times")
 _QUIET = Option("-q --quiet", "flag", "Only ids or names")
+_NO_TRUNC = Option("--no-trunc", "flag", "Do not shorten")
 _INDEX = Option("--index", "int", "Number of the replica", metavar="N")
 _ENV = Option("-e --env", "texts", "Set a variable", metavar="NAME[=VALUE]")
 _USER = Option("-u --user", "text", "Run as this user", metavar="USER[:GROUP]")
@@ -135,7 +142,8 @@ _TTY = Option("-t --tty", "flag", "A terminal for the command (the default on a 
 _DETACH = Option("-d --detach", "flag", "Do not stay attached")
 _SCALE = Option("--scale", "texts", "Run N containers of a service", metavar="SERVICE=N")
 _RUNTIME = Option("--runtime", "text", "What runs services without `runtime` (runc, crun)", metavar="NAME")
-_JSON = Option("--format", "text", "How to show it", choices=("table", "json"))
+_TEMPLATE = Option("-f --format", "text", "json, or a Go template for each ({{.Id}})", metavar="FORMAT")
+_FORMAT = Option("--format", "text", "table, json, or a Go template ({{.Name}})", metavar="FORMAT")
 _RECREATE = (
     Option("--force-recreate", "flag", "Replace containers even when nothing has changed"),
     Option("--no-recreate", "flag", "Keep containers even when their definition has changed"),
@@ -167,6 +175,20 @@ _CONFIG = (
         Option("--lock-image-digests", "flag", "Print an override file that pins the images"),
     ),
     _SERVICES,
+)
+
+_IMAGES = (
+    "listing:images",
+    "List images",
+    (
+        Option("-a --all", "flag", "All of them (the default)"),
+        Option("--digests", "flag", "Show what registries call them"),
+        Option("-f --filter", "texts", "Only such (dangling=true, reference=PATTERN ...)", metavar="FILTER"),
+        _FORMAT,
+        _NO_TRUNC,
+        _QUIET,
+    ),
+    (Argument("name", metavar="[REPOSITORY[:TAG]]"),),
 )
 
 COMMANDS: dict[str, Command] = {
@@ -260,10 +282,10 @@ COMMANDS: dict[str, Command] = {
         (
             Option("-a --all", "flag", "Those that do not run as well"),
             _QUIET,
-            _JSON,
+            _FORMAT,
             Option("--services", "flag", "Print the names of the services", name="names_only"),
             Option("--status", "texts", "Only with this state", metavar="STATE"),
-            Option("--no-trunc", "flag", "Do not shorten"),
+            _NO_TRUNC,
         ),
         _SERVICES,
     ),
@@ -272,9 +294,9 @@ COMMANDS: dict[str, Command] = {
         "Show what containers use, as it changes",
         (
             Option("-a --all", "flag", "Those that do not run as well"),
-            _JSON,
+            _FORMAT,
             Option("--no-stream", "flag", "Once, not over and over"),
-            Option("--no-trunc", "flag", "Do not shorten"),
+            _NO_TRUNC,
         ),
         (Argument("names", many=True, metavar="[SERVICE|CONTAINER...]"),),
     ),
@@ -364,7 +386,7 @@ COMMANDS: dict[str, Command] = {
             _NO_DEPS,
             _ORPHANS,
             _STRICT,
-            _JSON,
+            _FORMAT,
         ),
         _SERVICES,
     ),
@@ -387,9 +409,11 @@ COMMANDS: dict[str, Command] = {
     "ls": Command(
         "show:ls",
         "List stacks",
-        (Option("-a --all", "flag", "Those that do not run as well"), _QUIET, _JSON),
+        (Option("-a --all", "flag", "Those that do not run as well"), _QUIET, _FORMAT),
     ),
-    "images": Command("images:images", "List images", (_QUIET, _JSON)),
+    "images": Command(*_IMAGES),
+    "image ls": Command(*_IMAGES),
+    "image list": Command(*_IMAGES, hidden=True),
     "load": Command(
         "images:load",
         "Load images from an archive (docker save, OCI layout)",
@@ -413,20 +437,20 @@ COMMANDS: dict[str, Command] = {
         (Option("--force", "flag", "Also when a stopped container uses it"),),
         (Argument("names", many=True, required=True),),
     ),
-    "volumes": Command("volumes:of_stack", "List the volumes of the stack", (_QUIET, _JSON), _SERVICES),
+    "volumes": Command("volumes:of_stack", "List the volumes of the stack", (_QUIET, _FORMAT), _SERVICES),
     "volume ls": Command(
         "volumes:ls",
         "List the volumes of this machine",
         (
             _QUIET,
-            _JSON,
+            _FORMAT,
             Option("-f --filter", "texts", "Only such (dangling=true, name=PART)", metavar="FILTER"),
         ),
     ),
     "volume inspect": Command(
         "volumes:inspect",
         "Show all that is known of volumes, as JSON",
-        (),
+        (_TEMPLATE,),
         (Argument("names", many=True, required=True),),
     ),
     "volume rm": Command(
@@ -448,7 +472,7 @@ COMMANDS: dict[str, Command] = {
         "Print the version",
         (
             Option("--short", "flag", "Only the number"),
-            Option("--format", "text", "", choices=("pretty", "json")),
+            Option("--format", "text", "pretty, json, or a Go template ({{.Version}})", metavar="FORMAT"),
         ),
     ),
 }

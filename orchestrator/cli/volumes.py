@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.api import client
-from orchestrator.api.wire import dumps
-from orchestrator.cli import change, columns, say
+from orchestrator.cli import change, columns, say, shape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +15,15 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 HEAD = ("DRIVER", "VOLUME NAME")
+HEADS = {
+    "Driver": "DRIVER",
+    "Labels": "LABELS",
+    "Mountpoint": "MOUNTPOINT",
+    "Name": "VOLUME NAME",
+    "Project": "PROJECT",
+    "Scope": "SCOPE",
+    "Users": "USERS",
+}
 WARNING = "WARNING! This will remove {} local volumes not used by at least one container.\n"
 
 
@@ -34,7 +42,7 @@ def of_stack(
         told: list[Row] = client.ask(scope.paths, {"verb": "ps", "stack": name, "all": True}) or []
         users = {row["name"] for row in told if row["service"] in services}
         rows = [row for row in rows if users.intersection(row["users"])]
-    return _show(rows, quiet=quiet, as_json=format == "json")
+    return _show(rows, quiet=quiet, format=format)
 
 
 def ls(
@@ -45,13 +53,13 @@ def ls(
     filter: tuple[str, ...],  # noqa: A002 - the option's name
 ) -> int:
     """List the volumes of this machine."""
-    return _show(select(_rows(scope), filter), quiet=quiet, as_json=format == "json")
+    return _show(select(_rows(scope), filter), quiet=quiet, format=format)
 
 
-def inspect(scope: Scope, *, names: tuple[str, ...]) -> int:
+def inspect(scope: Scope, *, names: tuple[str, ...], format: str | None) -> int:  # noqa: A002 - the option's
     """Print all that is known of volumes, as one JSON array; those that there are not are named."""
     found = {row["name"]: row for row in _rows(scope)}
-    say.out(indented([details(found[name]) for name in names if name in found]))
+    say.out(shape.inspected(format, [details(found[name]) for name in names if name in found]))
     for name in names:
         if name not in found:
             say.err(f"error: get {say.printable(name)}: no such volume\n")
@@ -116,13 +124,12 @@ def select(rows: list[Row], filters: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _show(rows: list[Row], *, quiet: bool, as_json: bool) -> int:
+def _show(rows: list[Row], *, quiet: bool, format: str | None) -> int:  # noqa: A002 - the option's name
     if quiet:
         say.out("".join(f"{row['name']}\n" for row in rows))
-    elif as_json:
-        say.out("".join(dumps(_object(row)) + "\n" for row in rows))
     else:
-        say.out(columns.table(HEAD, [(row["driver"], row["name"]) for row in rows]))
+        cells = [(row["driver"], row["name"]) for row in rows]
+        say.out(shape.rows(format, list(map(_object, rows)), HEADS, lambda: columns.table(HEAD, cells)))
     return 0
 
 
@@ -130,7 +137,7 @@ def _object(row: Row) -> Row:
     """One line of `ls --format json`, in the words of docker."""
     return {
         "Driver": row["driver"],
-        "Labels": ",".join(f"{key}={value}" for key, value in row["labels"].items()),
+        **shape.labels(row["labels"]),
         "Mountpoint": row["mountpoint"],
         "Name": row["name"],
         "Scope": "local",
@@ -151,10 +158,3 @@ def details(row: Row) -> Row:
         "Scope": "local",
         "UsedBy": row["users"],
     }
-
-
-def indented(value: object) -> str:
-    """JSON for people to read."""
-    import json
-
-    return json.dumps(value, indent=4) + "\n"

@@ -4,6 +4,7 @@
     config     an image's run defaults as a frozen value, from the JSON it came with
     store      the content store: an OCI layout plus layers unpacked once each; resolve, tag, remove
     index      index.json as values: which names mean which images, and how that changes
+    listing    what a list shows of all images, read quickly
     removal    when taking an image away is refused
     meta       the record beside an unpacked layer
     scratch    locks and the directories of work in flight

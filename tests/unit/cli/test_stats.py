@@ -81,9 +81,9 @@ def test_one_that_does_not_run_uses_nothing() -> None:
 
 
 def test_a_table_as_docker_s() -> None:
-    assert stats.render([stats.figures(LATER, row())], as_json=False) == (
-        "CONTAINER ID   NAME         CPU %    MEM USAGE / LIMIT   MEM %   NET I/O      BLOCK I/O     PIDS\n"
-        "abababababab   shop-web-1   25.00%   3MiB / 64MiB        4.69%   999B / 1kB   0B / 12.3MB   2\n"
+    assert stats.render([stats.figures(LATER, row())], None) == (
+        "CONTAINER ID   NAME         CPU %     MEM USAGE / LIMIT   MEM %     NET I/O      BLOCK I/O     PIDS\n"
+        "abababababab   shop-web-1   25.00%    3MiB / 64MiB        4.69%     999B / 1kB   0B / 12.3MB   2\n"
     )
 
 

@@ -92,7 +92,7 @@ def answer(talk: Talk) -> None:
 @pytest.mark.parametrize(
     ("words", "out"),
     [
-        (("volume", "ls"), "DRIVER   VOLUME NAME\nlocal    shop_data\nlocal    0a1b\nlocal    other\n"),
+        (("volume", "ls"), "DRIVER    VOLUME NAME\nlocal     shop_data\nlocal     0a1b\nlocal     other\n"),
         (("volume", "ls", "-q", "-f", "name=shop"), "shop_data\n"),
         (("volumes", "-q"), "shop_data\n0a1b\nother\n"),
         (("volume", "prune", "-f"), "Deleted Volumes:\n0a1b\n\nTotal reclaimed space: 2.05kB\n"),
