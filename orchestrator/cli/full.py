@@ -35,7 +35,6 @@ ABSENT = {
     "help": "`pystack --help`, `pystack COMMAND --help`",
     "publish": "",
     "pull": _IMAGES,
-    "push": "",
     "wait": "`pystack up --exit-code-from SERVICE` returns a service's exit code",
     "watch": "",
 }

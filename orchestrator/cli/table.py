@@ -191,6 +191,15 @@ _IMAGES = (
     (Argument("name", metavar="[REPOSITORY[:TAG]]"),),
 )
 
+_PUSH = (
+    "registry:push",
+    "Bring an image to its registry",
+    (
+        Option("-a --all-tags", "flag", "All tags of the repository"),
+        Option("-q --quiet", "flag", "Print only the names"),
+    ),
+    (Argument("name", required=True),),
+)
 COMMANDS: dict[str, Command] = {
     "up": Command(
         "up:up",
@@ -436,6 +445,36 @@ COMMANDS: dict[str, Command] = {
         "Remove images",
         (Option("--force", "flag", "Also when a stopped container uses it"),),
         (Argument("names", many=True, required=True),),
+    ),
+    "push": Command(*_PUSH),
+    "image push": Command(*_PUSH, hidden=True),
+    "login": Command(
+        "registry:login",
+        "Log in to a registry (Docker Hub when none is named)",
+        (
+            Option("-u --username", "text", "User name", metavar="NAME"),
+            Option("-p --password", "text", "Password or token; seen by all users", metavar="PASSWORD"),
+            Option("--password-stdin", "flag", "Read the password from standard input"),
+        ),
+        (Argument("server"),),
+    ),
+    "logout": Command(
+        "registry:logout",
+        "Forget the password of a registry",
+        (),
+        (Argument("server"),),
+    ),
+    "search": Command(
+        "registry:search",
+        "Look for repositories on Docker Hub, or at a registry (HOST/WORDS)",
+        (
+            Option("--limit", "int", "At most so many (25)", metavar="N"),
+            Option("-f --filter", "texts", "Only such (stars=N, is-official=true)", metavar="FILTER"),
+            Option("--no-trunc", "flag", "Whole descriptions"),
+            Option("--list-tags", "flag", "The tags of the repository that is named"),
+            _FORMAT,
+        ),
+        (Argument("term", required=True),),
     ),
     "volumes": Command("volumes:of_stack", "List the volumes of the stack", (_QUIET, _FORMAT), _SERVICES),
     "volume ls": Command(

@@ -15,6 +15,7 @@ from orchestrator.model.frozen import dataclass
 
 _TEXT_LIMIT = 300
 _SHOWN = 3
+_DENIED = "requested access to the resource is denied"
 
 
 class NotFoundError(UserError):
@@ -110,8 +111,9 @@ def of_status(
 
 def denied(what: str, words: str, *, host: str) -> DeniedError:
     shown = "" if host == "docker.io" else f" {host}"
+    more = "" if _DENIED in words else f" ({words})"
     return DeniedError(
-        f"{what}: access denied: {words}",
+        f"{what}: denied: {_DENIED}{more}",
         exit_code=ExitCode.IMAGE,
         hint=f"it may not be there, or need `pystack login{shown}` with an account that may do this",
     )

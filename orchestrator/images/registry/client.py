@@ -141,6 +141,27 @@ class Registry:
         self._schemes: dict[str, str] = {}
         self._tokens = Tokens(transport.send, self._find, timing)
 
+    async def greet(self, *, offline: bool = False) -> str:
+        """Show who we are and nothing more. Returns a refresh token, if `offline` asked for one and there is
+        such a thing, else "". Raises DeniedError and the like.
+        """
+        self._tokens.offline = offline
+        url = "/v2/"
+
+        async def ask() -> str:
+            response = await self.call(self.origin(""), Request(method="GET", url=url))
+            if response.status == 404:
+                raise BrokenAnswerError(
+                    f"{self.host} is not a registry that this program understands: there is no {url}",
+                    retryable=False,
+                    exit_code=ExitCode.IMAGE,
+                )
+            if response.status != 200:
+                raise self.failure(response, f"login at {self.host}")
+            return self._tokens.refresh
+
+        return await self.patiently(ask)
+
     # --- manifests --------------------------------------------------------------------------------
 
     async def manifest(self, path: str, reference: str, *, etag: str = "") -> Manifest | NotModified:
@@ -300,7 +321,7 @@ class Registry:
         endpoint = self.origin("")
         scope = "registry:catalog:*"
         what = f"list of repositories of {self.host}"
-        return await self._patiently(
+        return await self.patiently(
             lambda: self._pages(endpoint, "/v2/_catalog?n=1000", scope, "repositories", what, pages)
         )
 
@@ -366,9 +387,9 @@ class Registry:
                 return await ask(place)
             except RegistryError as error:
                 self._warn_once(f"mirror {place.host}: {error.message.partition(': ')[2] or error.message}")
-        return await self._patiently(lambda: ask(places[-1]))
+        return await self.patiently(lambda: ask(places[-1]))
 
-    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Again after what may pass: no connection, 429, 5xx. Raises the last error."""
         failed = 0
         while True:
@@ -390,6 +411,9 @@ class Registry:
         raises; any status is returned.
         """
         wanted = frozenset(scopes)
+        if "://" in request.url and urlsplit(request.url).netloc != endpoint.host:
+            # An upload may go to a storage elsewhere, which is none of our credentials' business either.
+            return await self._transport.send(request)
         header = await self._tokens.header(endpoint, wanted)
         response = await self._speak(endpoint, request, header)
         for _ in range(2):

@@ -61,6 +61,10 @@ class Tokens:
         self._timing = timing
         self._tokens: dict[tuple[str, str], list[_Token]] = {}
         self._basic: set[tuple[str, str]] = set()
+        self.offline = False
+        """Whether to ask for a refresh token as well, to be kept after this program."""
+        self.refresh = ""
+        """That one, when a server gave it."""
 
     async def header(self, endpoint: Endpoint, scopes: frozenset[str]) -> str:
         """What to send along without having been asked, "" for nothing."""
@@ -118,7 +122,17 @@ class Tokens:
         realm = challenge.parameters["realm"]
         _check_realm(realm, scheme, endpoint)
         service = challenge.parameters.get("service", "")
-        return await fetch(self._send, realm, service, scopes, credential, account=endpoint.account)
+        found = await fetch(
+            self._send,
+            realm,
+            service,
+            scopes,
+            credential,
+            account=endpoint.account,
+            offline=self.offline and credential is not None,
+        )
+        self.refresh = found.refresh or self.refresh
+        return found
 
 
 async def fetch(

@@ -6,10 +6,11 @@ netrc and redirect rules of its own.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import ssl
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Self
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -47,8 +48,8 @@ class Timing:
     """For what lasts a while, such as tokens."""
 
 
-Body = Callable[[], AsyncIterable[bytes]]
-"""Makes a body anew each time, since a request may be sent twice."""
+Body = Callable[[], Iterator[bytes]]
+"""Makes a body anew each time, since a request may be sent twice. Iterating may read a file, no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,13 +135,20 @@ class Transport:
             **headers,
         }
         if request.stream is not None:
+            # httpx fills these in only for bodies that it knows whole.
             given["Content-Length"] = str(request.length)
-        content = request.content if request.stream is None else request.stream()
+            given["Host"] = urlsplit(url).netloc.rpartition("@")[2]
+        stream = None if request.stream is None else _Outgoing(request.stream())
         deadline = float("inf") if request.stream is not None else _WHOLE
         try:
             with trio.fail_after(deadline):
                 made = httpx.Request(
-                    request.method, url, headers=given, content=content, extensions={"timeout": _TIMEOUTS}
+                    request.method,
+                    url,
+                    headers=given,
+                    content=request.content,
+                    stream=stream,
+                    extensions={"timeout": _TIMEOUTS},
                 )
                 answer = await door.handle_async_request(made)
                 try:
@@ -219,6 +227,22 @@ def follow(url: str, location: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
 
 
+class _Outgoing(httpx.AsyncByteStream):
+    """A body on its way. No generator: a connection that breaks would leave it unfinished."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
+
+
 async def _read(answer: httpx.Response, request: Request, url: str) -> bytes:
     if request.method == "HEAD":
         return b""
@@ -226,9 +250,15 @@ async def _read(answer: httpx.Response, request: Request, url: str) -> bytes:
     limit = ERROR_LIMIT if failed else request.limit
     body = bytearray()
     assert isinstance(answer.stream, httpx.AsyncByteStream)
-    async for chunk in answer.stream:
+    pieces = aiter(answer.stream)
+    async for chunk in pieces:
         body += chunk
         if len(body) > limit:
+            await answer.aclose()
+            # Generators that are not exhausted would be told of as leaks; closed ones end at once.
+            with contextlib.suppress(Exception):
+                async for _ in pieces:
+                    pass
             if failed:
                 return bytes(body[:limit])
             raise BrokenAnswerError(
