@@ -17,7 +17,7 @@ from orchestrator.model.errors import ExitCode, UserError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from typing import TypeVar
+    from typing import Self, TypeVar
 
     from orchestrator.cli.scope import Scope
     from orchestrator.images.push import Layer, Pushed
@@ -68,7 +68,7 @@ class Board:
         self._painted = 0
         self._last = 0.0
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -95,7 +95,7 @@ def filtered(found: Sequence[Hit], filters: Sequence[str]) -> list[Hit]:
     """Those that `stars=N` and `is-official=BOOL` leave. Raises UserError. Pure."""
     kept = list(found)
     for text in filters:
-        key, equals, value = text.partition("=")
+        key, _, value = text.partition("=")
         if key == "stars" and value.isascii() and value.isdigit():
             kept = [hit for hit in kept if hit.stars >= int(value)]
         elif key == "is-official" and value.lower() in ("true", "1", "false", "0"):
