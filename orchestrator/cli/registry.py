@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from orchestrator.cli import columns, progress, say
+from orchestrator.cli import columns, progress, say, shape
 from orchestrator.cli.images import Opened
 from orchestrator.images.reference import familiar_repository
 from orchestrator.images.registry import login as logins
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 _PASSWORD_LIMIT = 64 << 10
 _FRAME = 0.1
 _DESCRIPTION = 45
+HEADS = {
+    "Name": "NAME",
+    "Description": "DESCRIPTION",
+    "StarCount": "STARS",
+    "IsOfficial": "OFFICIAL",
+}
+TAG_HEADS = {"Name": "NAME", "Tag": "TAG"}
 
 
 # --- push -----------------------------------------------------------------------------------------
@@ -236,7 +243,8 @@ def search(
         found = run(lambda: searching.tags(term, os.environ, limit=most, warn=say.warning))
         name = term.partition("@")[0]
         rows = [{"Name": name, "Tag": tag} for tag in found]
-        _print(rows, format, columns.table(("NAME", "TAG"), [(name, tag) for tag in found]))
+        cells = [(say.printable(name), say.printable(tag)) for tag in found]
+        say.out(shape.rows(format, rows, TAG_HEADS, lambda: columns.table(("NAME", "TAG"), cells)))
         return 0
     hits = run(lambda: searching.search(term, os.environ, limit=most, warn=say.warning))
     hits = searching.filtered(hits, filter)
@@ -249,7 +257,7 @@ def search(
         }
         for hit in hits
     ]
-    _print(rows, format, table(hits, whole=no_trunc))
+    say.out(shape.rows(format, rows, HEADS, lambda: say.printable(table(hits, whole=no_trunc))))
     return 0
 
 
@@ -265,15 +273,6 @@ def table(hits: list[Hit], *, whole: bool) -> str:
         for hit in hits
     ]
     return columns.table(("NAME", "DESCRIPTION", "STARS", "OFFICIAL"), cells)
-
-
-def _print(rows: list[dict[str, str]], format: str | None, shown: str) -> None:  # noqa: A002
-    if format == "json":
-        from orchestrator.api.wire import dumps
-
-        say.out("".join(dumps(row) + "\n" for row in rows))
-    else:
-        say.out(say.printable(shown))
 
 
 def run(work: Callable[[], Awaitable[T]]) -> T:
