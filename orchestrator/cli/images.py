@@ -22,10 +22,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def load(scope: Scope, *, input: str | None, quiet: bool) -> int:  # noqa: A002 - the option's name
+def load(
+    scope: Scope,
+    *,
+    input: str | None,  # noqa: A002 - the option's name
+    quiet: bool,
+    platform: str | None,
+) -> int:
     """Load the images of an archive: docker save or OCI layout, tar or tar.gz."""
     from orchestrator.images import archive
+    from orchestrator.images.registry import platforms
 
+    wanted = platforms.parse(platform) if platform else None
     if input is None and say.is_terminal(0):
         raise UserError("there is no archive on standard input", exit_code=ExitCode.USAGE, hint="use -i FILE")
     with Opened(scope) as store:
@@ -35,7 +43,7 @@ def load(scope: Scope, *, input: str | None, quiet: bool) -> int:  # noqa: A002 
         except OSError as error:
             raise UserError(f"{input}: {error.strerror}", exit_code=ExitCode.FILE_NOT_FOUND) from None
         with source, Bytes(quiet=quiet) as progress, named(input):
-            loaded = archive.load(store, source, progress=progress)
+            loaded = archive.load(store, source, platform=wanted, progress=progress)
     if not quiet:
         lines = [f"Loaded image: {name}\n" for image in loaded for name in image.names]
         lines += [f"Loaded image ID: {image.id}\n" for image in loaded if not image.names]

@@ -429,6 +429,7 @@ COMMANDS: dict[str, Command] = {
         (
             Option("-i --input", "text", "Archive, in place of standard input", metavar="FILE"),
             Option("-q --quiet", "flag", "Print nothing"),
+            Option("--platform", "text", "Of several, the one for this (linux/arm64)", metavar="PLATFORM"),
         ),
     ),
     "import": Command(

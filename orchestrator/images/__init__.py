@@ -13,8 +13,11 @@
     collecting garbage: what nobody needs any more
     catalog    what registries said, and when (SQLite)
 
-    archive    load: docker-save archives and OCI layouts
-    spool      an archive's files on disk, with their digests
+    archive    load: the images of an archive come in
+    saved      what `docker save` writes and wrote
+    layouts    OCI image layouts
+    candidates images of an archive before they are in the store
+    spool      an archive's files: where they are, and their digests
     importing  import: a directory or a tarball becomes an image of one layer
     copying    a directory tree -> a layer directory and its tar, in one pass
     changes    `--change` instructions (CMD, ENV ...) -> a config

@@ -58,10 +58,14 @@ class Member:
 
 
 class Source:
-    """Bytes of a stream by number; `fill(n)` returns up to about n bytes, b"" at the end."""
+    """Bytes of a stream by number; `fill(n)` returns up to about n bytes, b"" at the end.
 
-    def __init__(self, fill: Callable[[int], bytes]) -> None:
+    `seek(n)`, for what can, makes the next n bytes that `fill` would give not come.
+    """
+
+    def __init__(self, fill: Callable[[int], bytes], seek: Callable[[int], None] | None = None) -> None:
         self._fill = fill
+        self._seek = seek
         self._held = b""
         self._at = 0
         self.position = 0
@@ -98,6 +102,12 @@ class Source:
             yield piece
 
     def skip(self, count: int) -> None:
+        held = len(self._held) - self._at
+        if self._seek is not None and count > held:
+            self.position += count
+            self._at += held
+            self._seek(count - held)
+            return
         for _ in self.chunks(count):
             pass
 

@@ -22,10 +22,23 @@ import pytest
 from orchestrator.images import archive
 from orchestrator.images.archive import Loaded
 from orchestrator.images.layers import Limits
+from orchestrator.images.registry import platforms
+from orchestrator.images.registry.platforms import Platform
 from orchestrator.images.store import Store
 from orchestrator.model.errors import ExitCode, PystackError, UserError
 from tests.kit import archives
-from tests.kit.archives import CONFIG, INDEX, MANIFEST, Entry, Image, digest, docker_save, layer, oci_layout
+from tests.kit.archives import (
+    CONFIG,
+    INDEX,
+    MANIFEST,
+    Entry,
+    Image,
+    digest,
+    docker_save,
+    docker_save_of_old,
+    layer,
+    oci_layout,
+)
 from tests.kit.patience import patient
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("state_root")]
@@ -42,8 +55,19 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-def load(store: Store, content: bytes, limits: Limits | None = None) -> list[Loaded]:
-    return archive.load(store, io.BytesIO(content), limits=limits)
+def load(
+    store: Store, content: bytes, limits: Limits | None = None, platform: Platform | None = None
+) -> list[Loaded]:
+    return archive.load(store, io.BytesIO(content), limits=limits, platform=platform)
+
+
+def load_file(store: Store, content: bytes) -> list[Loaded]:
+    """From a file, in which something else stands first."""
+    path = store.root.parent / "archive.tar"
+    path.write_bytes(b"first\n" + content)
+    with open(path, "rb", buffering=0) as file:
+        assert file.read(6) == b"first\n"
+        return archive.load(store, file)
 
 
 def plain_layout(*images: Image) -> bytes:
@@ -62,9 +86,12 @@ def all_of(store: Store) -> set[str]:
     return {str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.name != "lock"}
 
 
+@pytest.mark.parametrize("bring", [load, load_file])
 @pytest.mark.parametrize("form", [docker_save, oci_layout, plain_layout, mixed])
-def test_several_images_and_names_of_one_archive_come_in(store: Store, form: Callable[..., bytes]) -> None:
-    loaded = load(store, form(WEB, DB))
+def test_several_images_and_names_of_one_archive_come_in(
+    store: Store, form: Callable[..., bytes], bring: Callable[..., list[Loaded]]
+) -> None:
+    loaded = bring(store, form(WEB, DB))
     assert loaded == [
         Loaded(id=WEB.id, names=("web:1", "web:latest")),
         Loaded(id=DB.id, names=("ghcr.io/x/db:2",)),
@@ -115,6 +142,32 @@ def test_layers_that_are_here_are_not_unpacked_again(store: Store) -> None:
     assert len(now) == 3
 
 
+def test_an_archive_of_before_docker_1_10_becomes_images_as_docker_makes_them(store: Store) -> None:
+    loaded = load_file(store, docker_save_of_old(WEB, DB))
+    assert [one.names for one in loaded] == [("web:1", "web:latest"), ("ghcr.io/x/db:2",)]
+    assert files_of(store, "web:1") == {"motd", "web"}
+    config = json.loads(store.blob(loaded[0].id, limit=10_000))
+    assert config == {
+        "architecture": "amd64",
+        "config": {"Cmd": ["web"]},
+        "container_config": {"Cmd": ["/bin/sh", "-c", "step 1"]},
+        "created": "2015-06-02T00:00:00Z",
+        "history": [
+            {"created": "2015-06-01T00:00:00Z", "created_by": "/bin/sh -c step 0"},
+            {"created": "2015-06-02T00:00:00Z", "created_by": "/bin/sh -c step 1"},
+        ],
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [digest(one) for one in WEB.layers]},
+    }
+    assert load(store, docker_save_of_old(WEB, DB)) == loaded
+
+
+def test_an_old_archive_without_names_holds_the_image_that_no_other_is_built_on(store: Store) -> None:
+    loaded = load(store, docker_save_of_old(WEB, names=False))
+    assert [one.names for one in loaded] == [()]
+    assert files_of(store, loaded[0].id) == {"motd", "web"}
+
+
 def test_an_image_without_a_name_is_loaded_by_its_id(store: Store) -> None:
     nameless = dataclasses.replace(WEB, tags=())
     for form in (docker_save, oci_layout):
@@ -143,6 +196,13 @@ def test_of_several_platforms_this_machines_is_taken(store: Store) -> None:
     machine = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
     expected = {"amd64": WEB.id, "arm64": dataclasses.replace(WEB, run={}).id}[machine]
     assert load(store, archives.pack(files)) == [Loaded(id=expected, names=("x/web:1",))]
+    other = platforms.parse("linux/s390x")
+    assert load(store, archives.pack(files), platform=other) == [Loaded(id=DB.id, names=("x/web:1",))]
+    assert store.demand("x/web:1").id == DB.id
+    with pytest.raises(
+        UserError, match=r"no image for linux/arm/v7 .* linux/amd64, linux/arm64, linux/s390x"
+    ):
+        load(store, archives.pack(files), platform=platforms.parse("linux/arm/v7"))
 
     others = archives.put(files, archives.dumps({"mediaType": INDEX, "manifests": rows[:1]}))
     files["index.json"] = archives.dumps({"manifests": [{"mediaType": INDEX, **others}]})
@@ -304,6 +364,10 @@ ROTTEN = {
     "no manifest": (broken(without(b'{"schemaVersion')), "has no blob"),
     "a wrong size": (broken(wrong_size), "bytes, not 1"),
     "diff_ids that lie": (broken(lying_diff_ids), "should be sha256"),
+    "diff_ids that lie in a docker archive": (
+        docker_save(dataclasses.replace(WEB, more={"rootfs": {"diff_ids": [digest(b"1"), digest(b"2")]}})),
+        "has the digest|should be sha256",
+    ),
     "indexes without end": (broken(deep), "nested too deep"),
     "an artifact": (broken(artifact), "not a runnable image"),
     "an index that is no JSON": (broken(with_index(b"{")), "not JSON"),
@@ -328,7 +392,23 @@ ROTTEN = {
         docker_save(dataclasses.replace(WEB, more={"os": "windows"})),
         "for windows, not for linux",
     ),
-    "an archive from before 1.10": (archives.pack({"repositories": b"{}", "abc/json": b"{}"}), "before 1.10"),
+    "an old archive of nothing": (archives.pack({"repositories": b"{}", "abc/json": b"{}"}), "no image"),
+    "an old archive without its layer": (
+        archives.pack({"repositories": b'{"x": {"1": "abc"}}', "abc/json": b"{}"}),
+        "has no 'abc/layer.tar'",
+    ),
+    "an old image built on itself": (
+        archives.pack({"repositories": b'{"x": {"1": "abc"}}', "abc/json": b'{"parent": "abc"}'}),
+        "built on itself",
+    ),
+    "an old image of no config": (
+        docker_save_of_old(dataclasses.replace(WEB, run={}, more={"config": "x"})),
+        "config is not an object",
+    ),
+    "names that are none": (
+        archives.pack({"repositories": b'{"x": []}', "abc/json": b"{}"}),
+        "table of tags",
+    ),
     "a root file system": (layer(Entry("etc/"), Entry("etc/passwd", b"x")), "neither manifest.json nor"),
     "an empty archive": (layer(), "the archive is empty"),
     "no archive": (b"hello" * 1000, "not a tar archive"),
@@ -346,10 +426,11 @@ def test_a_bad_archive_is_refused_in_words_and_leaves_the_store_as_it_was(store:
     load(store, docker_save(DB))
     before = all_of(store)
     content, words = ROTTEN[what]
-    with pytest.raises(PystackError, match=words) as caught:
-        load(store, content)
-    assert caught.value.exit_code is ExitCode.IMAGE
-    assert all_of(store) == before
+    for bring in (load, load_file):
+        with pytest.raises(PystackError, match=words) as caught:
+            bring(store, content)
+        assert caught.value.exit_code is ExitCode.IMAGE
+        assert all_of(store) == before
 
 
 def test_a_bad_image_keeps_the_good_one_beside_it_out_too(store: Store) -> None:

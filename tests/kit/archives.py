@@ -122,6 +122,38 @@ def docker_save(*images: Image) -> bytes:
     return pack(files, links)
 
 
+def docker_save_of_old(*images: Image, names: bool = True) -> bytes:
+    """The form before Docker 1.10: every layer an image of its own, and `repositories`."""
+    files: dict[str, bytes] = {}
+    table: dict[str, dict[str, str]] = {}
+    for image in images:
+        parent = ""
+        for place, content in enumerate(image.layers):
+            one = hashlib.sha256(parent.encode() + content).hexdigest()
+            top = place == len(image.layers) - 1
+            described = {
+                "id": one,
+                **({"parent": parent} if parent else {}),
+                "created": f"2015-06-0{place + 1}T00:00:00Z",
+                "container_config": {"Cmd": ["/bin/sh", "-c", f"step {place}"]},
+                "config": dict(image.run) if top else {},
+                "architecture": "amd64",
+                "os": "linux",
+                "Size": len(content),
+                **image.more,
+            }
+            files[f"{one}/VERSION"] = b"1.0"
+            files[f"{one}/json"] = dumps(described)
+            files[f"{one}/layer.tar"] = content
+            parent = one
+        for tag in image.tags:
+            repository, _, version = tag.partition(":")
+            table.setdefault(repository, {})[version or "latest"] = parent
+    if names:
+        files["repositories"] = dumps(table)
+    return pack(files)
+
+
 def oci_layout(*images: Image, compress: bool = True, mixed: bool = False) -> bytes:
     """An OCI layout as a tar; `mixed` adds the manifest.json that Docker writes since version 25."""
     files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
