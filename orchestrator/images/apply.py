@@ -1,38 +1,32 @@
-"""The worker that unpacks one layer: a process of its own, locked into its target by chroot(2).
+"""A layer's archive -> files below the current root directory, which chroot(2) has made the target.
 
-Inside, the kernel resolves every path and every link below the target, whatever the archive says. The
-process imports what it needs first and nothing afterwards: the files it would find then are the image's.
-For the same reason it starts no thread (glibc loads libgcc_s when a thread ends).
+There the kernel resolves every path and every link below the target, whatever the archive says.
 
 Semantics: OCI image specification, layer.md; whiteouts become overlayfs' own (Linux, Documentation/
-filesystems/overlayfs.rst). Standard library only, and started with -I -S for speed.
-
-Standard input is the layer as it came, standard output one JSON object.
+filesystems/overlayfs.rst). Standard library only: the unpacking worker imports this.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
-import resource
 import stat
-import sys
 from collections.abc import Callable
 
 from orchestrator.images import tar
-from orchestrator.images.inflate import InflateError, Inflater
 from orchestrator.images.tar import Member, TarError
 from orchestrator.images.trees import discard, keeps_xattr, opaque, write
-from orchestrator.kernel.owner import give, keeps_ids
+from orchestrator.kernel.owner import give
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _RESERVED = b".wh..wh."
 _PATH_LIMIT = 4095
 _ID_LIMIT = (1 << 32) - 2
-_MEMORY = 2 << 30
+_KEPT_LIMIT = 64 << 20
+"""Bytes for names that are kept in memory: of directories, whose times are set in the end, of whiteouts, and
+of what other layers must complete."""
+_KEPT_EACH = 120
 
 
 class Layer:
@@ -57,6 +51,11 @@ class Layer:
         """Hard links to what only a lower layer can have: (path, target)."""
         self.entries = 0
         self.size = 0
+        self._kept = 0
+        self.entry = b""
+        """The name that is being dealt with, as it stands in the archive."""
+        self.between = False
+        """It has been dealt with; the next one is being read."""
 
     def unpack(self) -> None:
         """Everything of the archive. Raises TarError and OSError."""
@@ -66,7 +65,10 @@ class Layer:
                 raise TarError(f"more than {self._max_entries} entries")
             if os.getppid() != self._parent:
                 raise TarError("nobody waits for this layer any more")
+            self.entry, self.between = member.name, False
             self._member(member, normal(member.name))
+            self.between = True
+        self.entry = b""
         self._finish()
 
     def _member(self, member: Member, path: bytes) -> None:
@@ -87,15 +89,22 @@ class Layer:
         """Whiteouts are carried out at the end: they mean lower layers only, wherever they stand."""
         if base == _OPAQUE:
             self._opaque.add(parent)
+            self._keep(parent)
         elif not base.startswith(_RESERVED):
             name = base[len(_WHITEOUT) :]
             if name in (b"", b".", b".."):
                 raise TarError(f"impossible whiteout {base!r}")
             self._whiteouts.add(parent + b"/" + name if parent else name)
+            self._keep(parent + name)
         else:
             # Bookkeeping of aufs, which means nothing to others.
             return
         self._parents(parent)
+
+    def _keep(self, path: bytes) -> None:
+        self._kept += len(path) + _KEPT_EACH
+        if self._kept > _KEPT_LIMIT:
+            raise TarError("too many directories, whiteouts and far links")
 
     def _parents(self, path: bytes) -> None:
         """Make the directories that the archive left out, and remember which."""
@@ -105,6 +114,7 @@ class Layer:
         try:
             os.mkdir(path, 0o755)
             self.implied.add(path)
+            self._keep(path)
         except FileExistsError:
             if not stat.S_ISDIR(os.stat(path).st_mode):
                 raise TarError(f"{path!r:.200} is not a directory, but has something in it") from None
@@ -142,6 +152,7 @@ class Layer:
         os.chmod(here, member.mode)
         self._xattrs(here, member)
         self._times[path] = member.mtime
+        self._keep(path)
 
     def _regular(self, member: Member, path: bytes) -> None:
         self.size += member.length
@@ -183,6 +194,7 @@ class Layer:
             found = os.lstat(target)
         except (FileNotFoundError, NotADirectoryError):
             self.links.append((path, target))
+            self._keep(path + target)
             return
         if stat.S_ISDIR(found.st_mode):
             raise TarError(f"{path!r:.200} is a hard link to a directory")
@@ -287,64 +299,3 @@ def _is_directory(path: bytes) -> bool:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except OSError:
         return False
-
-
-def main(arguments: list[str]) -> int:
-    """`TARGET MAX_BYTES MAX_ENTRIES PARENT_PID`: unpack standard input into TARGET."""
-    target = arguments[0]
-    max_bytes, max_entries, parent = (int(number) for number in arguments[1:])
-    digest = hashlib.sha256()
-    inflater = Inflater(lambda count: os.read(0, count), limit=max_bytes)
-
-    def fill(count: int) -> bytes:
-        piece = inflater.fill(count)
-        digest.update(piece)
-        return piece
-
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.umask(0)
-    rootless = not keeps_ids()
-    _enter(target)
-    layer = Layer(
-        tar.Source(fill), max_bytes=max_bytes, max_entries=max_entries, parent=parent, rootless=rootless
-    )
-    try:
-        layer.unpack()
-        while fill(1 << 20):
-            pass
-    except (TarError, InflateError, OSError, OverflowError, MemoryError, RecursionError) as error:
-        return _answer({"error": _said(error)}, 1)
-    return _answer(
-        {
-            "diff_id": f"sha256:{digest.hexdigest()}",
-            "size": layer.size,
-            "entries": layer.entries,
-            "implied": sorted(os.fsdecode(path) for path in layer.implied),
-            "links": [[os.fsdecode(path), os.fsdecode(to)] for path, to in layer.links],
-            "opaque_root": layer.opaque_root,
-        },
-        0,
-    )
-
-
-def _enter(target: str) -> None:
-    os.chroot(target)
-    os.chdir("/")
-    # From here on a lazy import would read the image's files: there is to be none.
-    sys.meta_path.clear()
-    sys.path_hooks.clear()
-    sys.path.clear()
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{error.strerror}: {error.filename!r:.200}" if error.filename else str(error.strerror)
-    return str(error) or type(error).__name__
-
-
-def _answer(data: dict[str, object], code: int) -> int:
-    content = json.dumps(data).encode()
-    while content:
-        content = content[os.write(1, content) :]
-    return code

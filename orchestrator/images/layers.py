@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from orchestrator.images import config as configs
 from orchestrator.images.meta import Meta, write_meta
+from orchestrator.images.workers import Workers
 from orchestrator.model import codec
-from orchestrator.model.errors import EngineError
+from orchestrator.model.errors import EngineError, ExitCode
 from orchestrator.model.frozen import dataclass
 
 _ANSWER_LIMIT = 256 << 20
-_BOOT = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from orchestrator.images.apply import main; sys.exit(main(sys.argv[2:]))"
-)
-_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,45 +28,61 @@ class Limits:
     max_entries: int = 10_000_000
 
 
-def unpack(blob: Path, layer: Path, limits: Limits) -> Meta:
+def unpack(blob: Path, layer: Path, limits: Limits, workers: Workers | None = None) -> Meta:
     """Unpack the tar `blob`, compressed or not, into the new directory `layer`.
 
     Blocks; from a trio program call it in a worker thread. Raises UserError when the archive is bad,
     EngineError when the machine could not do it.
     """
+    if workers is None:
+        with Workers() as own:
+            return unpack(blob, layer, limits, own)
+    order = {**orders(layer, limits), "path": os.fspath(blob)}
+    with workers.begin() as line:
+        line.sendall(json.dumps(order).encode() + b"\n")
+        with line.makefile("rb") as lines:
+            answer = b""
+            while said := lines.readline(_ANSWER_LIMIT):
+                answer = said
+    data = understand(answer)
+    if data.get("kind") == "machine":
+        raise EngineError(f"unpacking a layer: {data['error']}", exit_code=ExitCode.IMAGE, retryable=False)
+    if "error" in data:
+        raise configs.broken(f"layer: {data['error']}")
+    return keep(layer, data)
+
+
+def orders(layer: Path, limits: Limits) -> dict[str, object]:
+    """The beginning of an order; makes the directory that it is about."""
     (layer / "fs").mkdir(parents=True)
     (layer / "fs").chmod(0o755)
-    command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, _PACKAGE_ROOT]
-    command += [os.fspath(layer / "fs"), str(limits.max_bytes), str(limits.max_entries), str(os.getpid())]
-    with (
-        open(blob, "rb", buffering=0) as source,
-        subprocess.Popen(
-            command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={}, cwd="/"
-        ) as worker,
-    ):
-        try:
-            answer, complaint = worker.communicate()
-        except BaseException:
-            worker.kill()
-            raise
-    meta = _understand(answer, complaint, worker.returncode)
+    return {
+        "target": os.fspath(layer / "fs"),
+        "max_bytes": limits.max_bytes,
+        "max_entries": limits.max_entries,
+    }
+
+
+def keep(layer: Path, data: dict[str, Any]) -> Meta:
+    """Write down what the worker found out."""
+    known = {key: data[key] for key in ("diff_id", "size", "entries", "implied", "links", "opaque_root")}
+    meta = codec.decode(Meta, known)
     write_meta(layer, meta)
     return meta
 
 
-def _understand(answer: bytes, complaint: bytes, code: int) -> Meta:
-    if code < 0:
-        raise EngineError(f"unpacking was killed by {signal.Signals(-code).name}", retryable=True)
-    if len(answer) > _ANSWER_LIMIT:
-        raise configs.broken("too many odd entries in one layer")
+def understand(answer: bytes) -> dict[str, Any]:
+    """The last line that a worker wrote, which is its result. Raises EngineError."""
     try:
         data = json.loads(answer)
     except ValueError:
-        last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
+        last = answer.decode(errors="replace").strip() or "it left without a word"
         raise EngineError(f"the unpacking worker failed: {last[:400]}", retryable=False) from None
-    if "error" in data:
-        raise configs.broken(f"layer: {data['error']}")
-    return codec.decode(Meta, data)
+    assert isinstance(data, dict)
+    if "signal" in data:
+        name = signal.Signals(data["signal"]).name
+        raise EngineError(f"unpacking was killed by {name}", retryable=True)
+    return data
 
 
 def unpack_all(blobs: Mapping[str, Path], work: Path, limits: Limits) -> dict[str, Path]:
@@ -82,10 +93,14 @@ def unpack_all(blobs: Mapping[str, Path], work: Path, limits: Limits) -> dict[st
     made = {diff_id: work / f"layer-{diff_id[7:]}" for diff_id in blobs}
     # The largest first, so that the last to end is a small one.
     order = sorted(blobs, key=lambda diff_id: -blobs[diff_id].stat().st_size)
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        for diff_id, meta in zip(
-            order, pool.map(lambda one: unpack(blobs[one], made[one], limits), order), strict=True
-        ):
+    if not order:
+        return made
+    with Workers() as workers, ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+
+        def one(diff_id: str) -> Meta:
+            return unpack(blobs[diff_id], made[diff_id], limits, workers)
+
+        for diff_id, meta in zip(order, pool.map(one, order), strict=True):
             if meta.diff_id != diff_id:
                 raise configs.broken(f"a layer should be {diff_id} and is {meta.diff_id}")
     return made

@@ -11,14 +11,15 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.images import layers
+from orchestrator.images import layers, workers
 from orchestrator.images.copying import copy_tree
 from orchestrator.images.layers import Limits
 from orchestrator.images.meta import Meta
@@ -376,8 +377,8 @@ def test_the_image_cannot_slip_code_to_the_worker(tmp_path: Path) -> None:
     script = f"""
 import sys
 sys.path.append({str(package)!r})
-from orchestrator.images import apply
-apply._enter({str(tmp_path)!r})
+from orchestrator.images import worker
+worker.enter({str(tmp_path)!r})
 try:
     import evil
 except ModuleNotFoundError:
@@ -385,6 +386,47 @@ except ModuleNotFoundError:
 """
     done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("refused\n", "")
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
+def test_a_whole_layer_is_unpacked_with_what_was_loaded_before(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    """glibc loads libgcc_s when a thread ends, Python its modules when they are named: both have happened."""
+    target = tmp_path / "fs"
+    for place in ("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "usr/lib", "lib"):
+        (target / place).mkdir(parents=True, exist_ok=True)
+        (target / place / "libgcc_s.so.1").write_bytes(b"\x7fELF and nothing else")
+    blob = tmp_path / "blob"
+    blob.write_bytes(pack(layer(Entry("a", b"x" * (3 << 20)), Entry("b", link="a"), Entry("d/"))))
+    order = {"target": str(target), "path": str(blob), "max_bytes": 1 << 30, "max_entries": 99}
+    script = f"""
+import os, sys
+sys.path += {[str(Path(layers.__file__).parents[2]), *workers._homes()]!r}
+from orchestrator.images import hashing, worker
+hashing.warm()
+worker.preload()
+worker.keeps_ids()
+maps = open("/proc/self/maps")
+def mapped():
+    maps.seek(0)
+    return {{line.split()[-1] for line in maps if "/" in line}}
+before, modules = mapped(), set(sys.modules)
+found = worker._open({order!r} | {{"parent": os.getppid()}})
+print(sorted(mapped() - before), sorted(set(sys.modules) - modules), found.get("error"), found["entries"])
+"""
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[] [] None 3\n", "")
+
+
+def test_an_error_names_the_entry(unpacked: Path) -> None:
+    impossible = Entry("usr/bad", type=tarfile.CHRTYPE, device=(1 << 12, 0))
+    with pytest.raises(UserError, match="b'usr/bad' has an impossible device number"):
+        unpack(layer(Entry("fine", b"x"), impossible), unpacked)
+    with pytest.raises(UserError, match="entry 'loop/child': Too many levels of symbolic links"):
+        unpack(layer(Entry("loop", link="loop"), Entry("loop/child")), unpacked.parent.parent / "2" / "fs")
+    with pytest.raises(UserError, match="after entry 'fine': not a number"):
+        unpack(layer(Entry("fine"), Entry("x", pax={"uid": "-5"})), unpacked.parent.parent / "3" / "fs")
 
 
 def test_limits_hold(tmp_path: Path) -> None:
