@@ -22,8 +22,12 @@
     copying    a directory tree -> a layer directory and its tar, in one pass
     changes    `--change` instructions (CMD, ENV ...) -> a config
 
-    layers     starts the worker that unpacks a layer
-    apply      the worker: a process of its own, locked into its target directory
+    layers     unpacking files of layers side by side
+    workers    starts the process that forks workers
+    worker     a worker: a process of its own, locked into its target directory
+    apply      what it does there: a layer's archive becomes files
+    fetch      what it reads: a blob that is arriving from a registry
+    hashing    digests made beside the work
     repairs    what must be mended where layers meet
     tar        the tar format: header reader and writer
     inflate    decompression with bounds

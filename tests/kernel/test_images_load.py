@@ -415,7 +415,7 @@ ROTTEN = {
     "nothing": (b"", "the archive is empty"),
     "half an archive": (docker_save(WEB)[:2000], "unexpected end"),
     "a name that climbs": (layer(Entry("../manifest.json", b"[]")), "leads out"),
-    "a zstd archive": (b"\x28\xb5\x2f\xfd" + bytes(99), "zstd -d"),
+    "a broken zstd archive": (b"\x28\xb5\x2f\xfd\x00\xff" + bytes(99), "damaged"),
     "a layer that is no tar": (docker_save(Image((b"junk" * 500,))), "not a tar archive"),
     "a hostile layer": (docker_save(Image((layer(Entry("../x", b"")),))), "leads out"),
 }
