@@ -35,7 +35,7 @@ FORMAT = 3
 """Part of every key: raise it when this file makes something else from the same recipe."""
 
 _APT_LISTS = Path("/var/lib/apt/lists")
-_MERGED = ("bin", "sbin", "lib", "lib64")
+MERGED = ("bin", "sbin", "lib", "lib64")
 _LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian")
 _BASE = ("libc-bin", "dash", "coreutils", "sed", "grep", "base-files", "base-passwd")
 _MAINTENANCE = frozenset(
@@ -207,7 +207,7 @@ def install(name: str, *, root: str | Path | None = None) -> str:
     command += ["import"]
     for change in recipe.changes:
         command += ["--change", change]
-    _run([*command, str(rootfs(name)), recipe.reference])
+    run([*command, str(rootfs(name)), recipe.reference])
     return recipe.reference
 
 
@@ -215,13 +215,13 @@ def rootfs(name: str) -> Path:
     """The root filesystem of an image, made now if the cache has none. Read it, never write to it."""
     recipe = RECIPES[name]
     home = cache()
-    with _locked(home / "lock"):
-        chosen = _resolved(recipe, home)
-        path = home / "rootfs" / f"{name}-{_digest(FORMAT, repr(recipe), chosen)[:16]}"
+    with locked(home / "lock"):
+        chosen = resolved(recipe, home)
+        path = home / "rootfs" / f"{name}-{digest_of(FORMAT, repr(recipe), chosen)[:16]}"
         if not path.exists():
             for stale in path.parent.glob(f"{name}-*"):
                 shutil.rmtree(stale)
-            _make(recipe, _downloaded(chosen, home / "packages"), path)
+            _make(recipe, downloaded(chosen, home / "packages"), path)
         return path
 
 
@@ -237,37 +237,41 @@ def cache() -> Path:
 # --- packages ---------------------------------------------------------------------------------------------
 
 
-def _resolved(recipe: Recipe, home: Path) -> list[str]:
-    """`name=version` of all packages of the recipe, as apt resolves them for an empty machine."""
+def resolved(recipe: Recipe, home: Path, *, status: Path | None = None) -> list[str]:
+    """`name=version` of all packages of the recipe, as apt resolves them for an empty machine.
+
+    `status`: dpkg's list of what the machine has already.
+    """
     if not list(_APT_LISTS.glob("*_Packages*")):
-        _run(["apt-get", "update", "-qq"])
+        run(["apt-get", "update", "-qq"])
     lists = sorted((path.name, path.stat().st_mtime_ns) for path in _APT_LISTS.glob("*_Packages*"))
-    remembered = home / "resolved" / f"{recipe.name}-{_digest(FORMAT, repr(recipe), lists)[:16]}.json"
+    kind = recipe.name if status is None else f"{recipe.name}-on-{status.parent.name}"
+    remembered = home / "resolved" / f"{kind}-{digest_of(FORMAT, repr(recipe), lists)[:16]}.json"
     if remembered.exists():
         return [str(row) for row in json.loads(remembered.read_text())]
     empty = home / "empty"
     empty.touch()
-    options = ["-o", f"Dir::State::status={empty}", "--no-install-recommends"]
-    output = _run(["apt-get", *options, "--simulate", "install", *recipe.packages])
+    options = ["-o", f"Dir::State::status={status or empty}", "--no-install-recommends"]
+    output = run(["apt-get", *options, "--simulate", "install", *recipe.packages])
     rows = re.findall(r"^Inst (\S+) \((\S+)", output, re.MULTILINE)
     left_out = _MAINTENANCE.union(recipe.without)
     chosen = sorted(
         f"{name}={version}" for name, version in rows if name not in left_out and not _PERL.fullmatch(name)
     )
     remembered.parent.mkdir(exist_ok=True)
-    for stale in remembered.parent.glob(f"{recipe.name}-*"):
+    for stale in remembered.parent.glob(f"{kind}-{'?' * 16}.json"):
         stale.unlink()
     remembered.write_text(json.dumps(chosen))
     return chosen
 
 
-def _downloaded(chosen: Sequence[str], folder: Path) -> list[Path]:
+def downloaded(chosen: Sequence[str], folder: Path) -> list[Path]:
     """The archives of the packages, downloaded where the cache lacks them."""
     folder.mkdir(exist_ok=True)
     missing = [row for row in chosen if _archive(row, folder) is None]
     if missing:
         # The sandbox user of apt can't write here, which it would say in a warning for each package.
-        _run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *missing], cwd=folder)
+        run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *missing], cwd=folder)
     archives = [_archive(row, folder) for row in chosen]
     assert None not in archives, f"not downloaded: {missing}"
     return [path for path in archives if path is not None]
@@ -286,19 +290,29 @@ def _make(recipe: Recipe, archives: Sequence[Path], path: Path) -> None:
     """Build beside `path`, then rename: a half-made root is never taken for a whole one."""
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name in _MERGED:
-        (partial / "usr" / name).mkdir(parents=True)
-        (partial / name).symlink_to(f"usr/{name}")
+    merge(partial)
     for archive in archives:
-        _extract(archive, partial)
+        extract(archive, partial)
     if recipe.name == "busybox":
-        _run([str(partial / "bin/busybox"), "--install", "-s", str(partial / "bin")])
+        run([str(partial / "bin/busybox"), "--install", "-s", str(partial / "bin")])
         _relink(partial / "bin", partial)
     _write_accounts(recipe, partial)
     for name in ("tmp", "var/tmp"):
         (partial / name).mkdir(parents=True, exist_ok=True)
         (partial / name).chmod(0o1777)
+    furnish(recipe, partial)
+    partial.rename(path)
+
+
+def merge(root: Path) -> None:
+    """A new root, in which /bin and its like are links into /usr."""
+    for name in MERGED:
+        (root / "usr" / name).mkdir(parents=True)
+        (root / name).symlink_to(f"usr/{name}")
+
+
+def furnish(recipe: Recipe, partial: Path) -> None:
+    """What maintainer scripts would have made: files, directories and links of the recipe."""
     for name, file in recipe.files.items():
         target = _inside(partial, name)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -308,7 +322,6 @@ def _make(recipe: Recipe, archives: Sequence[Path], path: Path) -> None:
         _make_folder(_inside(partial, name), folder, recipe)
     for name, aim in recipe.links.items():
         _link(partial, name, aim)
-    partial.rename(path)
 
 
 def _inside(root: Path, name: str) -> Path:
@@ -318,14 +331,12 @@ def _inside(root: Path, name: str) -> Path:
     return path
 
 
-def _extract(archive: Path, root: Path) -> None:
+def extract(archive: Path, root: Path) -> None:
     excludes = [f"--exclude=./{name}" for name in _LEFT_OUT]
     unpacked = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=subprocess.PIPE)
     assert unpacked.stdout is not None
     # Packages still name /bin and /lib, which are links since /usr was merged.
-    _run(
-        ["tar", "-x", "-C", str(root), "--keep-directory-symlink", *excludes], stdin=unpacked.stdout.fileno()
-    )
+    run(["tar", "-x", "-C", str(root), "--keep-directory-symlink", *excludes], stdin=unpacked.stdout.fileno())
     unpacked.stdout.close()
     assert unpacked.wait() == 0, f"{archive} can't be unpacked"
 
@@ -374,20 +385,28 @@ def _link(root: Path, name: str, aim: str) -> None:
 # --- small parts ------------------------------------------------------------------------------------------
 
 
-def _digest(*parts: object) -> str:
+def digest_of(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Two test sessions at once make an image once."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _run(command: Sequence[str], *, cwd: Path | None = None, stdin: int = subprocess.DEVNULL) -> str:
-    done = subprocess.run(command, cwd=cwd, stdin=stdin, capture_output=True, text=True, check=False)
+def run(
+    command: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    stdin: int = subprocess.DEVNULL,
+    environ: Mapping[str, str] | None = None,
+) -> str:
+    done = subprocess.run(
+        command, cwd=cwd, stdin=stdin, env=environ, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise RuntimeError(
             f"{' '.join(command)[:200]} failed ({done.returncode}): {done.stderr.strip()[-2000:]}"

@@ -100,7 +100,9 @@ def test_whoever_enters_cannot_be_caught(machine: Machine, attacker: Path) -> No
     """Its program, directories, descriptors, memory and namespaces, by /proc, pidfd and ptrace, as root of the
     container without a filter of system calls, in 150 `exec`s."""
     libraries = {
-        line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if ".so" in line and "(deleted)" not in line
+        line.split()[-1]
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if ".so" in line and "(deleted)" not in line
     }
     files = [os.path.realpath(sys.executable), *libraries]
     before = [digest(path) for path in files]
