@@ -20,7 +20,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import trio
@@ -334,8 +333,7 @@ async def _run(helper: str, verb: str, message: bytes, environment: Mapping[str,
                 [program, verb],
                 stdin=message,
                 capture_stdout=True,
-                stderr=PIPE,
-                capture_stderr=False,
+                capture_stderr=True,
                 check=False,
                 env=dict(environment),
             )

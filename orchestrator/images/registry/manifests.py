@@ -236,7 +236,8 @@ def _check_runnable(data: dict[str, Any], config: Descriptor, name: str) -> None
 
 
 def _rows(data: dict[str, Any], key: str, name: str) -> list[Any]:
-    rows = data.get(key)
+    # Go writes an empty list as null now and then.
+    rows = [] if key in data and data[key] is None else data.get(key)
     if not isinstance(rows, list):
         broken(name, f"{key} is not a list")
     if len(rows) > ENTRY_LIMIT:
