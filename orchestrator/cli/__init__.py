@@ -15,6 +15,7 @@
     origin                 config --explain: where a value comes from
     check diagnose schema  check; problems and findings as text, JSON and SARIF; the schema for editors
     plan volumes           plan; volumes, volume ls rm inspect prune
+    simulate               a stack's life in memory: timeline, verdict, the shortest breach
     listing images         images; load import rmi
 
     follow record prefix   log files; their lines; names and colours before them

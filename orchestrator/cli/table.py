@@ -399,6 +399,18 @@ COMMANDS: dict[str, Command] = {
         ),
         _SERVICES,
     ),
+    "simulate": Command(
+        "simulate:simulate",
+        "Play the stack's life on a machine in memory, with the laws watched",
+        (
+            Option("--seed", "int", "Of all that is random; the same seed is the same history", metavar="N"),
+            Option("--runs", "int", "So many seeds, one after the other", metavar="N"),
+            Option("--days", "float", "How long it lasts", metavar="DAYS"),
+            Option("--faults", "text", "A scenario: what breaks, and when", metavar="FILE"),
+            Option("-q --quiet", "flag", "Only how it ended"),
+            Option("--format", "text", "How to show it", choices=("text", "json")),
+        ),
+    ),
     "events": Command(
         "events:events",
         "Show what is done, as it happens",

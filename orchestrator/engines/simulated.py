@@ -48,6 +48,15 @@ class Program:
     probe_takes: float = 0.01
     refuses: tuple[int, str] | None = None
     """(126 or 127, why) when the command can't be executed."""
+    starts_in: float = 0.0
+    """Seconds that a start takes, beside the engine's own delay."""
+    crashes_every: float | None = None
+    """Mean seconds between crashes at random moments; None: none."""
+    crash_code: int = 139
+    healthy_after: float = 0.0
+    """Seconds from start in which probes fail."""
+    hangs_after: float | None = None
+    """Seconds from start after which probes fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +128,8 @@ class SimulatedEngine:
             if isinstance(action, ProbeContainer):
                 await self._probe(action)
                 return
+            if isinstance(action, StartContainer):
+                await trio.sleep(self._program(effects.find(self.world, action.id)).starts_in)
             await trio.sleep(delay * share)
             self._perhaps_fail(self.faults.retryable, action, retryable=True)
             self._perhaps_fail(self.faults.permanent, action, retryable=False)
@@ -214,6 +225,10 @@ class SimulatedEngine:
         if program.exits_after is not None:
             code = program.exit_codes[min(run, len(program.exit_codes)) - 1]
             self._exits[action.id] = _Due(self.now() + program.exits_after, code)
+        if program.crashes_every is not None:
+            due = _Due(self.now() + self._random.expovariate(1 / program.crashes_every), program.crash_code)
+            if action.id not in self._exits or due.at < self._exits[action.id].at:
+                self._exits[action.id] = due
 
     def _signalled(self, action: SignalContainer) -> None:
         container = effects.find(self.world, action.id)
@@ -235,7 +250,10 @@ class SimulatedEngine:
         await trio.sleep(min(program.probe_takes, limit))
         key = (action.id, action.run_started)
         count = self._probes[key] = self._probes.get(key, 0) + 1
+        age = self.now() - action.run_started
         code = program.probes[min(count, len(program.probes)) - 1]
+        if age < program.healthy_after or (program.hangs_after is not None and age >= program.hangs_after):
+            code = code or 1
         late = program.probe_takes > limit
         result = ProbeResult(
             started=started,

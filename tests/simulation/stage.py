@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 import trio
 import trio.testing
 
-from orchestrator.engines.simulated import Faults, Program, SimulatedEngine, UnsafeError
-from orchestrator.model import effects
-from orchestrator.model.action import Action, StartContainer
+from orchestrator.engines.simulated import Faults, Program, SimulatedEngine
+from orchestrator.model.action import Action
 from orchestrator.model.desired import Desired
-from orchestrator.model.graph import needs
-from orchestrator.model.observation import HealthStatus, ImageState, Observation
+from orchestrator.model.observation import ImageState
 from orchestrator.planner.plan import finished
 from orchestrator.reconciler.loop import Loop, View
+from orchestrator.simulation.laws import demand_safe
 
 
 def repeatable_trio() -> None:
@@ -52,8 +51,8 @@ class Stage:
     def _watch(self, action: Action) -> None:
         """A gate is judged by what was known and wanted when the start was decided."""
         view = self.loop.view
-        if isinstance(action, StartContainer) and view is not None and action in view.plan.actions:
-            gates_were_open(view.desired, view.observation, action)
+        if view is not None and action in view.plan.actions:
+            demand_safe(view.desired, view.observation, action, self.now())
 
     def now(self) -> float:
         """Boot time of the machine: the virtual clock begins at 0."""
@@ -92,30 +91,6 @@ def _settled(view: View) -> bool:
     if view.desired.down:
         return finished(view.desired, view.observation)
     return view.plan.settled
-
-
-def gates_were_open(desired: Desired, world: Observation, action: StartContainer) -> None:
-    """No first start before its dependencies are what they have to be (restarts by policy pass no gate)."""
-    container = effects.find(world, action.id)
-    if container is None or action.attempt > 1:
-        return
-    for dependency in needs(desired.stack.services[container.service]):
-        if not dependency.required:
-            continue
-        replicas = desired.stack.services[dependency.service].replicas
-        there = [c for c in world.containers if c.service == dependency.service]
-        if len(there) > replicas:
-            continue  # Which of them will stay is not for the stage to decide.
-        for other in there:
-            run = other.run
-            if run is None:
-                raise UnsafeError(f"{action.name} starts before {other.name} was ever started")
-            if dependency.condition == "service_completed_successfully" and run.exit_code != 0:
-                raise UnsafeError(f"{action.name} starts while {other.name} has not completed")
-            if dependency.condition == "service_healthy":
-                status = run.health.status if run.health and run.finished is None else None
-                if status is not HealthStatus.HEALTHY:
-                    raise UnsafeError(f"{action.name} starts while {other.name} is {status}")
 
 
 def play(scene: Callable[[], Awaitable[None]], seed: int = 0) -> None:

@@ -1,0 +1,188 @@
+"""What must hold whatever happens. Pure: judges what was decided and seen, and knows nothing of how.
+
+Safety: no slot has two occupants, nothing starts before its gates are open, no restart comes before its
+back-off is over; the engine adds that a target has one action at a time and that no address, port or name
+is given twice. Liveness: once nothing breaks any more, the stack becomes what was asked for.
+
+The planner is not asked: a law that borrowed its judgement would share its faults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+
+from orchestrator.engines.simulated import Program, UnsafeError
+from orchestrator.model import effects
+from orchestrator.model.action import Action, CreateContainer, ProbeContainer, StartContainer
+from orchestrator.model.desired import Desired, Wanted
+from orchestrator.model.graph import needs
+from orchestrator.model.observation import Container, HealthStatus, Observation, State
+from orchestrator.model.plan import Plan
+from orchestrator.model.stack import Service
+
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 60.0
+GRACE = 0.01
+"""Seconds by which a clock may be read too early."""
+LONG_RUN = 10.0
+ALWAYS = ("always", "unless-stopped")
+
+
+def demand_safe(desired: Desired, world: Observation, action: Action, now: float) -> None:
+    """`desired` and `world` are what was wanted and known when `action`, which begins `now`, was decided.
+
+    Raises UnsafeError.
+    """
+    match action:
+        case CreateContainer():
+            _demand_free_slot(world, action)
+        case StartContainer():
+            demand_open_gates(desired, world, action)
+            _demand_patience(world, action, now)
+        case _:
+            pass
+
+
+def _demand_free_slot(world: Observation, action: CreateContainer) -> None:
+    if action.service.oneoff:
+        return
+    for other in world.containers:
+        same = other.service == action.service.name and other.slot == action.slot and other.id != action.id
+        if same and not other.definition.oneoff:
+            raise UnsafeError(f"{action.name} is made for the slot that {other.name} is in")
+
+
+def demand_open_gates(desired: Desired, world: Observation, action: StartContainer) -> None:
+    """No first start before its dependencies are what they have to be (restarts by policy pass no gate).
+
+    Raises UnsafeError.
+    """
+    container = effects.find(world, action.id)
+    if container is None or action.attempt > 1:
+        return
+    for dependency in needs(desired.stack.services[container.service]):
+        if not dependency.required:
+            continue
+        replicas = desired.stack.services[dependency.service].replicas
+        there = [one for one in world.containers if one.service == dependency.service]
+        if len(there) > replicas:
+            continue  # Which of them will stay is not for us to decide.
+        for other in there:
+            why = _closed(other, dependency.condition)
+            if why:
+                raise UnsafeError(f"{action.name} starts {why}")
+
+
+def _closed(other: Container, condition: str) -> str:
+    run = other.run
+    if run is None:
+        return f"before {other.name} was ever started"
+    if condition == "service_completed_successfully" and run.exit_code != 0:
+        return f"while {other.name} has not completed"
+    if condition == "service_healthy":
+        status = run.health.status if run.health and run.finished is None else None
+        if status is not HealthStatus.HEALTHY:
+            return f"while {other.name} is {status or 'not checked'}"
+    return ""
+
+
+def _demand_patience(world: Observation, action: StartContainer, now: float) -> None:
+    """A restart by policy waits: deploy.restart_policy.delay, or 100 ms doubled each time up to a minute.
+
+    An order to start or restart begins anew, with attempt 1, and need not wait.
+    """
+    container = effects.find(world, action.id)
+    run = container.run if container is not None else None
+    if container is None or run is None or run.finished is None or action.attempt <= 1:
+        return
+    if run.finished > now:
+        return  # before the machine started: boot time begins anew
+    window = container.definition.restart.window
+    lasted = run.finished - run.started
+    earlier = 1 if lasted >= (LONG_RUN if window is None else window) else run.attempt
+    delay = container.definition.restart.delay
+    if delay is None:
+        delay = min(FIRST_DELAY * 2 ** min(earlier - 1, 30), LONGEST_DELAY)
+    waited = now - run.finished
+    if waited + GRACE < delay:
+        raise UnsafeError(f"{action.name} starts again after {waited:.2f} s in place of {delay:.2f} s")
+
+
+# --- liveness ------------------------------------------------------------------------------------------
+
+
+def restless(desired: Desired, programs: Mapping[str, Program]) -> AbstractSet[str]:
+    """Services whose programs never come to rest by themselves, and those that need them: nobody can say
+    of these how they stand at a given moment."""
+    services = desired.stack.services
+    found = {
+        name for name, program in programs.items() if name in services and _unquiet(services[name], program)
+    }
+    while True:
+        more = {
+            name
+            for name, service in services.items()
+            if name not in found and any(one.service in found for one in needs(service))
+        }
+        if not more:
+            return found
+        found |= more
+
+
+def _unquiet(service: Service, program: Program) -> bool:
+    if program.refuses is not None or program.crashes_every is not None or program.hangs_after is not None:
+        return True
+    if program.exits_after is not None:
+        comes_back = service.restart.condition in ALWAYS or any(code != 0 for code in program.exit_codes)
+        return comes_back and service.restart.condition != "no"
+    return bool(program.probes[-1])
+
+
+def unconverged(
+    desired: Desired, world: Observation, decided: Plan, unquiet: AbstractSet[str]
+) -> tuple[str, ...]:
+    """What is not as it was asked for, in sentences; none: converged."""
+    if desired.down:
+        left = [container.name for container in world.containers]
+        return tuple(f"{name} is still there" for name in left)
+    return (*_pending(desired, world, decided, unquiet), *_missing(desired, world, unquiet))
+
+
+def _pending(desired: Desired, world: Observation, decided: Plan, unquiet: AbstractSet[str]) -> Iterator[str]:
+    owners = {f"container:{one.name}": one.service for one in world.containers}
+    for action in decided.actions:
+        if not isinstance(action, ProbeContainer) and owners.get(action.target, "") not in unquiet:
+            yield f"{action.target} is still to be acted on: {action.because}"
+    for wait in decided.waits:
+        if not wait.failed and _service(desired, wait.target, owners) not in unquiet:
+            yield f"{wait.target} waits: {wait.because}"
+
+
+def _service(desired: Desired, target: str, owners: Mapping[str, str]) -> str:
+    """The service of a container that may not exist yet: its name begins with theirs."""
+    if target in owners:
+        return owners[target]
+    name = target.partition(":")[2]
+    fitting = (one for one in desired.stack.services if name.startswith(f"{desired.stack.name}-{one}-"))
+    return max(fitting, key=len, default="")
+
+
+def _missing(desired: Desired, world: Observation, unquiet: AbstractSet[str]) -> Iterator[str]:
+    for name, service in desired.stack.services.items():
+        intent = desired.intents.get(name)
+        if intent is None or name in unquiet or service.oneoff:
+            continue
+        there = [one for one in world.containers if one.service == name]
+        if intent.wanted is Wanted.RUNNING:
+            if len(there) != service.replicas:
+                yield f"{name} has {len(there)} containers, not {service.replicas}"
+            for one in there:
+                if one.state is State.CREATED:
+                    yield f"{one.name} was never started"
+                elif one.state is State.EXITED and service.restart.condition in ALWAYS:
+                    yield f"{one.name} does not run"
+        elif intent.wanted is Wanted.STOPPED:
+            for one in there:
+                if one.state is State.RUNNING:
+                    yield f"{one.name} still runs"
