@@ -182,6 +182,8 @@ class Request:
     path: str
     headers: Mapping[str, str]
     at: float
+    peer: int = 0
+    """The client's port: the same for requests of one connection."""
     status: int = 0
     sent: int = 0
     received: int = 0

@@ -101,6 +101,7 @@ class Proxy(BaseHTTPRequestHandler):
             path=self.path,
             headers={name.title(): value for name, value in self.headers.items()},
             at=time.monotonic(),
+            peer=self.client_address[1],
         )
         self.faults.requests.append(request)
         return request

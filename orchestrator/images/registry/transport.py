@@ -244,8 +244,7 @@ class _Outgoing(httpx.AsyncByteStream):
 
 
 async def _read(answer: httpx.Response, request: Request, url: str) -> bytes:
-    if request.method == "HEAD":
-        return b""
+    # Read to the end even when nothing can come (HEAD): only then is the connection used again.
     failed = answer.status_code >= 300
     limit = ERROR_LIMIT if failed else request.limit
     body = bytearray()
