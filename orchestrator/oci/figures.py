@@ -37,6 +37,10 @@ class Files:
                 continue
         return None
 
+    def having(self, name: str) -> Files:
+        """Those of the groups that have a control file. (Every group of v2 has a cpu.stat.)"""
+        return Files(tuple(group for group in self._groups if os.path.exists(f"{group}/{name}")))
+
     def number(self, name: str, default: int = 0) -> int:
         """A single number, "max" as the largest there is."""
         text = (self.text(name) or "").strip()
@@ -81,7 +85,7 @@ def oom_kills(found: Record) -> int:
 def _cpu(files: Files) -> Table:
     """Nanoseconds."""
     if files.text("cpuacct.usage"):
-        stat, throttled = files.table("cpuacct.stat"), files.table("cpu.stat")
+        stat, throttled = files.table("cpuacct.stat"), files.having("cpu.shares").table("cpu.stat")
         usage: Table = {
             "total": files.number("cpuacct.usage"),
             "percpu": [int(word) for word in (files.text("cpuacct.usage_percpu") or "").split()],

@@ -651,7 +651,7 @@ RESOURCES: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
 }
 
 
-@pytest.mark.skipif(not V1, reason="the files of cgroup v1; v2's are in tests/vm")
+@pytest.mark.skipif(not V1, reason="the files of cgroup v1; v2's are in tests/kernel/test_oci_limits.py")
 @pytest.mark.parametrize("what", RESOURCES)
 def test_limits(oci: Runtime, what: str) -> None:
     """config-linux.md, Memory, CPU and PIDs: each value in its control file."""

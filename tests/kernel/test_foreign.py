@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit import specification
+from tests.kit.keeper import REMEMBERS_EXITS
 from tests.kit.site import Site, Talk, alive, until
 
 pytestmark = pytest.mark.kernel
@@ -407,7 +408,8 @@ def test_its_containers_outlive_keeper_and_supervisor(state_root: Path, runtime:
         assert site.row("kept", "a")["pid"] == row["pid"]
         assert site.execute("kept", "a", "echo", "there") == "there\n"
         site.ask("stop", stack="kept")
-        assert site.row("kept", "a")["exit_code"] == 7
+        code = site.row("kept", "a")["exit_code"]
+        assert code == 7 or (code is None and not REMEMBERS_EXITS)  # nobody who lives is its parent
         site.ask("start", stack="kept", services=[])
         assert site.row("kept", "a")["state"] == "running"
         site.down("kept")

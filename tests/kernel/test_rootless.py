@@ -6,10 +6,12 @@ The users are made by the suite (see kit/ordinary); the commands are the install
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -388,6 +390,91 @@ def test_a_delegated_cgroup_is_used(tmp_path: Path, delegated: str) -> None:
             assert "no cgroup with the memory controller is delegated to this user" in ran.stderr
         user.pystack("down", "-t", "0")
         until(lambda: not user.processes(), "the end", lambda: str(user.processes()), 5)
+
+
+WITHIN = """
+name: own
+services:
+  eater:
+    x-rootfs: {path: $BOX}
+    command: ["sh", "-c", "dd if=/dev/zero of=/dev/null bs=200M count=1"]
+    mem_limit: 40m
+    memswap_limit: 40m
+  spin: {x-rootfs: {path: $BOX}, command: ["sh", "-c", "while :; do :; done"], cpus: 0.2, stop_grace_period: 0s}
+  few: {x-rootfs: {path: $BOX}, command: sleep 1000, pids_limit: 5, mem_limit: 64m, stop_grace_period: 0s}
+"""
+
+
+@pytest.fixture
+def handed_down() -> Iterator[tuple[int, Path]]:
+    """A user's id and a group with all controllers that is theirs: from systemd where it runs, else by hand."""
+    wanted = {"cpu", "memory", "pids"}
+    if not wanted <= cgroups.detect().v2:
+        pytest.skip("the controllers are on v1, where nothing is delegated")
+    if os.path.isdir("/run/systemd/system"):
+        uid, unit = pwd.getpwnam("games").pw_uid, f"test-{os.getpid()}.service"
+        subprocess.run(
+            ["systemd-run", "--quiet", "--collect", f"--unit={unit}", "-p", "Delegate=yes", "-p", "User=games",
+             "sleep", "10000"],
+            check=True,
+        )  # fmt: skip
+        shown = ["systemctl", "show", "-P", "ControlGroup", unit]
+        group = Path("/sys/fs/cgroup" + subprocess.check_output(shown, text=True).strip())
+        yield uid, group
+        subprocess.run(["systemctl", "stop", unit], check=True)
+    else:
+        uid, group = 4747, Path("/sys/fs/cgroup", f"test-{os.getpid()}")
+        (group.parent / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(wanted)))
+        group.mkdir()
+        for path in (group, *(group / f"cgroup.{name}" for name in ("procs", "threads", "subtree_control"))):
+            os.chown(path, uid, uid)
+        yield uid, group
+        for place, _, _ in sorted(os.walk(group), reverse=True):
+            os.rmdir(place)
+    until(lambda: not group.exists(), "the end of the group")
+
+
+def test_limits_hold_in_a_delegated_cgroup(tmp_path: Path, handed_down: tuple[int, Path]) -> None:
+    """Memory with the end told for what it was, processes, processor time: each is felt, not only written."""
+    uid, group = handed_down
+    assert {"cpu", "memory", "pids"} <= set((group / "cgroup.controllers").read_text().split())
+    with Ordinary(tmp_path, uid=uid, cgroup=str(group)) as user:
+        user.write(WITHIN)
+        user.pystack("up", "-d")
+        user.cgroup = ""
+        until(
+            lambda: "Exited (137) OOM killed" in user.pystack("ps", "-a").stdout,
+            "the eater's end",
+            user.story,
+        )
+
+        fork = "for i in 1 2 3 4 5 6 7 8 9; do sleep 20 & done; echo all"
+        ran = user.pystack("exec", "few", "sh", "-c", fork, exit_code=None)
+        assert ran.exit_code != 0
+        assert "fork" in ran.stderr
+        assert "all" not in ran.stdout
+
+        place = Path("/sys/fs/cgroup" + own_group(user.pid_of("while :; do :; done")))
+        assert place.is_relative_to(group)
+        assert place.stat().st_uid == uid
+
+        def spent() -> float:
+            return int((place / "cpu.stat").read_text().split()[1]) / 1e6
+
+        before, began = spent(), time.monotonic()
+        time.sleep(2)
+        assert 0 < (spent() - before) / (time.monotonic() - began) < 0.3
+        user.pystack("update", "--cpus", "0", "spin")
+        assert (place / "cpu.max").read_text().startswith("max ")
+
+        running = user.pystack("ps", "--format", "{{.Service}}").stdout.split()
+        assert sorted(running) == ["few", "spin"]
+        user.pystack("down", "-t", "0")
+        until(lambda: not list(group.glob("pystack-*/own")), "the groups of the stack gone")
+
+
+def own_group(pid: int) -> str:
+    return Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::")
 
 
 # --- ids -----------------------------------------------------------------------------------------------------

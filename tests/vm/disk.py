@@ -25,7 +25,7 @@ PACKAGES = (
     "systemd systemd-sysv dbus tini kmod busybox-static util-linux procps "
     # What we and our tests call.
     "python3 nftables iptables iproute2 bind9-dnsutils curl openssl libseccomp2 runc crun strace "
-    "gcc libc6-dev uidmap passt slirp4netns passwd"
+    "gcc libc6-dev uidmap passt slirp4netns passwd podman conmon jq xz-utils zstd pigz qemu-user-static ca-certificates"
 ).split()
 TESTING = ("pytest", "pytest-timeout", "pytest-trio", "hypothesis")
 """Of the development dependencies: what the tests inside import."""
