@@ -203,7 +203,7 @@ def test_a_signal_is_passed_on(init: str, name: str) -> None:
 
 def test_a_signal_goes_to_the_program_alone(init: str) -> None:
     """Not to what the program started: a shell decides itself whom it tells."""
-    script = "busybox sleep 30 & echo $!; trap 'kill -0 $! && echo alive; exit 3' TERM; wait"
+    script = "trap 'kill -0 $! && echo alive; exit 3' TERM; busybox sleep 30 & echo $!; wait"
     with started(*SPACE, init, "--", "busybox", "sh", "-c", script) as process:
         line(process)
         os.kill(child_of(process.pid), signal.SIGTERM)
