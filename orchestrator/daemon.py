@@ -46,7 +46,7 @@ from typing import Any
 
 import trio
 
-from orchestrator.api import asking, converging, measuring, processes, steering, volumes
+from orchestrator.api import asking, converging, inspecting, measuring, processes, steering, volumes
 from orchestrator.api.server import Server, Verb, listen
 from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Stacks
@@ -67,6 +67,7 @@ VERBS: dict[str, Verb] = {
     "ls": asking.ls,
     "stack": asking.stack,
     "image_users": asking.image_users,
+    "inspect": inspecting.inspect,
     "volumes": volumes.volumes,
     "volume_rm": volumes.remove,
     "plan": asking.plan,

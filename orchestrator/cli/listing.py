@@ -217,6 +217,11 @@ def familiar(name: str) -> str:
     return short if "/" in rest.partition("@")[0] else rest
 
 
+def names_of(names: Sequence[str]) -> list[str]:
+    """Full names as people write them."""
+    return [familiar(name) for name in names]
+
+
 def seconds(created: str) -> float:
     """Since the epoch; 0 for a time that is none."""
     try:

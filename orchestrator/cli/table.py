@@ -177,6 +177,7 @@ _CONFIG = (
     _SERVICES,
 )
 
+_IMAGE_NAMES = Argument("names", many=True, required=True, metavar="IMAGE...")
 _IMAGES = (
     "listing:images",
     "List images",
@@ -200,6 +201,18 @@ _PUSH = (
     ),
     (Argument("name", required=True),),
 )
+_HISTORY = (
+    "describe:history",
+    "Show how an image came to be, newest first",
+    (
+        Option("-H --human", "flag", "Sizes and times in words (--human=false: in figures)", on=True),
+        _FORMAT,
+        _NO_TRUNC,
+        _QUIET,
+    ),
+    (Argument("name", required=True, metavar="IMAGE"),),
+)
+
 COMMANDS: dict[str, Command] = {
     "up": Command(
         "up:up",
@@ -435,6 +448,26 @@ COMMANDS: dict[str, Command] = {
     "images": Command(*_IMAGES),
     "image ls": Command(*_IMAGES),
     "image list": Command(*_IMAGES, hidden=True),
+    "image inspect": Command(
+        "describe:image_inspect", "Show all that is known of images, as JSON", (_TEMPLATE,), (_IMAGE_NAMES,)
+    ),
+    "history": Command(*_HISTORY),
+    "image history": Command(*_HISTORY),
+    "image tree": Command(
+        "describe:tree",
+        "Show the layers of images, and which others share them",
+        (),
+        (Argument("names", many=True, metavar="[IMAGE...]"),),
+    ),
+    "inspect": Command(
+        "describe:inspect",
+        "Show all that is known of containers, images, volumes or networks, as JSON",
+        (
+            _TEMPLATE,
+            Option("--type", "text", "", choices=("container", "image", "volume", "network")),
+        ),
+        (Argument("names", many=True, required=True, metavar="NAME|ID..."),),
+    ),
     "load": Command(
         "images:load",
         "Load images from an archive (docker save, OCI layout)",

@@ -22,8 +22,17 @@ def wall() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
+def wall_offset() -> float:
+    """What a boot time lacks to seconds since the epoch, by the wall clock as it goes now."""
+    return time.time() - now()
+
+
 def wall_at(boot_time: float) -> str:
     """RFC 3339 of a boot time, by the wall clock as it goes now; for showing only."""
-    moment = time.time() - (now() - boot_time)
+    return rfc3339(boot_time + wall_offset())
+
+
+def rfc3339(moment: float) -> str:
+    """Of seconds since the epoch, with milliseconds."""
     text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
     return f"{text}.{int(moment % 1 * 1000):03d}Z"
