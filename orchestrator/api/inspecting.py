@@ -40,7 +40,7 @@ _NAMES_LIMIT = 1000
 
 
 async def inspect(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
-    """For the words in "names" that name any: {"containers": {word: document}, "volumes": ..., "networks": ...}.
+    """{"containers": {word: document}, "volumes": ..., "networks": ...} for the words of "names" they fit.
 
     In place of a document a text may say why a word names none.
     """

@@ -1,6 +1,8 @@
 """Commands and rendering; imports lazily.
 
     table      every command with its options, as data; both parsers are made of it
+    catalogue  the part of it on images, volumes and registries
+    options    what it is made of
     fast       argv -> Call, for everything that needs no explanation
     full       the same by typer: help, completion, and a sentence for what is wrong
     scope      what the options before the command select: state root, stack name, the loaded stack
@@ -16,7 +18,8 @@
     check diagnose schema  check; problems and findings as text, JSON and SARIF; the schema for editors
     plan volumes           plan; volumes, volume ls rm inspect prune
     simulate               a stack's life in memory: timeline, verdict, the shortest breach
-    listing images         images; load import rmi
+    listing images         images; load import rmi tag save
+    describe               inspect, history, image tree
 
     follow record prefix   log files; their lines; names and colours before them
     progress painter       action events -> lines and frames; painting them on a terminal

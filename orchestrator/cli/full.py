@@ -78,27 +78,29 @@ class Commands(typer.core.TyperGroup):
     perform: Perform
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's signature
-        return [name for name, command in COMMANDS.items() if not command.hidden]
+        """Of commands of two words, the first stands for all."""
+        names = (name.partition(" ")[0] for name, command in COMMANDS.items() if not command.hidden)
+        return list(dict.fromkeys(names))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - click's signature
-        return build(cmd_name, self.perform) if cmd_name in COMMANDS else None
+        if cmd_name in COMMANDS:
+            return build(cmd_name, self.perform)
+        return Below(cmd_name) if below(cmd_name) else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if len(args) > 1 and f"{args[0]} {args[1]}" in COMMANDS:
             name = f"{args[0]} {args[1]}"
             return name, build(name, self.perform), args[2:]
-        if below := [name for name in COMMANDS if name.startswith(f"{args[0]} ")]:
-            raise UserError(
-                f"`pystack {args[0]}` is not a whole command",
-                exit_code=ExitCode.USAGE,
-                hint=f"one of: {', '.join(f'`pystack {name}`' for name in below)}",
-            )
+        if args[0] not in COMMANDS and below(args[0]):
+            if len(args) > 1 and args[1] in ("-h", "--help", "help"):
+                return args[0], Below(args[0]), ["--help"]
+            raise _not_below(args)
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             if args[0] in ABSENT:
                 raise UserError(
                     f"`{args[0]}` is not supported yet", exit_code=ExitCode.USAGE, hint=ABSENT[args[0]]
                 )
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.6)
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1, cutoff=0.6)
             raise UserError(
                 f'unknown command "{args[0]}"',
                 exit_code=ExitCode.USAGE,
@@ -113,6 +115,47 @@ class Commands(typer.core.TyperGroup):
             typer.echo(f"pystack {__version__}")
             return 0
         return super().invoke(ctx)
+
+
+class Below(typer.core.TyperCommand):
+    """What stands in lists for commands of two words (`image ls`), and lists them."""
+
+    def __init__(self, word: str) -> None:
+        names = below(word)
+        shown = ", ".join(name.partition(" ")[2] for name in names)
+        super().__init__(
+            name=word,
+            help=f"{word.title()}s: {shown}",
+            context_settings=_SETTINGS,
+            rich_markup_mode=None,
+            add_help_option=True,
+        )
+        self._names = names
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - click's signature
+        formatter.write_usage(f"pystack {self.name}", "COMMAND")
+        with formatter.section("Commands"):
+            formatter.write_dl([(name.partition(" ")[2], COMMANDS[name].help) for name in self._names])
+
+
+def below(word: str) -> list[str]:
+    """The commands that begin with `word` and go on with another."""
+    return [name for name, one in COMMANDS.items() if name.startswith(f"{word} ") and not one.hidden]
+
+
+def _not_below(args: list[str]) -> UserError:
+    names = below(args[0])
+    given = next((word for word in args[1:] if not word.startswith("-")), "")
+    near = difflib.get_close_matches(f"{args[0]} {given}", names, n=1, cutoff=0.8) if given else []
+    return UserError(
+        f"`pystack {args[0]}` is not a whole command"
+        if not given
+        else f'unknown command "{args[0]} {given}"',
+        exit_code=ExitCode.USAGE,
+        hint=f"did you mean `pystack {near[0]}`?"
+        if near
+        else f"one of: {', '.join(f'`pystack {name}`' for name in names)}",
+    )
 
 
 def run(argv: Sequence[str], perform: Perform) -> int:

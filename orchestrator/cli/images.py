@@ -1,10 +1,13 @@
-"""Commands that change the local image store: load, import, rmi."""
+"""Commands that bring images, name them and take them away: load, save, import, tag, rmi."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import secrets
+import shlex
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +23,8 @@ from orchestrator.model.errors import ExitCode, PystackError, UserError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from orchestrator.images import saving
 
 
 def load(
@@ -57,6 +62,12 @@ def import_(
     """Make an image of a directory, or of a tar file (- is standard input); print its id."""
     from orchestrator.images import importing
 
+    if path.startswith(("http://", "https://")):
+        raise UserError(
+            f"{path}: only files, directories and standard input are imported",
+            exit_code=ExitCode.USAGE,
+            hint=f"curl -fsSL {shlex.quote(path)} | pystack import - NAME",
+        )
     created = clock.show(time.time_ns())
     with Opened(scope) as store, Bytes(quiet=False) as progress:
         assert store is not None
@@ -89,8 +100,139 @@ def import_(
     return 0
 
 
-def rmi(scope: Scope, *, names: tuple[str, ...], force: bool) -> int:
-    """Remove images, or names of images. Every name is tried; the first failure gives the exit code."""
+def save(scope: Scope, *, names: tuple[str, ...], output: str | None) -> int:
+    """Write images into an archive."""
+    from orchestrator.images import saving
+
+    if output is None and say.is_terminal(say.STDOUT):
+        raise UserError(
+            "cowardly refusing to save to a terminal",
+            exit_code=ExitCode.USAGE,
+            hint="use -o FILE, or redirect",
+        )
+    with Opened(scope, write=False) as store:
+        if store is None:
+            raise absent(scope, names[0])
+        chosen = [one for name in names for one in _chosen(scope, store, name)]
+        with Bytes(quiet=False) as progress:
+            if output is None:
+                saving.save(store, saving.merged(chosen), say.STDOUT, progress)
+            else:
+                with Target(output) as out:
+                    saving.save(store, saving.merged(chosen), out, progress)
+    return 0
+
+
+def _chosen(scope: Scope, store: Store, name: str) -> list[saving.Chosen]:
+    from orchestrator.images import saving
+
+    try:
+        return saving.choose(store, name)
+    except UserError as error:
+        raise explained(scope, error, name) from None
+
+
+class Target:
+    """A file that is made whole or not at all; a device or pipe that stands there is written into."""
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.realpath(path)
+        self._shown = path
+        self._directory = os.path.dirname(self._path)
+        self._temporary = ""
+        self._fd = -1
+
+    def __enter__(self) -> int:
+        try:
+            self._fd = self._open()
+        except OSError as error:
+            raise self._wrong(error) from None
+        return self._fd
+
+    def _open(self) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            kind = os.stat(self._path).st_mode
+            if stat.S_ISDIR(kind):
+                raise IsADirectoryError(errno.EISDIR, "is a directory")
+            if not stat.S_ISREG(kind):
+                return os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            # Without a name until it is whole: not even SIGKILL leaves half an archive behind.
+            return os.open(self._directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                raise
+        self._temporary = self._fresh()
+        return os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def _fresh(self) -> str:
+        return f"{self._directory}/.{os.path.basename(self._path)[:200]}.{secrets.token_hex(4)}"
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        try:
+            if kind is None and stat.S_ISREG(os.fstat(self._fd).st_mode):
+                self._place()
+            elif self._temporary:
+                os.unlink(self._temporary)
+        except OSError as failed:
+            raise self._wrong(failed) from None
+        finally:
+            os.close(self._fd)
+        if isinstance(error, OSError) and not error.filename:
+            raise self._wrong(error) from None
+
+    def _place(self) -> None:
+        if not self._temporary:
+            self._temporary = self._fresh()
+            # A descriptor makes Python call linkat(2), which alone follows the link of /proc.
+            own = f"/proc/self/fd/{self._fd}"
+            os.link(own, self._temporary, src_dir_fd=self._fd, follow_symlinks=True)
+        os.replace(self._temporary, self._path)
+
+    def _wrong(self, error: OSError) -> UserError:
+        code = ExitCode.FILE_NOT_FOUND if isinstance(error, FileNotFoundError) else ExitCode.FAILED
+        return UserError(f"{self._shown}: {(error.strerror or str(error)).lower()}", exit_code=code)
+
+
+def tag(scope: Scope, *, source: str, target: str) -> int:
+    """Give an image another name."""
+    with Opened(scope) as store:
+        assert store is not None
+        try:
+            store.tag(source, target)
+        except UserError as error:
+            raise explained(scope, error, source) from None
+    return 0
+
+
+def absent(scope: Scope, name: str) -> UserError:
+    """There is no image of that name; what else could be meant."""
+    from orchestrator.images import reference as references
+
+    with contextlib.suppress(UserError):
+        name = references.familiar(name)
+    return explained(scope, UserError(f"No such image: {name}", exit_code=ExitCode.IMAGE), name)
+
+
+def explained(scope: Scope, error: UserError, name: str) -> UserError:
+    """The same error, with advice where a container is named in place of an image."""
+    if not error.message.startswith("No such image") or error.hint:
+        return error
+    told = client.ask(scope.paths, {"verb": "inspect", "names": [name]}) or {}
+    found = (told.get("containers") or {}).get(name)
+    if isinstance(found, dict):
+        is_a = f"{name} is a container, made of image {(found.get('Config') or {}).get('Image')}"
+        hint = f"{is_a}; `pystack commit {name} NAME` makes an image of it"
+        return UserError(error.message, exit_code=error.exit_code, hint=hint)
+    return error
+
+
+def rmi(scope: Scope, *, names: tuple[str, ...], force: bool, no_prune: bool) -> int:
+    """Remove images, or names of images. Every name is tried; the first failure gives the exit code.
+
+    (`no_prune` changes nothing: no image is kept only because another was made from it.)
+    """
+    del no_prune
     users = client.ask(scope.paths, {"verb": "image_users"}) or {}
     code = 0
     with Opened(scope) as store:
@@ -101,7 +243,9 @@ def rmi(scope: Scope, *, names: tuple[str, ...], force: bool) -> int:
             except UserError as error:
                 from orchestrator.cli import failure
 
-                code = code or failure.report(error)
+                wrong = failure.report(explained(scope, error, name))
+                if not (force and error.message.startswith("No such image")):
+                    code = code or wrong
                 continue
             say.out(say.printable("".join(f"Untagged: {one}\n" for one in removal.untagged)))
             say.out("".join(f"Deleted: {one}\n" for one in removal.deleted))

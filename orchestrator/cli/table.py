@@ -5,124 +5,23 @@ Both parsers are made of this one table, `fast` for the usual line and `full` (t
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Literal
-
-    Kind = Literal["flag", "text", "texts", "int", "float"]
-
-
-class Option:
-    """One option: the keyword it becomes, the flags that give it, what its value is.
-
-    "flag" needs no value, "texts" may be given several times. Without the option the value is False, () or
-    None, or for a flag that is `on` True: then only `--flag=false` tells anything. `choices` are the only
-    values allowed.
-    """
-
-    __slots__ = ("choices", "flags", "help", "hidden", "kind", "metavar", "name", "on")
-
-    def __init__(
-        self,
-        flags: str,
-        kind: Kind,
-        help: str = "",  # noqa: A002 - typer's word
-        *,
-        name: str = "",
-        metavar: str = "",
-        choices: tuple[str, ...] = (),
-        hidden: bool = False,
-        on: bool = False,
-    ) -> None:
-        self.flags = tuple(flags.split())
-        self.name = name or self.flags[-1].lstrip("-").replace("-", "_")
-        self.kind = kind
-        self.help = help
-        self.metavar = metavar or ("|".join(choices) if choices else "")
-        self.choices = choices
-        self.hidden = hidden
-        self.on = on
-
-    @property
-    def absent(self) -> object:
-        """The value when the option is not given."""
-        return {"flag": self.on, "texts": ()}.get(self.kind)
-
-
-class Argument:
-    """Positional words: `many` takes all that are left (a tuple), else one, None when absent."""
-
-    __slots__ = ("many", "metavar", "name", "required")
-
-    def __init__(self, name: str, *, many: bool = False, required: bool = False, metavar: str = "") -> None:
-        self.name = name
-        self.metavar = metavar
-        self.many = many
-        self.required = required
-
-
-class Command:
-    """One command: `module:function` in this room is called with the scope and a keyword for every
-    option and argument. `program` says that options end at the first word (`exec web ls -l`).
-    """
-
-    __slots__ = ("arguments", "calls", "help", "hidden", "options", "program")
-
-    def __init__(
-        self,
-        calls: str,
-        help: str,  # noqa: A002 - typer's word
-        options: tuple[Option, ...] = (),
-        arguments: tuple[Argument, ...] = (),
-        *,
-        program: bool = False,
-        hidden: bool = False,
-    ) -> None:
-        self.calls = calls
-        self.help = help
-        self.arguments = arguments
-        self.program = program
-        self.hidden = hidden
-        taken = {flag for option in options for flag in option.flags}
-        rest = (_without(option, taken) for option in SCOPE)
-        self.options = options + tuple(option for option in rest if option is not None)
-
-
-def _without(option: Option, taken: set[str]) -> Option | None:
-    """A scope option, less the flags that the command uses for something else."""
-    flags = [flag for flag in option.flags if flag not in taken]
-    if not flags or option.name == "version":
-        return None
-    if len(flags) == len(option.flags):
-        return option
-    return Option(
-        " ".join(flags),
-        option.kind,
-        option.help,
-        name=option.name,
-        metavar=option.metavar,
-        choices=option.choices,
-    )
-
-
-YES = ("1", "t", "T", "true", "TRUE", "True")
-NO = ("0", "f", "F", "false", "FALSE", "False")
-"""What a flag may be given behind `=`, as in Go's strconv.ParseBool."""
-PROGRESS = ("auto", "tty", "plain", "json", "quiet")
-SCOPE = (
-    Option("-f --file", "texts", "Stack file; several are merged, - is standard input", metavar="FILE"),
-    Option("-p --project-name", "text", "Name of the stack", metavar="NAME"),
-    Option("--project-directory", "text", "Base of relative paths", metavar="DIR"),
-    Option("--profile", "texts", "Enable a profile (* for all)", metavar="NAME"),
-    Option("--env-file", "texts", "Read variables from here in place of .env", metavar="FILE"),
-    Option("--ansi", "text", "Colours and cursor movement", choices=("never", "always", "auto")),
-    Option("--progress", "text", "How progress is shown", choices=PROGRESS),
-    Option("--root", "text", "Directory for all state (PYSTACK_ROOT)", metavar="DIR"),
-    Option("-v --version", "flag", "Print the version"),
+from orchestrator.cli.catalogue import STORED
+from orchestrator.cli.options import (
+    FORMAT,
+    NO,
+    NO_TRUNC,
+    QUIET,
+    SCOPE,
+    SERVICES,
+    TEMPLATE,
+    YES,
+    Argument,
+    Command,
+    Option,
 )
-"""Accepted before the command and, where the command has no such flag of its own, after it."""
 
-_SERVICES = (Argument("services", many=True),)
+__all__ = ["COMMANDS", "NO", "SCOPE", "YES", "Argument", "Command", "Option"]
+
 _TIMEOUT = Option("-t --timeout", "float", "Seconds of grace before SIGKILL", metavar="SECONDS")
 _ORPHANS = Option("--remove-orphans", "flag", "Remove containers of services that the file no longer has")
 _STRICT = Option("--strict", "flag", "Stricter defaults: no-new-privileges for every service")
@@ -130,8 +29,6 @@ _NO_DEPS = Option("--no-deps", "flag", "Leave services that these depend on alon
 _NO_COLOR = Option("--no-color", "flag", "No colours")
 _NO_PREFIX = Option("--no-log-prefix", "flag", "No names before the lines")
 _TIMESTAMPS = Option("-t --timestamps", "flag", "Show times")
-_QUIET = Option("-q --quiet", "flag", "Only ids or names")
-_NO_TRUNC = Option("--no-trunc", "flag", "Do not shorten")
 _INDEX = Option("--index", "int", "Number of the replica", metavar="N")
 _ENV = Option("-e --env", "texts", "Set a variable", metavar="NAME[=VALUE]")
 _USER = Option("-u --user", "text", "Run as this user", metavar="USER[:GROUP]")
@@ -142,8 +39,6 @@ _TTY = Option("-t --tty", "flag", "A terminal for the command (the default on a 
 _DETACH = Option("-d --detach", "flag", "Do not stay attached")
 _SCALE = Option("--scale", "texts", "Run N containers of a service", metavar="SERVICE=N")
 _RUNTIME = Option("--runtime", "text", "What runs services without `runtime` (runc, crun)", metavar="NAME")
-_TEMPLATE = Option("-f --format", "text", "json, or a Go template for each ({{.Id}})", metavar="FORMAT")
-_FORMAT = Option("--format", "text", "table, json, or a Go template ({{.Name}})", metavar="FORMAT")
 _RECREATE = (
     Option("--force-recreate", "flag", "Replace containers even when nothing has changed"),
     Option("--no-recreate", "flag", "Keep containers even when their definition has changed"),
@@ -174,43 +69,7 @@ _CONFIG = (
         Option("--resolve-image-digests", "flag", "Pin the images to their digests"),
         Option("--lock-image-digests", "flag", "Print an override file that pins the images"),
     ),
-    _SERVICES,
-)
-
-_IMAGE_NAMES = Argument("names", many=True, required=True, metavar="IMAGE...")
-_IMAGES = (
-    "listing:images",
-    "List images",
-    (
-        Option("-a --all", "flag", "All of them (the default)"),
-        Option("--digests", "flag", "Show what registries call them"),
-        Option("-f --filter", "texts", "Only such (dangling=true, reference=PATTERN ...)", metavar="FILTER"),
-        _FORMAT,
-        _NO_TRUNC,
-        _QUIET,
-    ),
-    (Argument("name", metavar="[REPOSITORY[:TAG]]"),),
-)
-
-_PUSH = (
-    "registry:push",
-    "Bring an image to its registry",
-    (
-        Option("-a --all-tags", "flag", "All tags of the repository"),
-        Option("-q --quiet", "flag", "Print only the names"),
-    ),
-    (Argument("name", required=True),),
-)
-_HISTORY = (
-    "describe:history",
-    "Show how an image came to be, newest first",
-    (
-        Option("-H --human", "flag", "Sizes and times in words (--human=false: in figures)", on=True),
-        _FORMAT,
-        _NO_TRUNC,
-        _QUIET,
-    ),
-    (Argument("name", required=True, metavar="IMAGE"),),
+    SERVICES,
 )
 
 COMMANDS: dict[str, Command] = {
@@ -239,30 +98,30 @@ COMMANDS: dict[str, Command] = {
             Option("--no-attach", "texts", "Do not show the output of this service", metavar="SERVICE"),
             Option("--attach-dependencies", "flag", "Show the output of needed services as well"),
         ),
-        _SERVICES,
+        SERVICES,
     ),
     "create": Command(
         "up:create",
         "Create the containers, start none",
         (*_RECREATE, _ORPHANS, _SCALE, _RUNTIME, _STRICT),
-        _SERVICES,
+        SERVICES,
     ),
     "down": Command(
         "change:down",
         "Stop and remove containers and networks",
         (Option("-v --volumes", "flag", "Remove volumes as well"), _ORPHANS, _TIMEOUT),
     ),
-    "start": Command("change:start", "Start existing containers", (), _SERVICES),
-    "stop": Command("change:stop", "Stop containers", (_TIMEOUT,), _SERVICES),
-    "restart": Command("change:restart", "Restart containers", (_TIMEOUT, _NO_DEPS), _SERVICES),
+    "start": Command("change:start", "Start existing containers", (), SERVICES),
+    "stop": Command("change:stop", "Stop containers", (_TIMEOUT,), SERVICES),
+    "restart": Command("change:restart", "Restart containers", (_TIMEOUT, _NO_DEPS), SERVICES),
     "kill": Command(
         "change:kill",
         "Send a signal to containers",
         (Option("-s --signal", "text", "Which one (SIGKILL)", metavar="SIGNAL"),),
-        _SERVICES,
+        SERVICES,
     ),
-    "pause": Command("steer:pause", "Let containers stand still", (), _SERVICES),
-    "unpause": Command("steer:unpause", "Let paused containers go on", (), _SERVICES),
+    "pause": Command("steer:pause", "Let containers stand still", (), SERVICES),
+    "unpause": Command("steer:unpause", "Let paused containers go on", (), SERVICES),
     "update": Command(
         "steer:update",
         "Change limits of containers while they run (0 lifts one)",
@@ -290,7 +149,7 @@ COMMANDS: dict[str, Command] = {
             Option("-s --stop", "flag", "Stop them first"),
             Option("-v --volumes", "flag", "Remove their anonymous volumes as well"),
         ),
-        _SERVICES,
+        SERVICES,
     ),
     "scale": Command(
         "up:scale",
@@ -303,26 +162,26 @@ COMMANDS: dict[str, Command] = {
         "List containers",
         (
             Option("-a --all", "flag", "Those that do not run as well"),
-            _QUIET,
-            _FORMAT,
+            QUIET,
+            FORMAT,
             Option("--services", "flag", "Print the names of the services", name="names_only"),
             Option("--status", "texts", "Only with this state", metavar="STATE"),
-            _NO_TRUNC,
+            NO_TRUNC,
         ),
-        _SERVICES,
+        SERVICES,
     ),
     "stats": Command(
         "stats:stats",
         "Show what containers use, as it changes",
         (
             Option("-a --all", "flag", "Those that do not run as well"),
-            _FORMAT,
+            FORMAT,
             Option("--no-stream", "flag", "Once, not over and over"),
-            _NO_TRUNC,
+            NO_TRUNC,
         ),
         (Argument("names", many=True, metavar="[SERVICE|CONTAINER...]"),),
     ),
-    "top": Command("top:top", "List the processes in containers", (), _SERVICES),
+    "top": Command("top:top", "List the processes in containers", (), SERVICES),
     "logs": Command(
         "logs:logs",
         "Show what the containers have written",
@@ -336,7 +195,7 @@ COMMANDS: dict[str, Command] = {
             _NO_COLOR,
             _INDEX,
         ),
-        _SERVICES,
+        SERVICES,
     ),
     "exec": Command(
         "execute:execute",
@@ -390,7 +249,7 @@ COMMANDS: dict[str, Command] = {
             Option("--format", "text", "How to show it", choices=("text", "json", "sarif")),
             Option("--ignore", "texts", "Leave out a finding (code or name)", metavar="CODE"),
         ),
-        _SERVICES,
+        SERVICES,
     ),
     "schema": Command(
         "schema:schema",
@@ -408,9 +267,9 @@ COMMANDS: dict[str, Command] = {
             _NO_DEPS,
             _ORPHANS,
             _STRICT,
-            _FORMAT,
+            FORMAT,
         ),
-        _SERVICES,
+        SERVICES,
     ),
     "simulate": Command(
         "simulate:simulate",
@@ -432,7 +291,7 @@ COMMANDS: dict[str, Command] = {
             Option("--since", "text", "Begin with this time (2026-01-02T13:00:00Z, 10m)", metavar="TIME"),
             Option("--until", "text", "Stop at this time", metavar="TIME"),
         ),
-        _SERVICES,
+        SERVICES,
     ),
     "port": Command(
         "show:port",
@@ -443,114 +302,16 @@ COMMANDS: dict[str, Command] = {
     "ls": Command(
         "show:ls",
         "List stacks",
-        (Option("-a --all", "flag", "Those that do not run as well"), _QUIET, _FORMAT),
-    ),
-    "images": Command(*_IMAGES),
-    "image ls": Command(*_IMAGES),
-    "image list": Command(*_IMAGES, hidden=True),
-    "image inspect": Command(
-        "describe:image_inspect", "Show all that is known of images, as JSON", (_TEMPLATE,), (_IMAGE_NAMES,)
-    ),
-    "history": Command(*_HISTORY),
-    "image history": Command(*_HISTORY),
-    "image tree": Command(
-        "describe:tree",
-        "Show the layers of images, and which others share them",
-        (),
-        (Argument("names", many=True, metavar="[IMAGE...]"),),
+        (Option("-a --all", "flag", "Those that do not run as well"), QUIET, FORMAT),
     ),
     "inspect": Command(
         "describe:inspect",
-        "Show all that is known of containers, images, volumes or networks, as JSON",
+        "Show containers, images, volumes or networks as JSON",
         (
-            _TEMPLATE,
+            TEMPLATE,
             Option("--type", "text", "", choices=("container", "image", "volume", "network")),
         ),
         (Argument("names", many=True, required=True, metavar="NAME|ID..."),),
-    ),
-    "load": Command(
-        "images:load",
-        "Load images from an archive (docker save, OCI layout)",
-        (
-            Option("-i --input", "text", "Archive, in place of standard input", metavar="FILE"),
-            Option("-q --quiet", "flag", "Print nothing"),
-            Option("--platform", "text", "Of several, the one for this (linux/arm64)", metavar="PLATFORM"),
-        ),
-    ),
-    "import": Command(
-        "images:import_",
-        "Make an image of a directory or a tar file",
-        (
-            Option("-c --change", "texts", "Apply a Dockerfile instruction", metavar="INSTRUCTION"),
-            Option("-m --message", "text", "Comment for the image's history", metavar="TEXT"),
-        ),
-        (Argument("path", required=True), Argument("name")),
-    ),
-    "rmi": Command(
-        "images:rmi",
-        "Remove images",
-        (Option("--force", "flag", "Also when a stopped container uses it"),),
-        (Argument("names", many=True, required=True),),
-    ),
-    "push": Command(*_PUSH),
-    "image push": Command(*_PUSH, hidden=True),
-    "login": Command(
-        "registry:login",
-        "Log in to a registry (Docker Hub when none is named)",
-        (
-            Option("-u --username", "text", "User name", metavar="NAME"),
-            Option("-p --password", "text", "Password or token; seen by all users", metavar="PASSWORD"),
-            Option("--password-stdin", "flag", "Read the password from standard input"),
-        ),
-        (Argument("server"),),
-    ),
-    "logout": Command(
-        "registry:logout",
-        "Forget the password of a registry",
-        (),
-        (Argument("server"),),
-    ),
-    "search": Command(
-        "registry:search",
-        "Look for repositories on Docker Hub, or at a registry (HOST/WORDS)",
-        (
-            Option("--limit", "int", "At most so many (25)", metavar="N"),
-            Option("-f --filter", "texts", "Only such (stars=N, is-official=true)", metavar="FILTER"),
-            Option("--no-trunc", "flag", "Whole descriptions"),
-            Option("--list-tags", "flag", "The tags of the repository that is named"),
-            _FORMAT,
-        ),
-        (Argument("term", required=True),),
-    ),
-    "volumes": Command("volumes:of_stack", "List the volumes of the stack", (_QUIET, _FORMAT), _SERVICES),
-    "volume ls": Command(
-        "volumes:ls",
-        "List the volumes of this machine",
-        (
-            _QUIET,
-            _FORMAT,
-            Option("-f --filter", "texts", "Only such (dangling=true, name=PART)", metavar="FILTER"),
-        ),
-    ),
-    "volume inspect": Command(
-        "volumes:inspect",
-        "Show all that is known of volumes, as JSON",
-        (_TEMPLATE,),
-        (Argument("names", many=True, required=True),),
-    ),
-    "volume rm": Command(
-        "volumes:rm",
-        "Remove volumes that no container uses",
-        (Option("-f --force", "flag", "Also of names that there are not"),),
-        (Argument("names", many=True, required=True),),
-    ),
-    "volume prune": Command(
-        "volumes:prune",
-        "Remove the anonymous volumes that no container uses",
-        (
-            Option("-a --all", "flag", "Named ones as well"),
-            Option("-f --force", "flag", "Do not ask"),
-        ),
     ),
     "version": Command(
         "show:version",
@@ -560,4 +321,5 @@ COMMANDS: dict[str, Command] = {
             Option("--format", "text", "pretty, json, or a Go template ({{.Version}})", metavar="FORMAT"),
         ),
     ),
+    **STORED,
 }

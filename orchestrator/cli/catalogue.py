@@ -1,0 +1,175 @@
+"""The commands on what is kept, images and volumes, and on registries. Names and flags are docker's."""
+
+from __future__ import annotations
+
+from orchestrator.cli.options import FORMAT, NO_TRUNC, QUIET, SERVICES, TEMPLATE, Argument, Command, Option
+
+_IMAGE_NAMES = Argument("names", many=True, required=True, metavar="IMAGE...")
+_IMAGES = (
+    "listing:images",
+    "List images",
+    (
+        Option("-a --all", "flag", "All of them (the default)"),
+        Option("--digests", "flag", "Show what registries call them"),
+        Option("-f --filter", "texts", "Only such (dangling=true, reference=PATTERN ...)", metavar="FILTER"),
+        FORMAT,
+        NO_TRUNC,
+        QUIET,
+    ),
+    (Argument("name", metavar="[REPOSITORY[:TAG]]"),),
+)
+
+_PUSH = (
+    "registry:push",
+    "Bring an image to its registry",
+    (
+        Option("-a --all-tags", "flag", "All tags of the repository"),
+        Option("-q --quiet", "flag", "Print only the names"),
+    ),
+    (Argument("name", required=True),),
+)
+_HISTORY = (
+    "describe:history",
+    "Show how an image came to be, newest first",
+    (
+        Option("-H --human", "flag", "Sizes and times in words (--human=false: in figures)", on=True),
+        FORMAT,
+        NO_TRUNC,
+        QUIET,
+    ),
+    (Argument("name", required=True, metavar="IMAGE"),),
+)
+
+_RMI = (
+    "images:rmi",
+    "Remove images, or names of images",
+    (
+        Option("-f --force", "flag", "Also when a stopped container uses it; no error for what is not here"),
+        Option("--no-prune", "flag", "Keep images without names below it (there are none)"),
+    ),
+    (_IMAGE_NAMES,),
+)
+_TAG = (
+    "images:tag",
+    "Give an image another name",
+    (),
+    (
+        Argument("source", required=True, metavar="IMAGE"),
+        Argument("target", required=True, metavar="NAME[:TAG]"),
+    ),
+)
+_SAVE = (
+    "images:save",
+    "Write images into an archive",
+    (Option("-o --output", "text", "Archive, in place of standard output", metavar="FILE"),),
+    (_IMAGE_NAMES,),
+)
+_LOAD = (
+    "images:load",
+    "Load images from an archive (docker save, OCI layout)",
+    (
+        Option("-i --input", "text", "Archive, in place of standard input", metavar="FILE"),
+        Option("-q --quiet", "flag", "Print nothing"),
+        Option("--platform", "text", "Of several, the one for this (linux/arm64)", metavar="PLATFORM"),
+    ),
+)
+_IMPORT = (
+    "images:import_",
+    "Make an image of a directory or a tar file (- is standard input)",
+    (
+        Option("-c --change", "texts", "Apply a Dockerfile instruction", metavar="INSTRUCTION"),
+        Option("-m --message", "text", "Comment for the image's history", metavar="TEXT"),
+    ),
+    (
+        Argument("path", required=True, metavar="DIRECTORY|FILE|-"),
+        Argument("name", metavar="[NAME[:TAG]]"),
+    ),
+)
+
+STORED: dict[str, Command] = {
+    "images": Command(*_IMAGES),
+    "image ls": Command(*_IMAGES),
+    "image list": Command(*_IMAGES, hidden=True),
+    "image inspect": Command(
+        "describe:image_inspect", "Show all that is known of images, as JSON", (TEMPLATE,), (_IMAGE_NAMES,)
+    ),
+    "history": Command(*_HISTORY),
+    "image history": Command(*_HISTORY),
+    "image tree": Command(
+        "describe:tree",
+        "Show the layers of images, and which others share them",
+        (),
+        (Argument("names", many=True, metavar="[IMAGE...]"),),
+    ),
+    "image rm": Command(*_RMI),
+    "image remove": Command(*_RMI, hidden=True),
+    "rmi": Command(*_RMI),
+    "tag": Command(*_TAG),
+    "image tag": Command(*_TAG),
+    "save": Command(*_SAVE),
+    "image save": Command(*_SAVE),
+    "load": Command(*_LOAD),
+    "image load": Command(*_LOAD),
+    "import": Command(*_IMPORT),
+    "image import": Command(*_IMPORT),
+    "push": Command(*_PUSH),
+    "image push": Command(*_PUSH, hidden=True),
+    "login": Command(
+        "registry:login",
+        "Log in to a registry (Docker Hub when none is named)",
+        (
+            Option("-u --username", "text", "User name", metavar="NAME"),
+            Option("-p --password", "text", "Password or token; seen by all users", metavar="PASSWORD"),
+            Option("--password-stdin", "flag", "Read the password from standard input"),
+        ),
+        (Argument("server"),),
+    ),
+    "logout": Command(
+        "registry:logout",
+        "Forget the password of a registry",
+        (),
+        (Argument("server"),),
+    ),
+    "search": Command(
+        "registry:search",
+        "Look for repositories on Docker Hub, or at a registry (HOST/WORDS)",
+        (
+            Option("--limit", "int", "At most so many (25)", metavar="N"),
+            Option("-f --filter", "texts", "Only such (stars=N, is-official=true)", metavar="FILTER"),
+            Option("--no-trunc", "flag", "Whole descriptions"),
+            Option("--list-tags", "flag", "The tags of the repository that is named"),
+            FORMAT,
+        ),
+        (Argument("term", required=True),),
+    ),
+    "volumes": Command("volumes:of_stack", "List the volumes of the stack", (QUIET, FORMAT), SERVICES),
+    "volume ls": Command(
+        "volumes:ls",
+        "List the volumes of this machine",
+        (
+            QUIET,
+            FORMAT,
+            Option("-f --filter", "texts", "Only such (dangling=true, name=PART)", metavar="FILTER"),
+        ),
+    ),
+    "volume inspect": Command(
+        "volumes:inspect",
+        "Show all that is known of volumes, as JSON",
+        (TEMPLATE,),
+        (Argument("names", many=True, required=True),),
+    ),
+    "volume rm": Command(
+        "volumes:rm",
+        "Remove volumes that no container uses",
+        (Option("-f --force", "flag", "Also of names that there are not"),),
+        (Argument("names", many=True, required=True),),
+    ),
+    "volume prune": Command(
+        "volumes:prune",
+        "Remove the anonymous volumes that no container uses",
+        (
+            Option("-a --all", "flag", "Named ones as well"),
+            Option("-f --force", "flag", "Do not ask"),
+        ),
+    ),
+}
