@@ -113,7 +113,7 @@ STORED: dict[str, Command] = {
     "import": Command(*_IMPORT),
     "image import": Command(*_IMPORT),
     "push": Command(*_PUSH),
-    "image push": Command(*_PUSH, hidden=True),
+    "image push": Command(*_PUSH),
     "login": Command(
         "registry:login",
         "Log in to a registry (Docker Hub when none is named)",

@@ -18,6 +18,14 @@ LINES = [
     "ps --all=true --no-trunc=false -q=1",
     "up -d=F --wait=TRUE web -- --build=true",
     "image ls -aq --digests redis",
+    "history --human=false redis",
+    "image history -H=false redis",
+    "history -H --no-trunc redis",
+    "inspect -f '{{.Id}}' --type image a b",
+    "rmi -f --no-prune a b",
+    "save -o x.tar a b:1",
+    "image tag a b",
+    "image tree",
     "images -f dangling=true --filter label=a --format table",
     "ps -aq web db",
     "ps --format json",
@@ -190,7 +198,11 @@ def test_help_lists_every_command_and_option(capsys: pytest.CaptureFixture[str])
     full.run([], lambda _: 1)
     top = capsys.readouterr().out
     for name, command in COMMANDS.items():
-        assert (f"  {name} " in top) is not command.hidden
+        first, _, second = name.partition(" ")
+        if second:
+            full.run([first, "--help"], lambda _: 1)
+            assert (f"  {second} " in capsys.readouterr().out) is not command.hidden
+        assert f"  {first} " in top or command.hidden
         full.run([*name.split(), "--help"], lambda _: 1)
         text = capsys.readouterr().out
         for option in command.options:
@@ -215,6 +227,30 @@ def test_a_number_that_means_nothing_is_refused(line: str, message: str) -> None
     assert fast.parse(line.split()) is None
     with pytest.raises(UserError, match=message):
         full.run(line.split(), lambda call: 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("image", "`pystack image` is not a whole command", "one of: `pystack image ls`"),
+        ("image lss", 'unknown command "image lss"', "did you mean `pystack image ls`?"),
+        ("image histroy x", 'unknown command "image histroy"', "did you mean `pystack image history`?"),
+        ("volume -q", "`pystack volume` is not a whole command", "`pystack volume ls`"),
+        ("imagess", 'unknown command "imagess"', "did you mean `pystack images`?"),
+        ("save --outptu x y", "no such option: --outptu", "did you mean --output?"),
+        ("tag a", "missing argument 'NAME[:TAG]'", "see `pystack tag --help`"),
+        ("rmi", "missing argument 'IMAGE...'", "see `pystack rmi --help`"),
+        ("images a b", "got unexpected extra argument", "see `pystack images --help`"),
+        ("history --human=perhaps x", "neither true nor false", "see `pystack history --help`"),
+    ],
+)
+def test_commands_of_two_words_and_their_slips(line: str, message: str, hint: str) -> None:
+    assert fast.parse(line.split()) is None
+    with pytest.raises(UserError) as caught:
+        full.run(line.split(), lambda call: 0)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.exit_code is ExitCode.USAGE
 
 
 @pytest.mark.parametrize(
