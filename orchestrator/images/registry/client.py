@@ -34,6 +34,7 @@ from orchestrator.images.registry.manifests import Descriptor
 from orchestrator.images.registry.tls import Tls
 from orchestrator.images.registry.tokens import Tokens
 from orchestrator.images.registry.transport import (
+    BrokenOffError,
     NotSpokenError,
     Request,
     Response,
@@ -436,20 +437,24 @@ class Registry:
         given = {**request.headers, "Authorization": header} if header else request.headers
         known = self._schemes.get(endpoint.host)
         schemes = (known,) if known else endpoint.schemes
-        for position, scheme in enumerate(schemes):
-            last = position == len(schemes) - 1
+        kept: Response | UnavailableError | None = None
+        for scheme in schemes:
             url = self._url(endpoint, scheme, request.url)
             try:
-                response = await self._transport.send(replace(request, url=url, headers=given))
-            except NotSpokenError:
-                if last:
-                    raise
+                answer = await self._transport.send(replace(request, url=url, headers=given))
+            except (NotSpokenError, BrokenOffError) as error:
+                if isinstance(error, BrokenOffError) and kept is None:
+                    kept = error
+                failure = error
                 continue
-            if not last and scheme == "http" and _wants_tls(response):
+            if scheme == "http" and "https" in schemes[schemes.index(scheme) + 1 :] and _may_want_tls(answer):
+                kept = answer
                 continue
             self._schemes[endpoint.host] = scheme
-            return response
-        raise AssertionError("an endpoint has a scheme")
+            return answer
+        if isinstance(kept, Response):
+            return kept
+        raise kept or failure
 
     def _url(self, endpoint: Endpoint, scheme: str, url: str) -> str:
         if "://" in url:
@@ -524,9 +529,9 @@ def _wrong_digest(name: str, expected: str, digest: str, endpoint: Endpoint) -> 
     )
 
 
-def _wants_tls(response: Response) -> bool:
-    """What servers of TLS say to plain http (Go's net/http, nginx, Apache)."""
-    return response.status == 400 and b"HTTPS" in response.content[:1024]
+def _may_want_tls(response: Response) -> bool:
+    """What servers of TLS say to plain http (Go's net/http, nginx, Apache); to HEAD, no more than 400."""
+    return response.status == 400 and (not response.content or b"HTTPS" in response.content[:1024])
 
 
 def _names(content: bytes, key: str, what: str) -> list[str]:

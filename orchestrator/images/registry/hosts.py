@@ -116,14 +116,14 @@ def endpoints(settings: Settings, host: str, path: str) -> tuple[Endpoint, ...]:
     """
     rule = _rule_for(settings, f"{host}/{path}")
     if rule is None:
-        return (_origin(host, path, insecure=False),)
+        return (_origin(settings, host, path, insecure=False),)
     if rule.blocked:
         raise UserError(f"{rule.prefix} is blocked in {rule.source}", exit_code=ExitCode.IMAGE)
     rest = f"{host}/{path}"[_matched(rule.prefix, f"{host}/{path}") :].strip("/")
-    found = [_mirror(one, rest, host) for one in rule.mirrors]
+    found = [_mirror(settings, one, rest, host) for one in rule.mirrors]
     if rule.location:
         host, path = _split(rule.location, rest)
-    return (*found, _origin(host, path, insecure=rule.insecure))
+    return (*found, _origin(settings, host, path, insecure=rule.insecure))
 
 
 def tls_for(settings: Settings, host: str) -> Tls:
@@ -275,9 +275,9 @@ def _host_of(location: str) -> str:
     return location.partition("/")[0]
 
 
-def _mirror(mirror: Mirror, rest: str, host: str) -> Endpoint:
+def _mirror(settings: Settings, mirror: Mirror, rest: str, host: str) -> Endpoint:
     there, path = _split(mirror.location, rest)
-    schemes = (mirror.scheme,) if mirror.scheme else _schemes(there, insecure=mirror.insecure)
+    schemes = (mirror.scheme,) if mirror.scheme else _schemes(settings, there, insecure=mirror.insecure)
     return Endpoint(
         host=there,
         schemes=schemes,
@@ -289,20 +289,22 @@ def _mirror(mirror: Mirror, rest: str, host: str) -> Endpoint:
     )
 
 
-def _origin(host: str, path: str, *, insecure: bool) -> Endpoint:
+def _origin(settings: Settings, host: str, path: str, *, insecure: bool) -> Endpoint:
     return Endpoint(
         host=HUB if host == references.DEFAULT_HOST else host,
-        schemes=_schemes(host, insecure=insecure),
+        schemes=_schemes(settings, host, insecure=insecure),
         path=path,
         capabilities=frozenset((PULL, RESOLVE, PUSH)),
         account=host,
     )
 
 
-def _schemes(host: str, *, insecure: bool) -> tuple[str, ...]:
+def _schemes(settings: Settings, host: str, *, insecure: bool) -> tuple[str, ...]:
     """Plain http only where it was declared, or can't leave this machine (Docker's rule); on loopback it
-    comes first, since that is what is spoken there nearly always.
+    comes first, since that is what is spoken there nearly always, unless there are certificates for it.
     """
+    if not insecure and any(os.path.isdir(f"{one}/{host}") for one in settings.certificates):
+        return ("https",)
     if is_loopback(urlsplit(f"//{host}").hostname or ""):
         return ("http", "https")
     return ("https", "http") if insecure else ("https",)

@@ -86,6 +86,10 @@ class NotSpokenError(UntrustedError):
     """TLS is not what is spoken there: whoever may use plain http can go on with that."""
 
 
+class BrokenOffError(UnavailableError):
+    """The connection stood, and ended before there was an answer."""
+
+
 class Transport:
     """Connections to any number of hosts. `tls_of` says what is known of host[:port]."""
 
@@ -171,6 +175,8 @@ class Transport:
         if known is None:
             context = certificates.context(tls) if tls is not None else False
             try:
+                if proxy and not urlsplit(proxy).hostname:
+                    raise ValueError
                 door = httpx.AsyncHTTPTransport(
                     verify=context,
                     trust_env=False,
@@ -306,11 +312,11 @@ def _translate(error: Exception, url: str) -> UserError | UnavailableError:
         return UnavailableError(f"{where}: no answer in time")
     if isinstance(error, httpx.ProxyError):
         return UnavailableError(f"{where}: the proxy refuses: {str(error)[:200]}")
+    if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
+        return BrokenOffError(f"{where}: the connection broke")
     for cause in reversed(causes):
         if isinstance(cause, OSError) and (cause.strerror or cause.args):
             return UnavailableError(f"{where}: {cause.strerror or cause}")
-    if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
-        return UnavailableError(f"{where}: the connection broke")
     return UnavailableError(f"{where}: {str(error)[:200] or type(error).__name__}")
 
 
@@ -339,8 +345,9 @@ def _certificates(url: str) -> str:
 
 
 def _without_secret(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """A URL as it may be shown; one that can't be read is not taken apart."""
+    scheme, parted, rest = url.partition("://")
+    return f"{scheme}{parted}{rest.rpartition('@')[2]}"
 
 
 def _amount(count: int) -> str:

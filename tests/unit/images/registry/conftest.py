@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.images.registry.client import Registry, open_registry
+from orchestrator.images.registry import client as clients
+from orchestrator.images.registry.client import open_registry
 from orchestrator.images.registry.transport import Timing
+from tests.kit.archives import Entry, Image, layer
+from tests.kit.registries import Registry, fresh
 
 
 class Client:
@@ -33,13 +36,13 @@ class Client:
 
     def open(
         self, host: str, environment: Mapping[str, str] | None = None, **more: Any
-    ) -> AbstractAsyncContextManager[Registry]:
+    ) -> AbstractAsyncContextManager[clients.Registry]:
         return self._open(host, {**self.environment, **(environment or {})}, more)
 
     @asynccontextmanager
     async def _open(
         self, host: str, environment: Mapping[str, str], more: Mapping[str, Any]
-    ) -> AsyncIterator[Registry]:
+    ) -> AsyncIterator[clients.Registry]:
         timing = Timing(
             sleep=self._sleep, chance=lambda: 0.0, now=lambda: 1_792_000_000.0, clock=lambda: self.seconds
         )
@@ -72,6 +75,23 @@ class Client:
         folder.mkdir(parents=True, exist_ok=True)
         for one in files:
             (folder / one.name).write_bytes(one.read_bytes())
+
+
+IMAGE = Image((layer(Entry("etc/motd", b"hello")),), run={"Cmd": ["sh"]})
+
+
+_SEEDED: dict[tuple[int, str], tuple[str, str]] = {}
+
+
+def seeded(registry: Registry, prefix: str = "") -> tuple[str, str]:
+    """A repository of a registry whose tag 1 is IMAGE, pushed by skopeo once a session; and its digest."""
+    key = (registry.port, prefix)
+    if key not in _SEEDED:
+        path = f"{prefix}{fresh('seeded')}"
+        _SEEDED[key] = path, registry.seed(f"{path}:1", IMAGE)
+        if registry.tokens:
+            registry.tokens.reset()
+    return _SEEDED[key]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from orchestrator.images.registry.blame import BrokenAnswerError, DeniedError, N
 from orchestrator.images.registry.client import Manifest, NotModified
 from orchestrator.images.registry.manifests import ACCEPT, OCI_MANIFEST, Descriptor, ImageManifest
 from orchestrator.model.errors import UserError
-from tests.kit.archives import Entry, Image, dumps, layer
+from tests.kit.archives import dumps
 from tests.kit.faults import (
     Cut,
     Drop,
@@ -29,9 +29,7 @@ from tests.kit.faults import (
     digest_of,
 )
 from tests.kit.registries import Registry, fresh
-from tests.unit.images.registry.conftest import Client
-
-IMAGE = Image((layer(Entry("etc/motd", b"hello")),), run={"Cmd": ["sh"]})
+from tests.unit.images.registry.conftest import IMAGE, Client, seeded
 
 
 async def manifest_of(client: Client, host: str, path: str = "app", reference: str = "1") -> Manifest:
@@ -45,8 +43,7 @@ async def manifest_of(client: Client, host: str, path: str = "app", reference: s
 
 
 async def test_a_tag_leads_to_manifest_config_and_layers(client: Client, open_registry: Registry) -> None:
-    path = fresh()
-    digest = open_registry.seed(f"{path}:1", IMAGE)
+    path, digest = seeded(open_registry)
     async with client.open(open_registry.host) as registry:
         found = await registry.manifest(path, "1")
         assert isinstance(found, Manifest)
@@ -64,8 +61,7 @@ async def test_a_tag_leads_to_manifest_config_and_layers(client: Client, open_re
 
 async def test_an_image_that_is_up_to_date_costs_one_request(client: Client, faults: Faults) -> None:
     assert faults.registry
-    path = fresh()
-    digest = faults.registry.seed(f"{path}:1", IMAGE)
+    path, digest = seeded(faults.registry)
     async with client.open(faults.host) as registry:
         assert (await registry.head(path, "1")).digest == digest
     assert [f"{one.method} {one.path}" for one in faults.requests] == [f"HEAD /v2/{path}/manifests/1"]
@@ -86,8 +82,7 @@ async def test_all_requests_share_a_connection(client: Client, shelf: Faults) ->
 
 
 async def test_what_has_not_changed_is_not_sent_again(client: Client, open_registry: Registry) -> None:
-    path = fresh()
-    open_registry.seed(f"{path}:1", IMAGE)
+    path, _ = seeded(open_registry)
     async with client.open(open_registry.host) as registry:
         found = await registry.manifest(path, "1")
         assert isinstance(found, Manifest)
@@ -335,8 +330,7 @@ async def test_a_list_without_an_end_has_one(client: Client, shelf: Faults) -> N
 
 
 async def test_the_catalog_of_a_real_registry(client: Client, open_registry: Registry) -> None:
-    path = fresh()
-    open_registry.seed(f"{path}:1", IMAGE)
+    path, _ = seeded(open_registry)
     async with client.open(open_registry.host) as registry:
         assert path in await registry.catalog()
         assert await registry.tags(path) == ["1"]
