@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_copies_live_side_by_side_and_nothing_is_left(
     (project / "test_shop.py").write_text(TESTS)
     words = ["-n", "2", "-q", "-p", "no:cacheprovider", "--pystack-root", str(state_root)]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *words, "-p", "orchestrator.testing.plugin"],
+        [sys.executable, "-m", "pytest", *words, *_plugin()],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         text=True,
@@ -80,3 +81,9 @@ def test_copies_live_side_by_side_and_nothing_is_left(
     )
     assert "1 failed, 4 passed" in done.stdout, done.stdout + done.stderr
     assert "RuntimeError: on purpose" in done.stdout
+
+
+def _plugin() -> list[str]:
+    """pytest finds it by itself where the package is installed, and takes no plugin twice."""
+    installed = any(point.name == "pystack" for point in entry_points(group="pytest11"))
+    return [] if installed else ["-p", "orchestrator.testing.plugin"]
