@@ -8,7 +8,7 @@ import time
 
 from orchestrator.cli import columns, progress, say, shape
 from orchestrator.cli.images import Opened
-from orchestrator.images.reference import familiar_repository
+from orchestrator.images.reference import familiar_repository, parse
 from orchestrator.images.registry import login as logins
 from orchestrator.images.registry.blame import DeniedError
 from orchestrator.images.registry.credentials import Credential
@@ -241,7 +241,8 @@ def search(
     most = searching.USUAL_LIMIT if limit is None else limit
     if list_tags:
         found = run(lambda: searching.tags(term, os.environ, limit=most, warn=say.warning))
-        name = term.partition("@")[0]
+        named = parse(term)
+        name = familiar_repository(named.host, named.path)
         rows = [{"Name": name, "Tag": tag} for tag in found]
         cells = [(say.printable(name), say.printable(tag)) for tag in found]
         say.out(shape.rows(format, rows, TAG_HEADS, lambda: columns.table(("NAME", "TAG"), cells)))

@@ -97,6 +97,7 @@ async def upload(
         try:
             return await work.step(begun)
         except UnavailableError as error:
+            begun = None
             offset = await work.find_out()
             failed = 1 if offset > best else failed + 1
             best, restarts = max(best, offset), restarts + 1
