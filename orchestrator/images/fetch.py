@@ -4,8 +4,8 @@ A thread takes bytes from the socket and writes them to the partial file, so the
 work of unpacking, and what has come is there for the next try. Names are resolved, connections made and
 redirects followed in `open`, before the worker is locked in; afterwards only `recv` and `write` are left.
 
-Standard library only (and two pure modules): the unpacking worker imports this. Source: RFC 9110 (Range,
-redirects), OCI distribution specification, "Pulling blobs".
+The unpacking worker imports this. Source: RFC 9110 (Range, redirects), OCI distribution specification,
+"Pulling blobs".
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import os
 import socket
 import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
-from orchestrator.images.registry import proxies, ranges
+from orchestrator.images.registry import ranges, tls
+from orchestrator.images.registry.tls import Tls
+from orchestrator.model.errors import UserError
 
 PIECE = 1 << 18
 REDIRECTS = 5
@@ -48,10 +51,24 @@ class FetchError(Exception):
 
 
 class Body:
-    """A blob that is arriving. `source` says where it is (see BlobSource), `size` how long it must be."""
+    """A blob that is arriving in the file `fd`; `size` is how long it must be.
 
-    def __init__(self, source: Mapping[str, Any], *, size: int, fd: int, tell: Callable[[int], None]) -> None:
+    `source` says where it is: url, headers, tls, proxy (see BlobSource). `elsewhere` gives tls and proxy for
+    the target of a redirect, `tell` is called with the bytes in the file now and then.
+    """
+
+    def __init__(
+        self,
+        source: Mapping[str, Any],
+        *,
+        size: int,
+        fd: int,
+        tell: Callable[[int], None],
+        elsewhere: Callable[[str], Mapping[str, Any]],
+    ) -> None:
         self._source = source
+        self._elsewhere = elsewhere
+        self._moved = False
         self._size = size
         self._fd = fd
         self._tell = tell
@@ -98,15 +115,18 @@ class Body:
     # --- asking ----------------------------------------------------------------------------------
 
     def _request(self) -> None:
-        url = str(self._source["url"])
-        headers = dict(self._source.get("headers") or {})
-        home = _origin(url)
+        source, self._source = self._source, {}
+        url = str(source["url"])
         for _ in range(REDIRECTS + 1):
-            ours = headers if _origin(url) == home else {}
-            response = self._ask(url, ours, with_certificate=_origin(url) == home)
+            response = self._ask(url, source)
             location = response.getheader("Location")
             if response.status in _REDIRECTING and location:
-                url = self._follow(url, location)
+                target = _follow(url, location, allowed=not source["tls"]["verify"])
+                if _origin(target) != _origin(url):
+                    # What lets us in here is nobody else's business.
+                    self._moved = True
+                    source = {**self._elsewhere(target), "headers": {}}
+                url = target
                 continue
             if response.status == 416 and self.here:
                 self._forget()
@@ -115,67 +135,24 @@ class Body:
             return
         raise FetchError("wrong", f"more than {REDIRECTS} redirects")
 
-    def _ask(
-        self, url: str, headers: Mapping[str, str], *, with_certificate: bool
-    ) -> http.client.HTTPResponse:
+    def _ask(self, url: str, source: Mapping[str, Any]) -> http.client.HTTPResponse:
         self._close()
-        parts = urlsplit(url)
-        sent = {**headers, "Accept-Encoding": "identity", "Connection": "close"}
+        host = urlsplit(url).hostname
+        sent = {**source["headers"], "Accept-Encoding": "identity", "Connection": "close"}
         if self.here:
             sent["Range"] = f"bytes={self.here}-"
         try:
-            connection, target = self._connect(url, sent, with_certificate=with_certificate)
+            connection, target = _connect(url, sent, source)
             connection.request("GET", target, headers=sent)
             response = connection.getresponse()
+        except UserError as error:
+            raise FetchError("trust", error.message) from None
         except ssl.SSLCertVerificationError as error:
-            raise FetchError("trust", f"{parts.hostname}: {error.verify_message}") from None
-        except ssl.SSLError as error:
-            raise FetchError("line", f"{parts.hostname}: TLS failed: {error.reason or error}") from None
+            raise FetchError("trust", f"the certificate of {host}: {error.verify_message}") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise FetchError("line", f"{parts.hostname}: {_said(error)}") from None
+            raise FetchError("line", f"{host}: {_said(error)}") from None
         self._connection, self._response = connection, response
         return response
-
-    def _connect(
-        self, url: str, sent: dict[str, str], *, with_certificate: bool
-    ) -> tuple[http.client.HTTPConnection, str]:
-        """A connection to whom to speak to, connected, and what to ask for there. May add to `sent`."""
-        parts = urlsplit(url)
-        assert parts.hostname is not None
-        port = parts.port or _PORTS[parts.scheme]
-        target = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-        via = urlsplit(proxies.proxy_for(url, self._source.get("environment") or {}))
-        host, at = (via.hostname, via.port or _PORTS[via.scheme]) if via.hostname else (parts.hostname, port)
-        connection: http.client.HTTPConnection
-        if parts.scheme == "https":
-            context = _tls(self._source.get("tls") or {}, with_certificate=with_certificate)
-            connection = http.client.HTTPSConnection(host, at, timeout=CONNECT_SECONDS, context=context)
-        else:
-            connection = http.client.HTTPConnection(host, at, timeout=CONNECT_SECONDS)
-        if via.hostname:
-            allowed = _proxy_rights(via.username, via.password)
-            if parts.scheme == "https":
-                connection.set_tunnel(parts.hostname, port, headers=allowed)
-            else:
-                sent.update(allowed)
-                sent["Host"] = parts.netloc.rpartition("@")[2]
-                target = url
-        connection.connect()
-        assert connection.sock is not None
-        connection.sock.settimeout(IDLE_SECONDS)
-        return connection, target
-
-    def _follow(self, url: str, location: str) -> str:
-        target = urljoin(url, location)
-        parts = urlsplit(target)
-        if parts.scheme not in _PORTS or not parts.hostname or parts.username is not None:
-            raise FetchError("wrong", "the registry redirects to what is not a web address")
-        downgrade = urlsplit(url).scheme == "https" and parts.scheme == "http"
-        if downgrade and not self._source.get("insecure"):
-            raise FetchError(
-                "wrong", f"the registry redirects from https to http ({parts.hostname}): refused"
-            )
-        return target
 
     def _check(self, response: http.client.HTTPResponse) -> None:
         """The answer is the blob, or the rest of it, as far as its head can tell."""
@@ -190,6 +167,7 @@ class Body:
                 "status",
                 f"{response.status} {response.reason[:100]}",
                 status=response.status,
+                moved=self._moved,
                 challenge=", ".join(response.headers.get_all("WWW-Authenticate") or ())[: 16 << 10],
                 retry_after=response.getheader("Retry-After", "")[:100],
                 body=_start(response),
@@ -252,24 +230,53 @@ def _origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
 
 
-def _tls(said: Mapping[str, Any], *, with_certificate: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if said.get("insecure"):
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    for path in said.get("authorities") or ():
-        context.load_verify_locations(cafile=path)
-    if with_certificate:
-        for certificate, key in said.get("certificates") or ():
-            context.load_cert_chain(certificate, key)
-    return context
+def _connect(
+    url: str, sent: dict[str, str], source: Mapping[str, Any]
+) -> tuple[http.client.HTTPConnection, str]:
+    """A connection to whom to speak to, connected, and what to ask for there. May add to `sent`."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    port = parts.port or _PORTS[parts.scheme]
+    target = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+    via = urlsplit(source["proxy"])
+    host, at = (
+        (via.hostname, via.port or _PORTS.get(via.scheme, 80)) if via.hostname else (parts.hostname, port)
+    )
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        given = source["tls"]
+        pairs = tuple((one[0], one[1]) for one in given["pairs"])
+        context = tls.context(Tls(**{**given, "pairs": pairs}))
+        connection = http.client.HTTPSConnection(host, at, timeout=CONNECT_SECONDS, context=context)
+    else:
+        connection = http.client.HTTPConnection(host, at, timeout=CONNECT_SECONDS)
+    if via.hostname:
+        allowed = _proxy_rights(via.username, via.password)
+        if parts.scheme == "https":
+            connection.set_tunnel(parts.hostname, port, headers=allowed)
+        else:
+            sent.update(allowed)
+            target = url
+    connection.connect()
+    assert connection.sock is not None
+    connection.sock.settimeout(IDLE_SECONDS)
+    return connection, target
+
+
+def _follow(url: str, location: str, *, allowed: bool) -> str:
+    """The target of a redirect. `allowed`: from https to http, too."""
+    target = urljoin(url, location)
+    parts = urlsplit(target)
+    if parts.scheme not in _PORTS or not parts.hostname or parts.username is not None:
+        raise FetchError("wrong", "a redirect to what is not a web address")
+    if urlsplit(url).scheme == "https" and parts.scheme == "http" and not allowed:
+        raise FetchError("wrong", f"refused: a redirect from https to http ({parts.hostname})")
+    return target
 
 
 def _proxy_rights(user: str | None, password: str | None) -> dict[str, str]:
     if user is None:
         return {}
-    from base64 import b64encode
-
     pair = f"{unquote(user)}:{unquote(password or '')}"
     return {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
 
@@ -293,6 +300,8 @@ def _said(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, socket.gaierror):
         return f"no such host ({error.strerror})"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or error})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, http.client.RemoteDisconnected):

@@ -18,6 +18,7 @@ import json
 import os
 import resource
 import select
+import signal
 import socket
 import sys
 import time
@@ -63,21 +64,35 @@ def main() -> int:
     poll = select.poll()
     poll.register(control, select.POLLIN)
     alive: dict[int, tuple[int, int]] = {}
+    """pidfd -> pid, its socket."""
     while True:
-        for ready, _ in poll.poll():
+        # New sockets last: their numbers may be those of sockets that are closed on the way there.
+        for ready, _ in sorted(poll.poll(), key=lambda event: event[0] == control.fileno()):
             if ready == control.fileno():
                 _, sockets, _, _ = socket.recv_fds(control, 1, 1)
                 if not sockets:
+                    for pid, _ in alive.values():
+                        os.kill(pid, signal.SIGKILL)
                     return 0
                 pidfd, pid = _fork(sockets[0], control)
                 poll.register(pidfd, select.POLLIN)
+                poll.register(sockets[0], select.POLLRDHUP)
                 alive[pidfd] = (pid, sockets[0])
+            elif ready not in alive:
+                # Nobody waits for this worker any more. It is reaped below, and then its socket ends.
+                with contextlib.suppress(KeyError):
+                    poll.unregister(ready)
+                for pid, line in alive.values():
+                    if line == ready:
+                        os.kill(pid, signal.SIGKILL)
             else:
                 poll.unregister(ready)
                 pid, line = alive.pop(ready)
                 _, status = os.waitpid(pid, 0)
                 if os.WIFSIGNALED(status):
                     answer(line, {"signal": os.WTERMSIG(status)})
+                with contextlib.suppress(KeyError):
+                    poll.unregister(line)
                 os.close(ready)
                 os.close(line)
 
@@ -111,8 +126,7 @@ def carry_out(parent: int) -> None:
     source    where the blob is (see fetch.Body); with
     partial   the file that takes it in, and perhaps has its beginning; `size` and `digest` of the blob
     """
-    with open(0, "rb", closefd=False) as lines:
-        order = json.loads(lines.readline())
+    order = json.loads(_line())
     order["parent"] = parent
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -128,8 +142,10 @@ def _open(order: Mapping[str, Any]) -> Answer:
 def _fetch(order: dict[str, Any]) -> Answer:
     progress = _Progress()
     fd = os.open(order["partial"], os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    # A worker whose starter was killed may not have died yet.
+    os.lockf(fd, os.F_LOCK, 0)
     # What we were allowed in with is not needed once the connection is there.
-    body = Body(order.pop("source"), size=order["size"], fd=fd, tell=progress.tell)
+    body = Body(order.pop("source"), size=order["size"], fd=fd, tell=progress.tell, elsewhere=_elsewhere)
     digest = Digest()
 
     def read(count: int) -> bytes:
@@ -149,8 +165,27 @@ def _fetch(order: dict[str, Any]) -> Answer:
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        found = {"error": _said(error), "kind": "machine"}
+        found = {"error": _said(error), "kind": "machine", "errno": error.errno}
     return {**found, "resumed": body.resumed, "here": body.here}
+
+
+def _elsewhere(url: str) -> dict[str, Any]:
+    """Who ordered us knows how to speak to the target of a redirect: which proxy, which certificates."""
+    answer(1, {"elsewhere": url})
+    said = _line()
+    if not said:
+        raise BrokenPipeError
+    found = json.loads(said)
+    assert isinstance(found, dict)
+    return found
+
+
+def _line() -> bytes:
+    """A line of standard input, and not a byte more."""
+    found = bytearray()
+    while not found.endswith(b"\n") and (byte := os.read(0, 1)):
+        found += byte
+    return bytes(found)
 
 
 def _drain(read: Read, limit: int) -> bool:
@@ -199,7 +234,8 @@ def _unpack(order: Mapping[str, Any], read: Read, progress: _Progress) -> Answer
         entry = layer.entry[:200].decode("utf-8", "replace")
         if entry and not ours and entry.strip("/") not in text:
             text = f"{'after ' if layer.between else ''}entry {entry!r}: {text}"
-        return {"error": text, "kind": "machine" if ours else "layer"}
+        number = error.errno if isinstance(error, OSError) else None
+        return {"error": text, "kind": "machine" if ours else "layer", "errno": number}
     return {
         "diff_id": digest.finish(),
         "size": layer.size,

@@ -51,7 +51,10 @@ class Workers:
         self._process.wait()
 
     def begin(self) -> socket.socket:
-        """A worker's socket: write one order to it, read lines until the end. Raises EngineError."""
+        """A worker's socket: write one order to it, read lines until the end.
+
+        Closing it, or its writing half, kills the worker; the end comes when it is dead. Raises EngineError.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             try:

@@ -305,6 +305,10 @@ class Registry:
         """Certificates for a URL, such as the target of a redirect."""
         return hosts.tls_for(self._settings, urlsplit(url).netloc.rpartition("@")[2])
 
+    def proxy_of(self, url: str) -> str:
+        """The proxy for it, "" for none."""
+        return self._transport.proxy_of(url)
+
     # --- lists ------------------------------------------------------------------------------------
 
     async def tags(self, path: str, *, pages: int = _PAGE_LIMIT) -> list[str]:
