@@ -142,8 +142,7 @@ def _check_procfs(tree: int, world: places.World) -> None:
 
 def bind(step: steps.Bind, world: places.World) -> None:
     tree = world.trees.pop(step, -1)
-    if tree < 0:
-        tree = prepared(step, world)
+    tree = prepared(step, world) if tree < 0 else _renewed(tree)
     try:
         if step.target == "/proc":
             _attach_kernel(world, tree, step.target)
@@ -153,6 +152,21 @@ def bind(step: steps.Bind, world: places.World) -> None:
         places.attach(world, tree, step.target, directory=directory, nofollow=step.nofollow)
     finally:
         os.close(tree)
+
+
+def _renewed(tree: int) -> int:
+    """The same, made now: mountinfo is in the order of making (Linux 6.8), and the specification wants ours.
+
+    Before Linux 6.15 what is detached can't be cloned, nor can what is unbindable: then it is as it was.
+    """
+    try:
+        again = syscalls.open_tree(
+            tree, "", syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE
+        )
+    except OSError:
+        return tree
+    os.close(tree)
+    return again
 
 
 def cgroups(step: steps.Cgroups, world: places.World) -> None:

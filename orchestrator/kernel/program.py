@@ -171,14 +171,16 @@ def _become_program(report: Report, last: _Last, master: int) -> NoReturn:
         report.step = "cwd"
         os.chdir(cwd)
     _check_inside(cwd)
-    report.step = "seccomp"
-    _seal(program, last.sets)
     os.umask(program.process.table("user").number("umask", default=_UMASK) & 0o777)
     report.step = "exec"
-    syscalls.close_range(3 + program.preserve, flags=syscalls.CLOSE_RANGE_CLOEXEC)
     arguments = program.process.texts("args")
     if not arguments:
         raise ExecError(errno.EINVAL, "no command", _NOT_FOUND)
+    # As much as can be before the filter: a profile written for the program may refuse us all but execve.
+    syscalls.close_range(3 + program.preserve, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+    report.step = "seccomp"
+    _seal(program, last.sets)
+    report.step = "exec"
     report.ready((master,) if master >= 0 else ())
     _execute(arguments, last.environment)
 

@@ -46,8 +46,14 @@ class Report:
         packets.send(self.sock, packets.pack({"pid": pid}), fds)
 
     def ready(self, fds: tuple[int, ...] = ()) -> None:
-        """The next call is execve. Raises BrokenPipeError when the keeper is gone: then nobody would wait."""
-        packets.send(self.sock, _READY, fds)
+        """The next call is execve. SIGPIPE or BrokenPipeError where the keeper is gone: none would wait.
+
+        By write(2) where it can be: the program's filter holds already, and that is what few programs lack.
+        """
+        if fds:
+            packets.send(self.sock, _READY, fds)
+        else:
+            os.write(self.sock.fileno(), _READY)
 
 
 def explain(error: BaseException, step: str) -> packets.Message:

@@ -11,6 +11,7 @@ from orchestrator.oci import validate
 from orchestrator.oci.complaint import Complaint
 
 _LIMIT = 4 << 20
+_MEANT = ("idmap=", "ridmap=")  # crun's way to give the maps: not known here, so it has to stay an error
 
 
 class Bundle(NamedTuple):
@@ -37,7 +38,34 @@ def read(path: str, config: str = "") -> Bundle:
     if os.path.islink(rootfs):
         raise Complaint(f"config.json: root.path: {rootfs} is a symbolic link")
     root["path"] = rootfs
-    return Bundle(where, found, rootfs, tuple(f"config.json: {name}: unknown, ignored" for name in unknown))
+    ignored = [*(f"{name}: unknown" for name in unknown), *_without_meaning(found)]
+    return Bundle(where, found, rootfs, tuple(f"config.json: {what}, ignored" for what in ignored))
+
+
+def _without_meaning(config: dict[str, object]) -> list[str]:
+    """Leave out what can't change anything, and name it: other runtimes take it, so there are such files."""
+    found: list[str] = []
+    mounts = config.get("mounts")
+    for index, mount in enumerate(mounts if isinstance(mounts, list) else ()):
+        options = mount.get("options", ())
+        if mount.get("type") == "bind" or "bind" in options or "rbind" in options:
+            # mount(2): data is for a new filesystem, and MS_BIND makes none.
+            data = [option for option in options if "=" in option and not option.startswith(_MEANT)]
+            mount["options"] = [option for option in options if option not in data]
+            found += [
+                f"mounts[{index}].options: {option!r} means nothing for a bind mount" for option in data
+            ]
+    linux = config.get("linux")
+    if isinstance(linux, dict) and linux.get("mountLabel") and not _has_selinux():
+        del linux["mountLabel"]
+        found.append("linux.mountLabel: this kernel has no SELinux")
+    return found
+
+
+def _has_selinux() -> bool:
+    """Not asked of securityfs, which need not be mounted."""
+    with open("/proc/filesystems", encoding="ascii") as file:
+        return "selinuxfs" in file.read()
 
 
 def parse(path: str) -> object:

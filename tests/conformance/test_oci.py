@@ -417,6 +417,25 @@ def test_read_only_paths_cannot_be_written(inside: Mapping[str, str]) -> None:
     assert inside["read-only"].endswith("still\n")
 
 
+def test_mounts_are_made_in_the_order_of_their_entries(oci: Runtime) -> None:
+    """config.md, Mounts: "in the listed order"; mountinfo shows the order of making since Linux 6.8."""
+    if tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 15):
+        pytest.skip("what is detached can't be cloned, so shared ones come first")
+    source = oci.rootfs / "etc"
+    said = oci.shell(
+        "cut -d' ' -f5 /proc/self/mountinfo | grep ^/o/",
+        mounts=[
+            mount("/o/1", "tmpfs", []),
+            bind(source, "/o/2"),
+            mount("/o/3", "tmpfs", []),
+            bind(source, "/o/4", "shared"),
+            mount("/o/5", "tmpfs", []),
+            bind(source, "/o/6", "runbindable"),
+        ],
+    )
+    assert said.split() == [f"/o/{number}" for number in range(1, 7)]
+
+
 @pytest.mark.parametrize("key", ["maskedPaths", "readonlyPaths"])
 def test_paths_are_absolute(oci: Runtime, key: str) -> None:
     """config-linux.md, Masked and Readonly paths."""
@@ -565,6 +584,28 @@ def test_propagation_of_the_root(oci: Runtime, mode: str, shown: str) -> None:
     assert (any(word.startswith(shown) for word in optional)) if shown else optional == []
 
 
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_a_filter_may_refuse_what_the_runtime_itself_calls(oci: Runtime, *, no_new_privileges: bool) -> None:
+    """config-linux.md, Seccomp: it is the program's. Without noNewPrivileges, capabilities go after it."""
+    names = ["close_range", "umask", "setresuid", "sendmsg", "close", "fcntl", "chdir", "setgroups", "poll"]
+    names += ["capset", "prctl"] if no_new_privileges else []
+    oci.bundle(
+        ["sleep", "9"],
+        process={"noNewPrivileges": no_new_privileges},
+        linux={
+            "seccomp": {
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 38}],
+            }
+        },
+    )
+    oci.do("create", "c")
+    oci.do("start", "c")
+    assert oci.status("c") == "running"
+    said = oci.ask("exec", "c", "grep", "Seccomp:", "/proc/self/status")
+    assert said.out == "Seccomp:\t2\n", said
+
+
 def test_personality(oci: Runtime) -> None:
     """config-linux.md, Personality."""
     if os.uname().machine != "x86_64":
@@ -576,7 +617,6 @@ def test_personality(oci: Runtime) -> None:
     ("key", "value"),
     [
         ("intelRdt", {"closID": "x"}),
-        ("mountLabel", "system_u:object_r:x:s0"),
         ("memoryPolicy", {"mode": "MPOL_BEST"}),
     ],
 )
@@ -584,6 +624,32 @@ def test_what_this_machine_or_we_lack_is_an_error_by_name(oci: Runtime, key: str
     """config.md, Valid values: unsupported ones."""
     oci.bundle(["true"], linux={key: value})
     assert key in oci.refused("create", "c")
+
+
+def test_what_can_change_nothing_is_left_out_with_a_warning(oci: Runtime) -> None:
+    """config.md, Mounts: data of a bind mount, which mount(2) ignores; a label in a kernel without SELinux."""
+    if "selinuxfs" in Path("/proc/filesystems").read_text():
+        pytest.skip("this kernel has SELinux")
+    said = oci.run(
+        ["cat", "/x/passwd"],
+        mounts=[bind(oci.rootfs / "etc", "/x", "mode=755", "size=1k", "nosuid")],
+        linux={"mountLabel": "system_u:object_r:x:s0"},
+    )
+    assert said.code == 0, said
+    assert said.out == (oci.rootfs / "etc/passwd").read_text()
+    assert said.err.count("level=warning") == 3
+    assert re.findall(r"config.json: (.*), ignored", said.err) == [
+        "mounts[6].options: 'mode=755' means nothing for a bind mount",
+        "mounts[6].options: 'size=1k' means nothing for a bind mount",
+        "linux.mountLabel: this kernel has no SELinux",
+    ]
+
+
+@pytest.mark.parametrize("word", ["raed-only", "idmap=uids=0-1000-1"])
+def test_an_unknown_word_is_no_option_of_a_bind_mount(oci: Runtime, word: str) -> None:
+    """config.md, Valid values; crun's idmap= means something."""
+    oci.bundle(["true"], mounts=[bind(oci.rootfs / "etc", "/x", word)])
+    assert word in oci.refused("create", "c")
 
 
 # --- config-linux.md: control groups
