@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -45,17 +46,7 @@ def delete(scope: Scope, call: Call) -> int:
 
 def destroy(path: str, found: Record) -> None:
     """Kill what is left of a container, take its control groups and its directory away. Raises Complaint."""
-    if status.is_alive(found):
-        pidfd = signals.pin(found)
-        try:
-            signals.send(pidfd, signal.SIGKILL)
-            hierarchy.kill(found)
-            if not signals.wait(pidfd, _PATIENCE):
-                raise Complaint(f"process {found.pid} of container {found.id} does not end")
-        finally:
-            os.close(pidfd)
-    else:
-        hierarchy.kill(found)
+    _end(found)
     if found.cgroup:
         hierarchy.remove(found.made, found.cgroup)
     if found.shares_mounts:
@@ -65,3 +56,20 @@ def destroy(path: str, found: Record) -> None:
 
         create.release(Document(record.config(path)), found.bundle)
     record.remove(path)
+
+
+def _end(found: Record) -> None:
+    """Kill the first process, which may be ending of itself, and whoever is in the groups. Raises Complaint."""
+    try:
+        pidfd = signals.pin(found)
+    except Complaint:  # it has ended
+        hierarchy.kill(found)
+        return
+    try:
+        with contextlib.suppress(Complaint):  # just now
+            signals.send(pidfd, signal.SIGKILL)
+        hierarchy.kill(found)
+        if not signals.wait(pidfd, _PATIENCE):
+            raise Complaint(f"process {found.pid} of container {found.id} does not end")
+    finally:
+        os.close(pidfd)

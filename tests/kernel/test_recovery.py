@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.keeper import REMEMBERS_EXITS
+from tests.kit.patience import patient
 from tests.kit.site import Site, Talk, alive, until
 
 pytestmark = pytest.mark.kernel
@@ -82,7 +83,7 @@ def test_a_kill_in_the_middle_of_anything_is_made_good_by_the_next_up(fresh: Sit
             "down": lambda: fresh.begin("down", stack="ten", timeout=0),
             "scale": lambda: fresh.begin_up(TEN.replace("scale: 10", "scale: 3"), timeout=0),
         }[order]()
-        time.sleep(lots.uniform(0.0, 0.25))
+        time.sleep(patient(lots.uniform(0.0, 0.25)))
         fresh.kill(*{"supervisor": pids[:1], "keeper": pids[1:], "both": pids}[victims])
         gone_or_done(talk)
         if order == "down":
@@ -147,7 +148,7 @@ def test_no_line_is_lost_and_none_comes_twice_while_supervisors_are_killed(fresh
     )
     lots = random.Random(7)
     for _ in range(4):
-        time.sleep(lots.uniform(0.02, 0.1))
+        time.sleep(patient(lots.uniform(0.02, 0.1)))
         fresh.kill(fresh.supervisor)
     fresh.becomes("one", "a", state="exited")
     until(lambda: fresh.output("one", "a").endswith(b"\n30000\n"), "the last line")

@@ -1,6 +1,6 @@
 """Runs tests on Debian's own kernel with nothing but cgroup v2, in an emulated machine.
 
-    tests/vm/run [--init bare|systemd] [--limit SECONDS] [pytest arguments]
+    tests/vm/run [--init bare|systemd] [--limit SECONDS] [--slower FACTOR] [pytest arguments]
 
 Without arguments: the kernel tests, the engines' contract and the examples that need no image. Builds the
 machine's disk once (a minute or two) and keeps it below $XDG_CACHE_HOME/pystack-vm; what a run writes to it
@@ -36,7 +36,7 @@ KERNEL = (
     # is translated each time, and starts five times as slowly.
     "norandmaps"
 )
-SLOWER = "10"
+SLOWER = 10.0
 """How many times longer tests wait there before they give up (tests/kit/patience.py)."""
 
 
@@ -54,21 +54,24 @@ def main() -> int:
         )
     machine = prepare(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pystack-vm")
     with tempfile.TemporaryDirectory(prefix="pystack-vm-") as name:
-        return boot(machine, Path(name), options.init, arguments or DEFAULT, options.limit)
+        return boot(machine, Path(name), options, arguments or DEFAULT)
 
 
 def _options() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="tests/vm/run", description=__doc__.split("\n\n")[0])
     parser.add_argument("--init", choices=("bare", "systemd"), default="bare", help="what runs as process 1")
     parser.add_argument("--limit", type=float, default=10800, help="seconds after which the machine is ended")
+    parser.add_argument(
+        "--slower", type=float, default=SLOWER, help="how many times longer tests wait before they give up"
+    )
     return parser.parse_known_args()
 
 
 # --- one run ------------------------------------------------------------------------------------------
 
 
-def boot(machine: Path, scratch: Path, init: str, arguments: Sequence[str], limit: float) -> int:
-    _pack(scratch / "work.tar", init, arguments)
+def boot(machine: Path, scratch: Path, options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    _pack(scratch / "work.tar", options, arguments)
     verdict = scratch / "verdict"
     command = [
         # It must not outlive us, and others use the machine too, unless we are told how much it may take.
@@ -88,12 +91,12 @@ def boot(machine: Path, scratch: Path, init: str, arguments: Sequence[str], limi
         subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(scratch)})
     ) as qemu:
         try:
-            qemu.wait(limit)
+            qemu.wait(options.limit)
         except subprocess.TimeoutExpired:
-            say(f"ended after {limit:g} s")
+            say(f"ended after {options.limit:g} s")
             return 124
     said = verdict.read_text().strip() if verdict.exists() else ""
-    say(f"{init}: exit code {said or 'none'} after {time.monotonic() - begun:.0f} s")
+    say(f"{options.init}: exit code {said or 'none'} after {time.monotonic() - begun:.0f} s")
     return int(said) if said.isdigit() else 125
 
 
@@ -107,21 +110,21 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]
         process.wait()
 
 
-def _pack(path: Path, init: str, arguments: Sequence[str]) -> None:
+def _pack(path: Path, options: argparse.Namespace, arguments: Sequence[str]) -> None:
     """The repository as it stands here, and what to do with it."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY, capture_output=True, check=True,
     ).stdout.decode()  # fmt: skip
     names = [name for name in listed.split("\0") if name and (REPOSITORY / name).exists()]
-    task = f"export SLOWER={SLOWER}\nset -- {shlex.join(arguments)}\n"
+    task = f"export SLOWER={options.slower:g}\nset -- {shlex.join(arguments)}\n"
     with tarfile.open(path, "w") as archive:
         for name in names:
             archive.add(REPOSITORY / name, f"work/pystack/{name}", filter=_as_root)
         for compiled in sorted((REPOSITORY / "orchestrator").rglob("__pycache__/*.cpython-311.pyc")):
             archive.add(compiled, f"work/pystack/{compiled.relative_to(REPOSITORY)}", filter=_as_root)
         _add(archive, "work/task", task, 0o644)
-        _add(archive, "work/init", (HERE / "guest" / init).read_text(), 0o755)
+        _add(archive, "work/init", (HERE / "guest" / options.init).read_text(), 0o755)
 
 
 def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
