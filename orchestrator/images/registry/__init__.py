@@ -26,3 +26,8 @@ Whatever a registry says is hostile until its digest fits: answers are bounded, 
 reaches the user, credentials go to nobody but the host they belong to and the token server it names.
 Source: OCI distribution specification 1.1; the token flow is Docker's ("token authentication").
 """
+
+import sys
+
+# httpx imports its own command line if it can, and rich with it: 50 ms that nobody here has a use for.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from email.utils import parsedate_to_datetime
-
 from orchestrator.model.frozen import dataclass
 
 RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
@@ -42,6 +40,8 @@ def retry_after(header: str, *, now: float) -> float | None:
     text = header.strip()
     if text.isascii() and text.isdigit():
         return float(text) if len(text) < 10 else float("inf")
+    from email.utils import parsedate_to_datetime
+
     try:
         return max(parsedate_to_datetime(text).timestamp() - now, 0.0)
     except (ValueError, TypeError, OverflowError):

@@ -10,7 +10,6 @@ with the longest prefix of a name speaks for it, ours before podman's. Certifica
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -148,6 +147,8 @@ def tls_for(settings: Settings, host: str) -> Tls:
 
 def parse(text: str, source: str) -> Iterator[Rule]:
     """The rules of one file. Raises UserError."""
+    import tomllib
+
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -15,7 +15,7 @@ from tests.unit.cli.command import MAIN, environment, run
 from tests.unit.cli.scripted import Scripted, Talk
 
 STACK = "services:\n  web:\n    x-rootfs: host\n"
-HEAVY = {"trio", "networkx", "jsonschema", "pyroute2", "typer", "rich", "yaml", "click"}
+HEAVY = {"trio", "networkx", "jsonschema", "pyroute2", "typer", "rich", "yaml", "click", "httpx", "isal"}
 LIGHT_LIMIT = {"dataclasses", "inspect", "typing", "pathlib", "subprocess", "re", "json", "datetime", "enum"}
 
 
@@ -68,6 +68,14 @@ def test_other_quick_commands_import_no_parser_of_anything(root: Path, words: tu
 
     assert not names & HEAVY
     assert not names & {"dataclasses", "inspect", "pathlib", "subprocess", "datetime"}
+
+
+def test_the_client_of_registries_is_for_who_speaks_to_one_and_brings_no_command_line_of_its_own(
+    root: Path,
+) -> None:
+    names = _imported(root, "logout", "localhost:9")
+    assert "httpx" in names
+    assert not names & {"typer", "rich", "click", "yaml", "networkx"}
 
 
 def test_up_leaves_the_parser_of_arguments_and_the_graph_out(root: Path) -> None:
