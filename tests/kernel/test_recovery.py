@@ -138,6 +138,35 @@ def test_an_exit_that_nobody_was_there_to_see_is_told_from_the_record(fresh: Sit
     fresh.down("one")
 
 
+def test_an_end_that_nobody_saw_is_followed_by_what_the_policy_says(fresh: Site) -> None:
+    """Both of ours are dead, and then the programs die: nobody knows how, and `always` is always."""
+    fresh.up(
+        """
+        name: one
+        services:
+          again: {x-rootfs: {path: $BOX}, command: sleep 1000, restart: always}
+          failing: {x-rootfs: {path: $BOX}, command: sleep 1000, restart: on-failure}
+          once: {x-rootfs: {path: $BOX}, command: sleep 1000}
+          after: {x-rootfs: {path: $BOX}, command: sleep 1000, restart: unless-stopped, depends_on: [again]}
+        """
+    )
+    pids = {row["service"]: row["pid"] for row in fresh.ps("one")}
+    fresh.kill(*servers(fresh))
+    for pid in pids.values():
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not any(alive(pid) for pid in pids.values()), "their end")
+    until(lambda: fresh.row("one", "after")["state"] == "running", "the restart")
+    rows = {row["service"]: row for row in fresh.ps("one")}
+    assert {name: row["state"] for name, row in rows.items()} == {
+        "again": "running",
+        "failing": "running",
+        "once": "exited",
+        "after": "running",
+    }
+    assert rows["once"]["exit_code"] is None
+    fresh.down("one", timeout=0)
+
+
 def test_no_line_is_lost_and_none_comes_twice_while_supervisors_are_killed(fresh: Site) -> None:
     fresh.up(
         """

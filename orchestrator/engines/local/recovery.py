@@ -105,7 +105,7 @@ def _latest_run(places: Places, container: Container, kept_pid: int | None) -> t
     if run.finished is not None:
         return run, None
     if record.boot_id != clock.boot_id():
-        return replace(run, finished=clock.now(), exit_code=None, error="the machine was restarted"), None
+        return replace(run, finished=clock.now(), exit_code=None), None
     ended = records.exit_of(bundle)
     if ended is not None and ended[2] == clock.boot_id():
         return replace(run, finished=max(ended[1], run.started), exit_code=ended[0]), None
@@ -114,7 +114,7 @@ def _latest_run(places: Places, container: Container, kept_pid: int | None) -> t
         return replace(run, pid=pid), pidfd
     if run.pid == 0 and not (bundle / "pid.json").exists():
         return None, None
-    return replace(run, finished=clock.now(), exit_code=None, error="its end was not seen"), None
+    return replace(run, finished=clock.now(), exit_code=None), None
 
 
 def _sweep(shared: Shared) -> set[str]:
