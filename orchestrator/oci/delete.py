@@ -59,7 +59,7 @@ def destroy(path: str, found: Record) -> None:
 
 
 def _end(found: Record) -> None:
-    """Kill the first process, which may be ending of itself, and whoever is in the groups. Raises Complaint."""
+    """Kill the first process, which may be ending of itself, and whoever is in the groups."""
     try:
         pidfd = signals.pin(found)
     except Complaint:  # it has ended

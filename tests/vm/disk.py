@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
 import shlex
 import shutil
 import subprocess
@@ -25,7 +26,8 @@ PACKAGES = (
     "systemd systemd-sysv dbus tini kmod busybox-static util-linux procps "
     # What we and our tests call.
     "python3 nftables iptables iproute2 bind9-dnsutils curl openssl libseccomp2 runc crun strace "
-    "gcc libc6-dev uidmap passt slirp4netns passwd podman conmon jq xz-utils zstd pigz qemu-user-static ca-certificates"
+    "gcc libc6-dev uidmap passt slirp4netns passwd podman conmon jq xz-utils zstd pigz "
+    "qemu-user-static ca-certificates"
 ).split()
 TESTING = ("pytest", "pytest-timeout", "pytest-trio", "hypothesis")
 """Of the development dependencies: what the tests inside import."""
@@ -60,7 +62,8 @@ def prepare(cache: Path) -> Path:
 def _wheels() -> list[str]:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extra = project["optional-dependencies"]["dev"]
-    return [*project["dependencies"], *(w for w in extra if w.startswith(TESTING))]
+    named = re.compile(rf"({'|'.join(TESTING)})\b(?!-)")
+    return [*project["dependencies"], *(wheel for wheel in extra if named.match(wheel))]
 
 
 def _build(draft: Path, wheels: Sequence[str]) -> None:
