@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,15 +96,19 @@ class Image:
         return digest(self.config)
 
 
-def docker_save(*images: Image) -> bytes:
-    """The form of Docker 1.10 to 24: ID/layer.tar, HEX.json, and manifest.json at the end."""
+def docker_save(*images: Image, packed: Mapping[str, Sequence[bytes]] | None = None) -> bytes:
+    """The form of Docker 1.10 to 24: ID/layer.tar, HEX.json, and manifest.json at the end.
+
+    `packed`: by an image's first tag how its layers come, if not as they are.
+    """
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}
     homes: dict[bytes, str] = {}
     table = []
     for image in images:
         names = []
-        for place, content in enumerate(image.layers):
+        forms = (packed or {}).get(image.tags[0] if image.tags else "") or image.layers
+        for place, content in enumerate(forms):
             folder = hashlib.sha256(f"{image.id} {place}".encode()).hexdigest()
             files[f"{folder}/VERSION"] = b"1.0"
             files[f"{folder}/json"] = b"{}"
@@ -154,13 +158,24 @@ def docker_save_of_old(*images: Image, names: bool = True) -> bytes:
     return pack(files)
 
 
-def oci_layout(*images: Image, compress: bool = True, mixed: bool = False) -> bytes:
-    """An OCI layout as a tar; `mixed` adds the manifest.json that Docker writes since version 25."""
+def oci_layout(
+    *images: Image,
+    compress: bool = True,
+    mixed: bool = False,
+    packed: Mapping[str, Sequence[bytes]] | None = None,
+) -> bytes:
+    """An OCI layout as a tar; `mixed` adds the manifest.json that Docker writes since version 25.
+
+    `packed`: by an image's first tag how its layers come, if not through gzip.
+    """
     files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
     rows: list[Json] = []
     table: list[Json] = []
     for image in images:
         head, layers = parts_of(image, files, compress=compress)
+        forms = (packed or {}).get(image.tags[0] if image.tags else "")
+        if forms:
+            layers = [{"mediaType": LAYER + _suffix(form), **put(files, form)} for form in forms]
         manifest = put(
             files, dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": head, "layers": layers})
         )
@@ -182,6 +197,11 @@ def parts_of(image: Image, files: dict[str, bytes], *, compress: bool) -> tuple[
         return head, [{"mediaType": LAYER, **put(files, one)} for one in image.layers]
     rows = (put(files, gzip.compress(one, 1, mtime=0)) for one in image.layers)
     return head, [{"mediaType": f"{LAYER}+gzip", **row} for row in rows]
+
+
+def _suffix(form: bytes) -> str:
+    kinds = {b"\x1f\x8b": "+gzip", b"\x28\xb5": "+zstd", b"\x50\x2a": "+zstd"}
+    return kinds.get(form[:2], "")
 
 
 def put(files: dict[str, bytes], content: bytes) -> Json:

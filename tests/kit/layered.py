@@ -15,6 +15,7 @@ They lie in one OCI layout outside the repository, made once a set of package ve
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from isal import igzip
 
@@ -31,7 +33,7 @@ from orchestrator.images import changes
 from tests.kit import images
 from tests.kit.archives import CONFIG, INDEX, LAYER, MANIFEST, Json, dumps
 from tests.kit.images import RECIPES, Recipe
-from tests.kit.registries import Registry, skopeo
+from tests.kit.registries import Registry
 
 FORMAT = 1
 """Part of every key: raise it when this file makes something else of the same packages."""
@@ -85,11 +87,32 @@ def layouts(names: Sequence[str]) -> dict[str, Path]:
             return dict(zip(names, made, strict=True))
 
 
-def archive(name: str, path: Path, *, docker: bool = False) -> Path:
-    """The image as a tar at `path`: an OCI layout's, or as `docker save` writes it."""
-    kind = "docker-archive" if docker else "oci-archive"
-    skopeo("copy", f"oci:{layout(name)}:{name}", f"{kind}:{path}:docker.io/library/{name}:{TAGS[name][0]}")
+def save(name: str, path: Path) -> Path:
+    """The image as an archive at `path`, in the form of `docker save`, its layers compressed."""
+    place = layout(name)
+    manifest = _manifest(place)
+    files = [manifest["config"]["digest"], *(row["digest"] for row in manifest["layers"])]
+    names = [f"{digest[7:]}" for digest in files]
+    table = [{"Config": names[0], "RepoTags": [f"{name}:{TAGS[name][0]}"], "Layers": names[1:]}]
+    with tarfile.open(path, "w") as archive:
+        for digest, inside in zip(files, names, strict=True):
+            archive.add(_blob(place, digest), inside)
+        content = dumps(table)
+        head = tarfile.TarInfo("manifest.json")
+        head.size = len(content)
+        archive.addfile(head, io.BytesIO(content))
     return path
+
+
+def blobs(name: str) -> list[bytes]:
+    """The image's layers as they are stored, lowest first."""
+    place = layout(name)
+    return [_blob(place, row["digest"]).read_bytes() for row in _manifest(place)["layers"]]
+
+
+def _manifest(place: Path) -> Any:
+    index = json.loads((place / "index.json").read_bytes())
+    return json.loads(_blob(place, index["manifests"][0]["digest"]).read_bytes())
 
 
 def _home() -> Path:
