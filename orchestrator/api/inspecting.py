@@ -20,8 +20,11 @@ from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container, Health, NetworkState, Run
 from orchestrator.model.stack import (
     BindMount,
+    DirectoryRoot,
     FileMount,
     Healthcheck,
+    HostRoot,
+    ImageRoot,
     Isolated,
     Mount,
     OfHost,
@@ -146,16 +149,16 @@ def container(seen: Seen) -> Document:
         "Args": argv[1:],
         "State": state(one.run, seen.status, seen.offset),
         "Image": one.image_id,
-        "ResolvConfPath": f"{seen.bundle}/resolv.conf",
-        "HostnamePath": f"{seen.bundle}/hostname",
-        "HostsPath": f"{seen.bundle}/hosts",
+        "ResolvConfPath": f"{seen.bundle}/etc/resolv.conf",
+        "HostnamePath": f"{seen.bundle}/etc/hostname",
+        "HostsPath": f"{seen.bundle}/etc/hosts",
         "LogPath": seen.log,
         "Name": f"/{one.name}",
         "RestartCount": one.run.restarts if one.run else 0,
         "Driver": "overlay",
         "Platform": "linux",
         "HostConfig": host_config(one),
-        "GraphDriver": {"Data": {"LowerDir": ":".join(seen.lowers)}, "Name": "overlay"},
+        "GraphDriver": {"Data": _root(seen), "Name": "overlay"},
         "Mounts": [_mount(mount, seen.volumes) for mount in service.mounts],
         "Config": config(seen),
         "NetworkSettings": network_settings(seen),
@@ -167,6 +170,19 @@ def container(seen: Seen) -> Document:
             "Directory": seen.layer,
         },
     }
+
+
+def _root(seen: Seen) -> dict[str, str]:
+    """The overlay that is its root; the one made of the host's directories has several."""
+    match seen.container.definition.root:
+        case HostRoot():
+            return {}
+        case DirectoryRoot(path=path):
+            lower = path
+        case ImageRoot():
+            lower = ":".join(seen.lowers)
+    own = f"{seen.layer}/layers/root"
+    return {"LowerDir": lower, "UpperDir": f"{own}/upper", "WorkDir": f"{own}/work"}
 
 
 def state(run: Run | None, status: str, offset: float) -> Document:

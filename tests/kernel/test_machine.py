@@ -76,6 +76,76 @@ def test_the_command_shown_and_the_users_of_an_image_come_from_the_image(site: S
     site.down("i1")
 
 
+# --- inspect ---------------------------------------------------------------------------------------------
+
+INSPECTED = """
+    name: p1
+    services:
+      w:
+        image: says:1
+        stop_grace_period: 0s
+        environment: {A: "1"}
+        labels: {team: blue}
+        ports: ["127.0.0.1::7777"]
+        volumes: ["data:/data", "$DIR:/host:ro"]
+        mem_limit: 64m
+        restart: on-failure:3
+        healthcheck: {test: "exit 0", interval: 1h, start_interval: 100ms, start_period: 10s}
+        networks: {inside: {aliases: [other]}}
+    networks: {inside: {}}
+    volumes: {data: {}}
+"""
+
+
+def test_a_container_is_told_with_the_fields_of_docker(site: Site, image: str) -> None:
+    site.up(INSPECTED)
+    row = site.row("p1", "w")
+    address = row["addresses"]["p1_inside"]
+    told = site.ask("inspect", names=["p1-w-1", row["id"][:5], "p1_data", "p1_inside", "none"]).result
+    assert sorted(told["containers"]) == sorted(["p1-w-1", row["id"][:5]])
+    box = told["containers"]["p1-w-1"]
+    assert told["containers"][row["id"][:5]]["Id"] == row["id"]
+
+    assert (box["Id"], box["Name"], box["Image"]) == (row["id"], "/p1-w-1", image)
+    assert (box["Path"], box["Args"]) == ("sleep", ["77"])
+    assert {key: box["State"][key] for key in ("Status", "Running", "Pid", "ExitCode")} == {
+        "Status": "running",
+        "Running": True,
+        "Pid": row["pid"],
+        "ExitCode": 0,
+    }
+    assert box["State"]["Health"]["Status"] in ("starting", "healthy")
+    assert box["State"]["StartedAt"].endswith("Z")
+    assert box["State"]["FinishedAt"] == "0001-01-01T00:00:00Z"
+    assert Path(box["LogPath"]).parent.is_dir()
+    assert Path(box["HostsPath"]).read_text().count(address) == 1
+
+    assert (Path(box["GraphDriver"]["Data"]["UpperDir"]) / "host").is_dir()
+    config, limits, net = box["Config"], box["HostConfig"], box["NetworkSettings"]
+    assert (config["Image"], config["Cmd"], config["Hostname"]) == ("says:1", ["sleep", "77"], row["id"][:12])
+    assert "A=1" in config["Env"]
+    assert (config["Labels"]["team"], config["Labels"]["com.docker.compose.project"]) == ("blue", "p1")
+    assert (limits["Memory"], limits["RestartPolicy"]["Name"]) == (64 << 20, "on-failure")
+    assert limits["RestartPolicy"]["MaximumRetryCount"] == 3
+    (port,) = net["Ports"]["7777/tcp"]
+    assert (port["HostIp"], int(port["HostPort"]) > 0) == ("127.0.0.1", True)
+    assert net["Networks"]["p1_inside"]["IPAddress"] == net["IPAddress"] == address
+    assert "other" in net["Networks"]["p1_inside"]["Aliases"]
+    mounts = {mount["Destination"]: mount for mount in box["Mounts"]}
+    assert (mounts["/data"]["Type"], mounts["/data"]["Name"]) == ("volume", "p1_data")
+    assert (mounts["/host"]["Type"], mounts["/host"]["RW"]) == ("bind", False)
+
+    assert told["volumes"]["p1_data"]["Mountpoint"] == mounts["/data"]["Source"]
+    segment = told["networks"]["p1_inside"]
+    assert segment["Containers"][row["id"]]["IPv4Address"].partition("/")[0] == address
+    site.ask("stop", stack="p1", timeout=0)
+    box = site.ask("inspect", names=["p1-w-1"]).result["containers"]["p1-w-1"]
+    assert (box["State"]["Status"], box["State"]["ExitCode"], box["State"]["Pid"]) == ("exited", 137, 0)
+    assert box["State"]["FinishedAt"] > box["State"]["StartedAt"]
+    assert box["NetworkSettings"]["IPAddress"] == ""
+    site.down("p1")
+
+
 # --- volumes ---------------------------------------------------------------------------------------------
 
 STORED = """
