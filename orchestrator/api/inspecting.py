@@ -249,23 +249,10 @@ def config(seen: Seen) -> Document:
         "Volumes": {path: {} for path in image.volumes} if image and image.volumes else None,
         "WorkingDir": service.working_dir or (image.working_dir if image else ""),
         "Entrypoint": _list(entrypoint),
-        "Labels": labels(one, image),
+        "Labels": show.labels(one, image),
         "StopSignal": service.stop_signal or (image.stop_signal if image else None) or "SIGTERM",
         "StopTimeout": int(service.stop_grace_period),
         **({"Healthcheck": _healthcheck(one.healthcheck)} if one.healthcheck else {}),
-    }
-
-
-def labels(one: Container, image: ImageConfig | None) -> dict[str, str]:
-    """Its image's, its service's, and those by which tools of docker compose find it. Pure."""
-    project = "com.docker.compose"
-    return {
-        **(image.labels if image else {}),
-        **one.definition.labels,
-        f"{project}.project": one.stack,
-        f"{project}.service": one.service.rpartition("-run-")[0] or one.service,
-        f"{project}.container-number": str(one.slot or 1),
-        f"{project}.oneoff": str(one.definition.oneoff),
     }
 
 

@@ -107,6 +107,19 @@ def command(container: Container, image: ImageConfig | None) -> str:
         return ""
 
 
+def labels(container: Container, image: ImageConfig | None) -> dict[str, str]:
+    """Its image's, its service's, and those by which tools of docker compose find it. Pure."""
+    project = "com.docker.compose"
+    return {
+        **(image.labels if image else {}),
+        **container.definition.labels,
+        f"{project}.project": container.stack,
+        f"{project}.service": container.service.rpartition("-run-")[0] or container.service,
+        f"{project}.container-number": str(container.slot or 1),
+        f"{project}.oneoff": str(container.definition.oneoff),
+    }
+
+
 def container_row(
     container: Container,
     desired: Desired | None,
@@ -142,7 +155,7 @@ def container_row(
         "pid": run.pid if run and run.finished is None else 0,
         "restarts": run.restarts if run else 0,
         "addresses": dict(container.addresses),
-        "labels": dict(container.definition.labels),
+        "labels": labels(container, image),
         "because": (run.error if run else "") or waits.get(f"container:{container.name}", ""),
     }
 

@@ -144,6 +144,10 @@ def known(document: Document) -> Document:
     parts = {
         key: Struct(document[key], zero) for key, zero in zeros.items() if isinstance(document.get(key), dict)
     }
+    for key in ("ExposedPorts", "Volumes"):  # sets, in Go: names without a value
+        names = parts["Config"].get(key) if "Config" in parts else None
+        if isinstance(names, dict):
+            parts["Config"][key] = {name: Struct({}, {}) for name in names}
     return {**document, **parts}
 
 

@@ -29,6 +29,8 @@ def shown(value: object, *, nested: bool = False) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return _float(value)
+    if isinstance(value, Struct):
+        return f"{{{' '.join(shown(one, nested=True) for one in value.values())}}}"
     if isinstance(value, dict):
         pairs = " ".join(f"{key}:{shown(one, nested=True)}" for key, one in ordered(value))
         return f"map[{pairs}]"

@@ -96,6 +96,7 @@ def test_an_image_is_told_with_the_fields_of_docker(line: Line) -> None:
         ("{{range .Config.Env}}{{println .}}{{end}}", "PATH=/bin\nA=1\n"),
         ('{{index .Config.Labels "team"}}{{index .Config.Labels "none"}}', "blue"),
         ("{{json .Config.ExposedPorts}}", '{"80/tcp":{}}'),
+        ("{{.Config.ExposedPorts}} {{.Config.Volumes}}", "map[80/tcp:{}] map[]"),
         ("{{len .RootFS.Layers}} {{.Os}}/{{.Architecture}}", "2 linux/amd64"),
         ('{{join .RepoTags ","}}', "web:1,web:latest"),
     ],
