@@ -7,7 +7,7 @@ Bearer tokens follow Docker's token authentication (distribution: "Token Authent
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import urlencode, urlsplit
 
 from orchestrator.images.registry import blame, challenges
@@ -34,6 +34,20 @@ Find = Callable[[Endpoint], Awaitable[Credential | None]]
 def scope(path: str, *actions: str) -> str:
     """What is needed for a repository: `repository:a/b:pull,push`."""
     return f"repository:{path}:{','.join(actions)}"
+
+
+def merged(scopes: Iterable[str]) -> frozenset[str]:
+    """One scope a resource, its actions in order: registries name them in any, and twice. Pure."""
+    actions: dict[str, set[str]] = {}
+    for one in scopes:
+        resource, _, listed = one.rpartition(":")
+        actions.setdefault(resource, set()).update(listed.split(","))
+    return frozenset(f"{resource}:{','.join(sorted(listed))}" for resource, listed in actions.items())
+
+
+def covers(had: frozenset[str], wanted: frozenset[str]) -> bool:
+    """Whether a token for the scopes `had` is good for `wanted`. Pure."""
+    return merged(had | wanted) == merged(had)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +89,7 @@ class Tokens:
         now = self._timing.clock()
         live = [token for token in self._tokens.get(key, ()) if token.until > now]
         self._tokens[key] = live
-        return next((token.header for token in live if scopes <= token.scopes), "")
+        return next((token.header for token in live if covers(token.scopes, scopes)), "")
 
     async def answer(
         self, endpoint: Endpoint, scheme: str, challenge: str, scopes: frozenset[str], *, sent: str
@@ -85,7 +99,7 @@ class Tokens:
         bearer = next((one for one in found if one.scheme == "bearer" and one.parameters.get("realm")), None)
         credential = await self._find(endpoint)
         if bearer is not None:
-            wanted = scopes | bearer.scopes
+            wanted = merged(scopes | bearer.scopes)
             if credential is not None and credential.registry_token:
                 header = f"Bearer {credential.registry_token}"
                 return "" if sent == header else header

@@ -155,8 +155,15 @@ async def test_each_right_has_its_token_and_a_larger_one_serves_as_well(
         pull, push = tokens.scope(path, "pull"), tokens.scope(path, "pull", "push")
         for scopes in ((pull,), (push,), (pull,), (pull, push)):
             assert (await registry.call(place, head, *scopes)).status == 404
-    # docker-registry asks for what a request needs; what was said to be needed is asked for as well.
-    assert token_registry.tokens.scopes() == [(pull,), (pull, push)]
+    assert token_registry.tokens.scopes() == [(pull,), (push,)]
+
+
+def test_scopes_of_one_resource_are_one() -> None:
+    mixed = ("repository:a:5000/b:push,pull", "repository:a:5000/b:pull", "registry:catalog:*")
+    assert tokens.merged(mixed) == {"repository:a:5000/b:pull,push", "registry:catalog:*"}
+    assert tokens.covers(frozenset(mixed), frozenset(("repository:a:5000/b:pull",)))
+    assert not tokens.covers(frozenset(("repository:b:pull",)), frozenset(("repository:b:pull,push",)))
+    assert not tokens.covers(frozenset(), frozenset(("repository:b:pull",)))
 
 
 async def test_a_token_that_turns_out_too_small_is_asked_for_anew_once(
