@@ -86,35 +86,48 @@ _IMPORT = (
     ),
 )
 
+
+def _alone(
+    calls: str,
+    help: str,  # noqa: A002 - typer's word
+    options: tuple[Option, ...] = (),
+    arguments: tuple[Argument, ...] = (),
+    *,
+    hidden: bool = False,
+) -> Command:
+    """A command that has nothing to do with a stack."""
+    return Command(calls, help, options, arguments, hidden=hidden, alone=True)
+
+
 STORED: dict[str, Command] = {
-    "images": Command(*_IMAGES),
-    "image ls": Command(*_IMAGES),
-    "image list": Command(*_IMAGES, hidden=True),
-    "image inspect": Command(
+    "images": _alone(*_IMAGES),
+    "image ls": _alone(*_IMAGES),
+    "image list": _alone(*_IMAGES, hidden=True),
+    "image inspect": _alone(
         "describe:image_inspect", "Show all that is known of images, as JSON", (TEMPLATE,), (_IMAGE_NAMES,)
     ),
-    "history": Command(*_HISTORY),
-    "image history": Command(*_HISTORY),
-    "image tree": Command(
+    "history": _alone(*_HISTORY),
+    "image history": _alone(*_HISTORY),
+    "image tree": _alone(
         "describe:tree",
         "Show the layers of images, and which others share them",
         (),
         (Argument("names", many=True, metavar="[IMAGE...]"),),
     ),
-    "image rm": Command(*_RMI),
-    "image remove": Command(*_RMI, hidden=True),
-    "rmi": Command(*_RMI),
-    "tag": Command(*_TAG),
-    "image tag": Command(*_TAG),
-    "save": Command(*_SAVE),
-    "image save": Command(*_SAVE),
-    "load": Command(*_LOAD),
-    "image load": Command(*_LOAD),
-    "import": Command(*_IMPORT),
-    "image import": Command(*_IMPORT),
-    "push": Command(*_PUSH),
-    "image push": Command(*_PUSH),
-    "login": Command(
+    "image rm": _alone(*_RMI),
+    "image remove": _alone(*_RMI, hidden=True),
+    "rmi": _alone(*_RMI),
+    "tag": _alone(*_TAG),
+    "image tag": _alone(*_TAG),
+    "save": _alone(*_SAVE),
+    "image save": _alone(*_SAVE),
+    "load": _alone(*_LOAD),
+    "image load": _alone(*_LOAD),
+    "import": _alone(*_IMPORT),
+    "image import": _alone(*_IMPORT),
+    "push": _alone(*_PUSH),
+    "image push": _alone(*_PUSH),
+    "login": _alone(
         "registry:login",
         "Log in to a registry (Docker Hub when none is named)",
         (
@@ -124,13 +137,13 @@ STORED: dict[str, Command] = {
         ),
         (Argument("server"),),
     ),
-    "logout": Command(
+    "logout": _alone(
         "registry:logout",
         "Forget the password of a registry",
         (),
         (Argument("server"),),
     ),
-    "search": Command(
+    "search": _alone(
         "registry:search",
         "Look for repositories on Docker Hub, or at a registry (HOST/WORDS)",
         (
@@ -143,7 +156,7 @@ STORED: dict[str, Command] = {
         (Argument("term", required=True),),
     ),
     "volumes": Command("volumes:of_stack", "List the volumes of the stack", (QUIET, FORMAT), SERVICES),
-    "volume ls": Command(
+    "volume ls": _alone(
         "volumes:ls",
         "List the volumes of this machine",
         (
@@ -152,19 +165,19 @@ STORED: dict[str, Command] = {
             Option("-f --filter", "texts", "Only such (dangling=true, name=PART)", metavar="FILTER"),
         ),
     ),
-    "volume inspect": Command(
+    "volume inspect": _alone(
         "volumes:inspect",
         "Show all that is known of volumes, as JSON",
         (TEMPLATE,),
         (Argument("names", many=True, required=True),),
     ),
-    "volume rm": Command(
+    "volume rm": _alone(
         "volumes:rm",
         "Remove volumes that no container uses",
         (Option("-f --force", "flag", "Also of names that there are not"),),
         (Argument("names", many=True, required=True),),
     ),
-    "volume prune": Command(
+    "volume prune": _alone(
         "volumes:prune",
         "Remove the anonymous volumes that no container uses",
         (

@@ -60,7 +60,8 @@ class Argument:
 
 class Command:
     """One command: `module:function` in this room is called with the scope and a keyword for every
-    option and argument. `program` says that options end at the first word (`exec web ls -l`).
+    option and argument. `program` says that options end at the first word (`exec web ls -l`), `alone` that
+    it has nothing to do with a stack, and takes no options that select one.
     """
 
     __slots__ = ("arguments", "calls", "help", "hidden", "options", "program")
@@ -74,6 +75,7 @@ class Command:
         *,
         program: bool = False,
         hidden: bool = False,
+        alone: bool = False,
     ) -> None:
         self.calls = calls
         self.help = help
@@ -81,7 +83,8 @@ class Command:
         self.program = program
         self.hidden = hidden
         taken = {flag for option in options for flag in option.flags}
-        rest = (_without(option, taken) for option in SCOPE)
+        shared = [option for option in SCOPE if not alone or option.name in _OF_ALL]
+        rest = (_without(option, taken) for option in shared)
         self.options = options + tuple(option for option in rest if option is not None)
 
 
@@ -105,6 +108,7 @@ def _without(option: Option, taken: set[str]) -> Option | None:
 YES = ("1", "t", "T", "true", "TRUE", "True")
 NO = ("0", "f", "F", "false", "FALSE", "False")
 """What a flag may be given behind `=`, as in Go's strconv.ParseBool."""
+_OF_ALL = ("ansi", "progress", "root")
 PROGRESS = ("auto", "tty", "plain", "json", "quiet")
 SCOPE = (
     Option("-f --file", "texts", "Stack file; several are merged, - is standard input", metavar="FILE"),

@@ -309,9 +309,12 @@ COMMANDS: dict[str, Command] = {
         "Show containers, images, volumes or networks as JSON",
         (
             TEMPLATE,
-            Option("--type", "text", "", choices=("container", "image", "volume", "network")),
+            Option(
+                "--type", "text", "Only of this kind", choices=("container", "image", "volume", "network")
+            ),
         ),
         (Argument("names", many=True, required=True, metavar="NAME|ID..."),),
+        alone=True,
     ),
     "version": Command(
         "show:version",
