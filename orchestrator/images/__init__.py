@@ -12,6 +12,9 @@
     partials   blobs that have arrived in part
     collecting garbage: what nobody needs any more
     catalog    what registries said, and when (SQLite)
+    verifying  is everything what it is called; mending it
+    comparing  two unpacked layers, path by path
+    rebuilding index.json anew, when it is damaged
 
     archive    load: the images of an archive come in
     saved      what `docker save` writes and wrote

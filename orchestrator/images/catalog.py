@@ -56,6 +56,15 @@ class Catalog:
             row = base.execute("SELECT name, digest, at, etag FROM pulls WHERE name = ?", (name,)).fetchone()
         return Pull(name=row[0], digest=row[1], at=row[2], etag=row[3]) if row else None
 
+    def forget(self) -> None:
+        """Start anew."""
+        with scratch.locked(self._lock):
+            self._unlink()
+
+    def _unlink(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
     def check(self) -> str:
         """What is wrong with the file; "" when it is sound or not there."""
         import sqlite3
@@ -87,8 +96,7 @@ class Catalog:
                 try:
                     return self._prepared()
                 except sqlite3.DatabaseError:
-                    for suffix in ("", "-wal", "-shm"):
-                        self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+                    self._unlink()
                 return self._prepared()
 
     def _prepared(self) -> sqlite3.Connection:

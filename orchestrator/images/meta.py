@@ -38,6 +38,11 @@ def read_meta(layer: Path) -> Meta:
     """The record of an unpacked layer. Raises UserError when it is gone or unreadable."""
     try:
         return codec.decode(Meta, json.loads((layer / "meta.json").read_bytes()))
-    except (OSError, ValueError) as error:
-        hint = "load or import the image again"
-        raise UserError(f"layer {layer.name[:12]}: {error}", exit_code=ExitCode.IMAGE, hint=hint) from error
+    except FileNotFoundError:
+        problem = "its record is gone" if layer.is_dir() else "it is not in the store"
+    except OSError as error:
+        problem = str(error.strerror)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        problem = f"its record is damaged ({str(error)[:80]})"
+    hint = "`pystack image verify` tells all that is wrong, with --repair it mends what it can"
+    raise UserError(f"layer sha256:{layer.name[:12]}: {problem}", exit_code=ExitCode.IMAGE, hint=hint)

@@ -25,7 +25,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.images import collecting, index, leases, meta, partials, removal, scratch
+from orchestrator.images import collecting, index, leases, meta, partials, rebuilding, removal, scratch
 from orchestrator.images import config as configs
 from orchestrator.images import reference as references
 from orchestrator.images.catalog import Catalog, Pull
@@ -40,6 +40,7 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST_LIMIT = 4 << 20
 _INDEX_LIMIT = 64 << 20
+_BACKUP = "index.json.before"
 _CACHE_LIMIT = 256
 _LAYER = re.compile("layer-[0-9a-f]{64}")
 
@@ -126,7 +127,7 @@ class Store:
             with open(self.blob_path(digest), "rb") as file:
                 content = file.read(limit + 1)
         except FileNotFoundError:
-            raise UserError(f"no such image: {digest[:19]}", exit_code=ExitCode.IMAGE) from None
+            raise damaged(f"blob {digest[:19]} is not in the store") from None
         if len(content) > limit:
             raise configs.broken(f"{digest[:19]} is larger than {limit >> 20} MiB")
         return content
@@ -307,6 +308,28 @@ class Store:
                 collecting.collect(self.root, self._read(), attic, grace=grace)
             )
 
+    def entries(self, *, mend: bool = False) -> tuple[Entry, ...]:
+        """index.json as values. With `mend` a damaged one is made anew. Raises UserError."""
+        if mend:
+            self._prepare()
+            with scratch.locked(self._lock):
+                try:
+                    self._read()
+                except UserError:
+                    self._write(rebuilding.rebuild(self._blobs, self._before()))
+        return self._read()
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Nobody else changes the store meanwhile."""
+        return scratch.locked(self._lock)
+
+    def check_catalog(self, *, mend: bool) -> str:
+        """What is wrong with store.db, "" for nothing; with `mend` it is made anew."""
+        problem = self._catalog.check()
+        if problem and mend:
+            self._catalog.forget()
+        return problem
+
     # --- inside ----------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
@@ -330,11 +353,27 @@ class Store:
             return ()
         stamp = (now.st_mtime_ns, now.st_ino, now.st_size)
         if stamp != self._index[0]:
-            data = configs.read_json(path.read_bytes(), str(path), limit=_INDEX_LIMIT)
-            rows = data.get("manifests")
-            entries = (self._entry(row) for row in rows if isinstance(row, dict)) if rows else ()
-            self._index = (stamp, tuple(entry for entry in entries if entry is not None))
+            self._index = (stamp, self._parsed(path))
         return self._index[1]
+
+    def _parsed(self, path: Path) -> tuple[Entry, ...]:
+        try:
+            data = configs.read_json(path.read_bytes(), path.name, limit=_INDEX_LIMIT)
+        except UserError as error:
+            raise damaged(f"{path} is damaged: {error.message.rpartition(': ')[2]}") from None
+        rows = data.get("manifests")
+        if not isinstance(rows, list | None):
+            raise damaged(f"{path} is damaged: it has no list of manifests")
+        entries = (self._entry(row) for row in rows or () if isinstance(row, dict))
+        return tuple(entry for entry in entries if entry is not None)
+
+    def _before(self) -> tuple[Entry, ...]:
+        """The index before the last change, if that can be read; the damaged one goes."""
+        (self.root / "index.json").unlink(missing_ok=True)
+        try:
+            return self._parsed(self.root / _BACKUP)
+        except (OSError, UserError):
+            return ()
 
     def _entry(self, row: dict[str, Any]) -> Entry | None:
         """Another tool may have written this layout too: what is not an image we can run is passed over."""
@@ -356,7 +395,11 @@ class Store:
     def _write(self, entries: tuple[Entry, ...]) -> None:
         rows = [entry.descriptor for entry in entries]
         data = {"schemaVersion": 2, "mediaType": INDEX, "manifests": rows}
-        scratch.write_file(self.root / "index.json", json.dumps(data, indent=1).encode())
+        path = self.root / "index.json"
+        if path.exists():
+            (self.root / _BACKUP).unlink(missing_ok=True)
+            os.link(path, self.root / _BACKUP)
+        scratch.write_file(path, json.dumps(data, indent=1).encode())
         self._index = ((0, 0, 0), ())
 
     def _by_name(self, entries: tuple[Entry, ...], name: str) -> StoredImage | None:
@@ -394,7 +437,10 @@ class Store:
         for diff_id in dict.fromkeys(reversed(config.diff_ids)):
             path = self.layer_path(diff_id)
             lowers.append(path / "fs")
-            if meta.read_meta(path).opaque_root:
+            known = meta.read_meta(path)
+            if not os.path.isdir(path / "fs"):
+                raise damaged(f"layer {diff_id[:19]}: its files are gone")
+            if known.opaque_root:
                 break
         return tuple(lowers)
 
@@ -408,6 +454,12 @@ class Store:
         if not lost_blobs and not lost_layers:
             return None
         return Missing(blobs=tuple(lost_blobs), layers=tuple(lost_layers))
+
+
+def damaged(problem: str) -> UserError:
+    """What is said of a store that has lost something, and the way out."""
+    hint = "`pystack image verify` tells all that is wrong, with --repair it mends what it can"
+    return UserError(problem, exit_code=ExitCode.IMAGE, hint=hint)
 
 
 def _with_tag(name: str) -> str:
