@@ -46,7 +46,7 @@ from typing import Any
 
 import trio
 
-from orchestrator.api import asking, converging, inspecting, measuring, processes, steering, volumes
+from orchestrator.api import asking, converging, files, inspecting, measuring, processes, steering, volumes
 from orchestrator.api.server import Server, Verb, listen
 from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Stacks
@@ -85,6 +85,7 @@ VERBS: dict[str, Verb] = {
     "top": measuring.top,
     "rm": converging.remove,
     "exec": processes.execute,
+    "files": files.files,
     "run": processes.run,
 }
 

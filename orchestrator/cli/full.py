@@ -29,9 +29,6 @@ _IMAGES = "images come with `pystack load -i FILE` (docker save) or `pystack imp
 ABSENT = {
     "attach": "`pystack logs -f SERVICE` shows the output, `pystack exec SERVICE sh` gives a shell",
     "build": _IMAGES,
-    "commit": "",
-    "cp": "`pystack exec -T SERVICE tar c PATH | tar x` takes files out of a container",
-    "export": "",
     "help": "`pystack --help`, `pystack COMMAND --help`",
     "publish": "",
     "pull": _IMAGES,

@@ -275,7 +275,7 @@ class Opened:
     def __enter__(self) -> Store | None:
         try:
             if self._write:
-                _become_root()
+                become_root()
                 os.makedirs(self._data, mode=0o700, exist_ok=True)
             elif not self._root.is_dir():
                 return None
@@ -290,7 +290,7 @@ class Opened:
             raise UserError(f"{self._root}: {error.strerror}") from None
 
 
-def _become_root() -> None:
+def become_root() -> None:
     """Layers have owners: an ordinary user has them only in a user namespace, as the supervisor's is."""
     if os.geteuid() == 0:
         return

@@ -22,6 +22,7 @@ from orchestrator.cli.options import (
 
 __all__ = ["COMMANDS", "NO", "SCOPE", "YES", "Argument", "Command", "Option"]
 
+_CONTAINER = (Argument("container", required=True, metavar="SERVICE|CONTAINER"),)
 _TIMEOUT = Option("-t --timeout", "float", "Seconds of grace before SIGKILL", metavar="SECONDS")
 _ORPHANS = Option("--remove-orphans", "flag", "Remove containers of services that the file no longer has")
 _STRICT = Option("--strict", "flag", "Stricter defaults: no-new-privileges for every service")
@@ -323,6 +324,42 @@ COMMANDS: dict[str, Command] = {
             Option("--short", "flag", "Only the number"),
             Option("--format", "text", "pretty, json, or a Go template ({{.Version}})", metavar="FORMAT"),
         ),
+    ),
+    "cp": Command(
+        "cp:cp",
+        "Copy files between a container and this machine",
+        (
+            Option("-a --archive", "flag", "Keep the owners of files"),
+            Option("-L --follow-link", "flag", "Copy what a link leads to, not the link"),
+            Option("-q --quiet", "flag", "Do not tell what has been done"),
+            _INDEX,
+            Option("--all", "flag", "Containers of `run` as well"),
+        ),
+        (
+            Argument("source", required=True, metavar="SERVICE|CONTAINER:PATH|PATH|-"),
+            Argument("destination", required=True, metavar="SERVICE|CONTAINER:PATH|PATH|-"),
+        ),
+    ),
+    "diff": Command(
+        "snapshot:diff", "List what a container has added, changed and deleted", (_INDEX,), _CONTAINER
+    ),
+    "commit": Command(
+        "snapshot:commit",
+        "Make an image of what a container has become",
+        (
+            Option("-a --author", "text", "Who made it", metavar="TEXT"),
+            Option("-m --message", "text", "Comment for the image's history", metavar="TEXT"),
+            Option("-c --change", "texts", "Apply a Dockerfile instruction", metavar="INSTRUCTION"),
+            Option("-p --pause", "flag", "Let it stand still meanwhile", on=True),
+            _INDEX,
+        ),
+        (*_CONTAINER, Argument("name", metavar="[REPOSITORY[:TAG]]")),
+    ),
+    "export": Command(
+        "snapshot:export",
+        "Write the root of a container as a tar archive",
+        (Option("-o --output", "text", "To a file, in place of standard output", metavar="FILE"), _INDEX),
+        _CONTAINER,
     ),
     **STORED,
 }

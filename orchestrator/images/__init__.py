@@ -24,6 +24,7 @@
     importing  import: a directory or a tarball becomes an image of one layer
     copying    a directory tree -> a layer directory and its tar, in one pass
     changes    `--change` instructions (CMD, ENV ...) -> a config
+    wording    quotes and variables in them
 
     layers     unpacking files of layers side by side
     workers    starts the process that forks workers

@@ -160,6 +160,8 @@ _tee.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint]
 _tee.restype = ctypes.c_ssize_t
 _sethostname = _libc.sethostname
 _sethostname.argtypes = [_text, ctypes.c_size_t]
+_fstatfs = _libc.fstatfs
+_fstatfs.argtypes = [ctypes.c_int, ctypes.c_void_p]
 _setdomainname = _libc.setdomainname
 _setdomainname.argtypes = [_text, ctypes.c_size_t]
 
@@ -442,6 +444,14 @@ def setdomainname(name: str) -> None:
     raw = os.fsencode(name)
     if _setdomainname(raw, len(raw)) != 0:
         raise _fail("setdomainname")
+
+
+def filesystem_type(fd: int) -> int:
+    """The magic number of the filesystem that a descriptor, O_PATH as well, is on (fstatfs(2))."""
+    buffer = _PathBuffer()
+    if _fstatfs(fd, buffer) != 0:
+        raise _fail("fstatfs")
+    return int(struct.unpack_from("l", buffer)[0]) & 0xFFFFFFFF
 
 
 def pidfd_open(pid: int) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from orchestrator.engines.local import alive, bundle, clock, logs, records, storage
+from orchestrator.engines.local import alive, bundle, clock, lending, logs, records, storage
 from orchestrator.engines.local.ground import look_up
 from orchestrator.engines.local.keeper import AlreadyRunsError, Exited, KeeperLost, Started
 from orchestrator.engines.local.ooms import Ooms
@@ -113,6 +113,7 @@ class Containers:
             return
         if before is not None:
             await live.finished.wait()  # its output, its ports and whoever it left behind come first
+        await lending.returned(live)
         run = Run(
             turn=action.turn,
             started=clock.now(),

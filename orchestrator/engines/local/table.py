@@ -61,6 +61,9 @@ class Live:
     """Of the tasks that carry its published ports into an ordinary user's own network."""
     finished: trio.Event = field(default_factory=trio.Event)
     """Set when the current run has ended and its output is in the log."""
+    loans: int = 0
+    """So many commands have its files at the moment (see lending)."""
+    returned: trio.Event = field(default_factory=trio.Event)
 
 
 class Follower:
