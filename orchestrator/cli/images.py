@@ -116,11 +116,25 @@ def save(scope: Scope, *, names: tuple[str, ...], output: str | None) -> int:
         chosen = [one for name in names for one in _chosen(scope, store, name)]
         with Bytes(quiet=False) as progress:
             if output is None:
-                saving.save(store, saving.merged(chosen), say.STDOUT, progress)
+                with _standard_output():
+                    saving.save(store, saving.merged(chosen), say.STDOUT, progress)
             else:
                 with Target(output) as out:
                     saving.save(store, saving.merged(chosen), out, progress)
     return 0
+
+
+@contextlib.contextmanager
+def _standard_output() -> Iterator[None]:
+    """What goes wrong there is not the store's fault."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename:
+            raise
+        raise UserError(f"standard output: {(error.strerror or str(error)).lower()}") from None
 
 
 def _chosen(scope: Scope, store: Store, name: str) -> list[saving.Chosen]:
@@ -214,7 +228,9 @@ def absent(scope: Scope, name: str) -> UserError:
     return explained(scope, UserError(f"No such image: {name}", exit_code=ExitCode.IMAGE), name)
 
 
-def explained(scope: Scope, error: UserError, name: str) -> UserError:
+def explained(
+    scope: Scope, error: UserError, name: str, advice: str = "`pystack commit {} NAME` makes an image of it"
+) -> UserError:
     """The same error, with advice where a container is named in place of an image."""
     if not error.message.startswith("No such image") or error.hint:
         return error
@@ -222,7 +238,7 @@ def explained(scope: Scope, error: UserError, name: str) -> UserError:
     found = (told.get("containers") or {}).get(name)
     if isinstance(found, dict):
         is_a = f"{name} is a container, made of image {(found.get('Config') or {}).get('Image')}"
-        hint = f"{is_a}; `pystack commit {name} NAME` makes an image of it"
+        hint = f"{is_a}; {advice.format(name)}"
         return UserError(error.message, exit_code=error.exit_code, hint=hint)
     return error
 
@@ -243,7 +259,7 @@ def rmi(scope: Scope, *, names: tuple[str, ...], force: bool, no_prune: bool) ->
             except UserError as error:
                 from orchestrator.cli import failure
 
-                wrong = failure.report(explained(scope, error, name))
+                wrong = failure.report(explained(scope, error, name, "`pystack rm` removes containers"))
                 if not (force and error.message.startswith("No such image")):
                     code = code or wrong
                 continue

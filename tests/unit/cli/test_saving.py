@@ -26,9 +26,17 @@ DB = Image((BASE, layer(Entry("db", b"2"))), {}, ("db:2",))
 BARE = Image((BASE,), {"Cmd": ["bare"]})
 
 
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("shelf")
+    shelve(path, WEB, DB, BARE)
+    return path
+
+
 @pytest.fixture
-def line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Line:
-    shelve(tmp_path, WEB, DB, BARE)
+def line(shelf: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Line:
+    """On a copy of the store, which the test may change."""
+    shutil.copytree(shelf, tmp_path, dirs_exist_ok=True)
     return Line(tmp_path, capfd)
 
 
@@ -160,6 +168,19 @@ def test_what_cannot_be_saved_leaves_no_file(
     assert sorted(os.listdir(line.root)) == before
 
 
+def test_a_full_disk_behind_standard_output_is_told_as_such(line: Line) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*command.MAIN, "--root", str(line.root), "save", "web"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=20,
+            env=command.environment(),
+        )
+
+    assert (done.returncode, done.stderr) == (1, b"error: standard output: no space left on device\n")
+
+
 def test_a_blob_that_is_gone_is_told_before_anything_is_written(line: Line) -> None:
     store = line.root / "data" / "images" / "blobs" / "sha256"
     (store / DB.id[7:]).unlink()
@@ -226,6 +247,7 @@ def test_a_container_given_in_place_of_an_image_is_named(line: Line) -> None:
             assert code == 6
             assert "No such image: c0ffee:latest" in err
             assert "c0ffee is a container, made of image web:1; `pystack commit c0ffee NAME`" in err
+        assert "c0ffee is a container, made of image web:1; `pystack rm`" in line("rmi", "c0ffee")[2]
 
 
 def test_rmi_tries_every_name_and_force_forgives_what_is_not_here(line: Line) -> None:
