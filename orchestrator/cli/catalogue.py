@@ -28,6 +28,9 @@ _PUSH = (
     ),
     (Argument("name", required=True),),
 )
+_PLATFORM = Option("--platform", "text", "For this platform (linux/arm64)", metavar="PLATFORM")
+_ALL_TAGS = Option("-a --all-tags", "flag", "All tags of the repository")
+_NAMES_ONLY = Option("-q --quiet", "flag", "Print only the names")
 _HISTORY = (
     "describe:history",
     "Show how an image came to be, newest first",
@@ -125,6 +128,28 @@ STORED: dict[str, Command] = {
     "image load": _alone(*_LOAD),
     "import": _alone(*_IMPORT),
     "image import": _alone(*_IMPORT),
+    "pull": Command(
+        "pull:pull",
+        "Bring images from their registries: by name, or those of services",
+        (
+            _PLATFORM,
+            _ALL_TAGS,
+            _NAMES_ONLY,
+            Option("--ignore-pull-failures", "flag", "Go on, and succeed, without what can't be had"),
+            Option("--ignore-buildable", "flag", "Not what could be built (nothing is)"),
+            Option("--include-deps", "flag", "Of the services' dependencies as well"),
+            Option(
+                "--policy", "text", "Not the services' pull_policy but this", choices=("missing", "always")
+            ),
+        ),
+        (Argument("names", many=True, metavar="[SERVICE|IMAGE...]"),),
+    ),
+    "image pull": _alone(
+        "pull:image_pull",
+        "Bring images from their registries",
+        (_PLATFORM, _ALL_TAGS, _NAMES_ONLY),
+        (_IMAGE_NAMES,),
+    ),
     "push": _alone(*_PUSH),
     "image push": _alone(*_PUSH),
     "login": _alone(

@@ -31,7 +31,6 @@ ABSENT = {
     "build": _IMAGES,
     "help": "`pystack --help`, `pystack COMMAND --help`",
     "publish": "",
-    "pull": _IMAGES,
     "wait": "`pystack up --exit-code-from SERVICE` returns a service's exit code",
     "watch": "",
 }

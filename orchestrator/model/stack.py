@@ -329,7 +329,8 @@ class Service:
     healthcheck: Healthcheck | None = None
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     logging: Logging = field(default_factory=Logging)
-    pull_policy: str = "missing"
+    pull_policy: str = ""
+    """always, never, missing, build, refresh, daily, weekly, every_...; "" (not said) is missing in `up`."""
     platform: str | None = None
     build: Build | None = None
     provider: Provider | None = None

@@ -266,8 +266,8 @@ def _restart(said: Reader) -> model.RestartPolicy:
 
 
 def _pull_policy(said: Reader) -> str:
-    policy = said.text("pull_policy") or "missing"
-    if policy not in _PULLS and re.fullmatch(_PULL_EVERY, policy, re.ASCII) is None:
+    policy = said.text("pull_policy") or ""
+    if policy and policy not in _PULLS and re.fullmatch(_PULL_EVERY, policy, re.ASCII) is None:
         said.refuse(
             f"{policy!r} is not a policy",
             key="pull_policy",

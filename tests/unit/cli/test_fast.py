@@ -256,7 +256,6 @@ def test_commands_of_two_words_and_their_slips(line: str, message: str, hint: st
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("pull", "`pull` is not supported yet"),
         ("watch", "`watch` is not supported yet"),
         ("up -d --build", "--build is not supported yet"),
         ("up --pull always", "--pull is not supported yet"),
