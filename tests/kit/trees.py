@@ -46,9 +46,10 @@ def merged(
 ) -> dict[str, Tree]:
     """Name -> the tree of its layers, topmost first, as the kernel shows it under an overlay.
 
-    `place` is an empty directory to work in; `more` are further options of the mount; `enter` is what makes the
+    `place` is a directory to work in, made for it; `more` are further options of the mount; `enter` is what makes the
     namespace that it happens in.
     """
+    place.mkdir()
     short: dict[Path, str] = {}
     for lower in dict.fromkeys(lower for lowers in stacks.values() for lower in lowers):
         # The string of options has a limit.
