@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +25,7 @@ from orchestrator.images.layers import Limits, unpack
 from orchestrator.images.registry.platforms import Platform
 from orchestrator.images.spool import Contents, Part
 from orchestrator.images.store import Store
+from orchestrator.images.workers import Workers
 from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.frozen import dataclass
 
@@ -57,7 +59,7 @@ def load(
         found = list(_candidates(contents, platform, work, bounds))
         if not found:
             raise configs.broken("the archive holds no image")
-        _bring(store, found, _Workshop(work, bounds, progress))
+        _bring(store, found, _Workshop(work, bounds, progress, _called(found)))
     return [
         Loaded(id=one.image.id, names=tuple(references.familiar(name) for name in one.image.names))
         for one in found
@@ -83,6 +85,16 @@ def _candidates(
         )
 
 
+def _called(found: list[Candidate]) -> dict[str, str]:
+    """How errors call a layer, by its diff_id: with the first image that has it."""
+    called: dict[str, str] = {}
+    for one in found:
+        image = references.familiar(one.image.names[0]) if one.image.names else one.image.id[7:19]
+        for diff_id in one.layers:
+            called.setdefault(diff_id, f"{image}: layer {diff_id[7:19]}")
+    return called
+
+
 def _bring(store: Store, found: list[Candidate], workshop: _Workshop) -> None:
     """Make ready what is lacking and add; again when another process removed something meanwhile."""
     parts = {part.digest: part for one in found for part in one.parts}
@@ -105,8 +117,11 @@ def _bring(store: Store, found: list[Candidate], workshop: _Workshop) -> None:
 class _Workshop:
     """What is made in the scratch directory: blobs by digest, unpacked layers by diff_id."""
 
-    def __init__(self, work: Path, limits: Limits, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, work: Path, limits: Limits, progress: Callable[[int], None], called: dict[str, str]
+    ) -> None:
         self.work = work
+        self._called = called
         self.blobs: dict[str, Path] = {}
         self.layers: dict[str, Path] = {}
         self._limits = limits
@@ -120,11 +135,14 @@ class _Workshop:
         for diff_id, part in layers.items():
             jobs.setdefault(part, []).append(diff_id)
         order = sorted(jobs, key=lambda part: -part.size)
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-            for _ in pool.map(lambda part: self._make(part, jobs[part]), order):
+        with (
+            Workers() if layers else nullcontext() as workers,
+            ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool,
+        ):
+            for _ in pool.map(lambda part: self._make(part, jobs[part], workers), order):
                 pass
 
-    def _make(self, part: Part, diff_ids: list[str]) -> None:
+    def _make(self, part: Part, diff_ids: list[str], workers: Workers | None) -> None:
         copied = 0 if part.is_ours else part.size
         path = part.keep(self.work / f"blob-{part.digest[7:]}")
         with self._lock:
@@ -134,7 +152,8 @@ class _Workshop:
                 self._progress(self._done)
         for diff_id in diff_ids:
             target = self.work / f"layer-{diff_id[7:]}"
-            meta = unpack(path, target, self._limits)
+            what = self._called[diff_id]
+            meta = unpack(path, target, self._limits, workers, what=what)
             if meta.diff_id != diff_id:
-                raise configs.broken(f"a layer should be {diff_id} and is {meta.diff_id}")
+                raise configs.broken(f"{what}: a layer should be {diff_id} and is {meta.diff_id}")
             self.layers[diff_id] = target

@@ -28,15 +28,17 @@ class Limits:
     max_entries: int = 10_000_000
 
 
-def unpack(blob: Path, layer: Path, limits: Limits, workers: Workers | None = None) -> Meta:
+def unpack(
+    blob: Path, layer: Path, limits: Limits, workers: Workers | None = None, *, what: str = "layer"
+) -> Meta:
     """Unpack the tar `blob`, compressed or not, into the new directory `layer`.
 
-    Blocks; from a trio program call it in a worker thread. Raises UserError when the archive is bad,
-    EngineError when the machine could not do it.
+    `what` is how errors call it. Blocks; from a trio program call it in a worker thread. Raises UserError
+    when the archive is bad, EngineError when the machine could not do it.
     """
     if workers is None:
         with Workers() as own:
-            return unpack(blob, layer, limits, own)
+            return unpack(blob, layer, limits, own, what=what)
     order = {**orders(layer, limits), "path": os.fspath(blob)}
     with workers.begin() as line:
         line.sendall(json.dumps(order).encode() + b"\n")
@@ -46,9 +48,9 @@ def unpack(blob: Path, layer: Path, limits: Limits, workers: Workers | None = No
                 answer = said
     data = understand(answer)
     if data.get("kind") == "machine":
-        raise EngineError(f"unpacking a layer: {data['error']}", exit_code=ExitCode.IMAGE, retryable=False)
+        raise EngineError(f"unpacking {what}: {data['error']}", exit_code=ExitCode.IMAGE, retryable=False)
     if "error" in data:
-        raise configs.broken(f"layer: {data['error']}")
+        raise configs.broken(f"{what}: {data['error']}")
     return keep(layer, data)
 
 
