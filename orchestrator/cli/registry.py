@@ -87,8 +87,11 @@ class Board:
         """Show what has become of a layer."""
         if hasattr(event, "tag"):
             return
+        if event.state == "waiting":
+            # By now every layer has the digest that it goes by.
+            self._layers = {key: one for key, one in self._layers.items() if one.state != "compressing"}
         self._layers[event.digest] = event
-        final = event.state not in ("waiting", "pushing")
+        final = event.state in ("pushed", "exists", "mounted")
         if self._live:
             if final or time.monotonic() - self._last >= _FRAME:
                 self._paint()
@@ -112,6 +115,7 @@ class Board:
 def line(layer: Layer) -> str:
     """`5f70bf18a086: Pushed`, in docker's words. Pure."""
     words = {
+        "compressing": f"Compressing {columns.size(layer.size)}",
         "waiting": "Waiting",
         "pushing": f"Pushing {columns.size(layer.sent)}/{columns.size(layer.size)}",
         "pushed": "Pushed",
@@ -280,7 +284,19 @@ def run(work: Callable[[], Awaitable[T]]) -> T:
     """Perform what waits for the network."""
     import trio
 
-    return trio.run(work)
+    try:
+        return trio.run(work)
+    except BaseExceptionGroup as group:
+        # What comes out of a nursery is in a group, Ctrl-C as well.
+        raise _first(group) from None
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = next(
+            (one for one in error.exceptions if isinstance(one, KeyboardInterrupt)), error.exceptions[0]
+        )
+    return error
 
 
 def _usage(message: str) -> UserError:

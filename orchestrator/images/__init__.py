@@ -37,6 +37,10 @@
     inflate    decompression with bounds
     trees      writing and removing trees that came from elsewhere
 
+    pulling    a name -> an image in the store
+    arriving   its layers on their way in
+    push       an image goes to its registry
+    packing    plain layers are compressed before that
     registry/  everything that speaks to a registry
 
     hostroot   a root file system made of this machine's own /usr and the harmless part of /etc

@@ -8,13 +8,17 @@ came with pull or load, so its digest is the same everywhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import trio
 
+from orchestrator.images import packing
 from orchestrator.images import reference as references
 from orchestrator.images.index import StoredImage
+from orchestrator.images.leases import Lease
 from orchestrator.images.reference import Reference
 from orchestrator.images.registry import manifests, uploads
 from orchestrator.images.registry.client import Registry, open_registry
@@ -28,7 +32,7 @@ AT_ONCE = 5
 _SOURCES = 3
 """Repositories that a blob is asked for from, before it is sent."""
 
-State = Literal["waiting", "pushing", "pushed", "exists", "mounted"]
+State = Literal["compressing", "waiting", "pushing", "pushed", "exists", "mounted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +105,9 @@ async def push(
     warn: Callable[[str], None],
 ) -> list[Pushed]:
     """Push images by tag into the repository of `target`. Raises what blame.RegistryError lists."""
-    read = [_read(store, tag, image) for tag, image in images.items()]
     with store.lease() as lease:
+        await _pack(store, images, report, lease)
+        read = [_read(store, tag, store.demand(image.id)) for tag, image in images.items()]
         for image in read:
             lease.keep(image.manifest.config.digest, *(layer.digest for layer in image.manifest.layers))
         async with open_registry(target.host, environment, warn=warn) as registry:
@@ -120,6 +125,57 @@ async def push(
     return done
 
 
+async def _pack(store: Store, images: Mapping[str, StoredImage], report: Report, lease: Lease) -> None:
+    """Compress the plain layers of images that were made here; see `packing`. Raises UserError."""
+    for tag, image in {image.id: (tag, image) for tag, image in images.items()}.values():
+        read = _read(store, tag, image)
+        plain = packing.plain_layers(image, read.content, read.manifest)
+        if not plain:
+            continue
+        lease.keep(*(one.digest for one in plain))
+        packed: dict[str, tuple[Path, str, int]] = {}
+
+        with store.scratch() as work:
+
+            async def pack(
+                one: Descriptor, work: Path = work, packed: dict[str, tuple[Path, str, int]] = packed
+            ) -> None:
+                report(Layer(digest=one.digest, state="compressing", size=one.size))
+                path = work / one.digest[7:]
+                found = await trio.to_thread.run_sync(
+                    packing.compress,
+                    store.blob_path(one.digest),
+                    path,
+                    lambda _: trio.from_thread.check_cancelled(),
+                )
+                packed[one.digest] = (path, *found)
+
+            await _side_by_side(pack, plain, os.cpu_count() or 1)
+            packing.repack(store, image, packed, lease)
+
+
+async def _side_by_side(
+    work: Callable[[Descriptor], Awaitable[None]], blobs: Sequence[Descriptor], at_once: int
+) -> None:
+    """Do the same with many, so many at a time. Raises the first error, when all others have been stopped."""
+    errors: list[Exception] = []
+    limiter = trio.CapacityLimiter(at_once)
+
+    async def one_of_them(blob: Descriptor) -> None:
+        async with limiter:
+            try:
+                await work(blob)
+            except Exception as error:
+                errors.append(error)
+                nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for blob in blobs:
+            nursery.start_soon(one_of_them, blob)
+    if errors:
+        raise errors[0]
+
+
 class _Push:
     def __init__(self, store: Store, registry: Registry, target: Reference, report: Report) -> None:
         self._store = store
@@ -127,7 +183,6 @@ class _Push:
         self._target = target
         self._report = report
         self._sources: dict[str, list[str]] | None = None
-        self._error: Exception | None = None
 
     async def blobs(self, images: Sequence[_Image]) -> None:
         """All that the images need, each once. Raises the first error, when all others have been stopped."""
@@ -135,24 +190,10 @@ class _Push:
         configs = {image.manifest.config.digest: image.manifest.config for image in images}
         for one in layers.values():
             self._report(Layer(digest=one.digest, state="waiting", size=one.size))
-        limiter = trio.CapacityLimiter(AT_ONCE)
         # The largest first, so that the last to end is a small one.
         order = sorted(layers.values(), key=lambda one: -one.size)
-        async with trio.open_nursery() as nursery:
-            for one in [*order, *(config for digest, config in configs.items() if digest not in layers)]:
-                nursery.start_soon(self._guarded, nursery, limiter, one, one.digest in layers)
-        if self._error is not None:
-            raise self._error
-
-    async def _guarded(
-        self, nursery: trio.Nursery, limiter: trio.CapacityLimiter, blob: Descriptor, shown: bool
-    ) -> None:
-        async with limiter:
-            try:
-                await self._blob(blob, shown=shown)
-            except Exception as error:
-                self._error = self._error or error
-                nursery.cancel_scope.cancel()
+        order += [config for digest, config in configs.items() if digest not in layers]
+        await _side_by_side(lambda one: self._blob(one, shown=one.digest in layers), order, AT_ONCE)
 
     async def _blob(self, blob: Descriptor, *, shown: bool) -> None:
         path, registry = self._target.path, self._registry

@@ -31,11 +31,17 @@ class BrokenAnswerError(EngineError):
 
 
 class UnavailableError(EngineError):
-    """No answer, or one that says: later. `retry_after` is what the registry asked for, in seconds."""
+    """No answer, or one that says: later. `retry_after` is what the registry asked for, in seconds.
 
-    def __init__(self, message: str, *, retry_after: float | None = None, hint: str = "") -> None:
+    Not `passing`: it may be otherwise some day, but not within a minute (no host of that name).
+    """
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, passing: bool = True, hint: str = ""
+    ) -> None:
         super().__init__(message, retryable=True, lasting=True, exit_code=ExitCode.IMAGE, hint=hint)
         self.retry_after = retry_after
+        self.passing = passing
 
 
 class UntrustedError(UserError):

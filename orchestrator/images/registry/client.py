@@ -405,7 +405,7 @@ class Registry:
                 delay = self.patience.delay(
                     failed, chance=self.timing.chance(), retry_after=error.retry_after
                 )
-                if delay is None:
+                if delay is None or not error.passing:
                     raise
                 await self.timing.sleep(delay)
 

@@ -46,6 +46,12 @@ def split(term: str) -> tuple[str, str]:
 async def search(term: str, environment: Mapping[str, str], *, limit: int, warn: Warn) -> list[Hit]:
     """Repositories whose name fits. Raises UserError and what blame.RegistryError lists."""
     host, words = split(term)
+    if host == references.DEFAULT_HOST and not words.strip():
+        raise UserError(
+            "Docker Hub is searched for words",
+            exit_code=ExitCode.USAGE,
+            hint="pystack search WORDS, or pystack search HOST/ for all of a registry",
+        )
     if host == references.DEFAULT_HOST:
         return await hub(words, environment, limit=limit)
     async with open_registry(host, environment, warn=warn) as registry:

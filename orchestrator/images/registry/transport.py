@@ -7,7 +7,9 @@ netrc and redirect rules of its own.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -315,8 +317,11 @@ def _translate(error: Exception, url: str) -> UserError | UnavailableError:
     if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
         return BrokenOffError(f"{where}: the connection broke")
     for cause in reversed(causes):
-        if isinstance(cause, OSError) and (cause.strerror or cause.args):
-            return UnavailableError(f"{where}: {cause.strerror or cause}")
+        if isinstance(cause, socket.gaierror):
+            lasting = cause.errno in (socket.EAI_NONAME, socket.EAI_FAIL)
+            return UnavailableError(f"{where}: {cause.strerror}", passing=not lasting)
+        if isinstance(cause, OSError) and cause.errno:
+            return UnavailableError(f"{where}: {os.strerror(cause.errno)}")
     return UnavailableError(f"{where}: {str(error)[:200] or type(error).__name__}")
 
 

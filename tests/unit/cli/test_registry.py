@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from orchestrator.cli import registry as commands
 from orchestrator.cli.registry import Board, line
@@ -343,3 +344,18 @@ def test_hits_are_filtered_and_shown_as_docker_does() -> None:
     rows = commands.table(hits, whole=False).splitlines()
     assert rows[1].split() == ["redis", "d" * 44 + "\N{HORIZONTAL ELLIPSIS}", "100", "[OK]"]
     assert "d" * 60 in commands.table(hits, whole=True)
+
+
+async def test_docker_hub_wants_words(home: Path) -> None:
+    with pytest.raises(UserError, match="Docker Hub is searched for words"):
+        await searching.search(" ", {"HOME": str(home)}, limit=25, warn=print)
+
+
+def test_ctrl_c_in_the_middle_of_work_is_ctrl_c() -> None:
+    async def work() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        commands.run(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -9,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.images import archive, push
+from orchestrator.images import archive, packing, push
 from orchestrator.images import reference as references
 from orchestrator.images.push import Layer, Pushed
 from orchestrator.images.registry.blame import DeniedError
 from orchestrator.images.store import Store
 from orchestrator.model.errors import ExitCode, UserError
-from tests.kit.archives import Entry, Image, layer, oci_layout
-from tests.kit.faults import CutUpload, Faults, Status
+from tests.kit.archives import LAYER, Entry, Image, docker_save, layer, oci_layout
+from tests.kit.faults import CutUpload, Faults, Status, digest_of
 from tests.kit.registries import Registry, fresh
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root unpacks images")
@@ -46,6 +47,13 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(tmp_path: Path, loaded: Path) -> Store:
     shutil.copytree(loaded, tmp_path / "images", symlinks=True)
     return Store(tmp_path / "images")
+
+
+def load(store: Store, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "archive.tar"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        archive.load(store, file)
 
 
 class Told:
@@ -203,3 +211,58 @@ async def test_a_blob_that_is_gone_is_told_before_anything_is_sent(
         with pytest.raises(UserError, match=f"blob {top[:19]} is not here any more"):
             await told.push(store, name)
         assert faults.requests == []
+
+
+async def test_layers_of_an_image_that_was_made_here_travel_compressed_and_once(
+    told: Told, open_registry: Registry, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "empty")
+    path = fresh()
+    name, second = open_registry.name(f"{path}:1"), open_registry.name(f"{path}:2")
+    load(store, docker_save(image(name, second)), tmp_path)
+    before = store.demand(name)
+    assert {row["mediaType"] for row in store.manifest(before.manifest)["layers"]} == {LAYER}
+    (one,) = await told.push(store, name)
+    after = store.demand(name)
+    assert (after.id, after.manifest) == (before.id, one.digest)
+    assert open_registry.digest(f"{path}:1") == one.digest
+    rows = store.manifest(after.manifest)["layers"]
+    for row, tar in zip(rows, (BASE, TOP), strict=True):
+        assert row["mediaType"] == f"{LAYER}+gzip"
+        content = store.blob(row["digest"], limit=1 << 20)
+        assert (len(content), gzip.decompress(content)) == (row["size"], tar)
+    # The other name means the same image, and there is nothing left to compress.
+    assert store.demand(second).manifest == one.digest
+    told.events.clear()
+    assert (await told.push(store, second))[0].digest == one.digest
+    assert [event.state for event in told.events if isinstance(event, Layer)] == ["waiting"] * 2 + [
+        "exists"
+    ] * 2
+    open_registry.skopeo(
+        "copy", "--src-no-creds", "--src-tls-verify=false", f"docker://{name}", f"oci:{tmp_path}/back:1"
+    )
+
+
+async def test_a_manifest_that_came_with_plain_layers_stays_as_it_is(
+    told: Told, open_registry: Registry, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "empty")
+    name = open_registry.name(f"{fresh()}:1")
+    load(store, oci_layout(image(name), compress=False), tmp_path)
+    before = store.demand(name).manifest
+    assert (await told.push(store, name))[0].digest == before
+
+
+def test_compressing_stops_when_it_is_told_to(tmp_path: Path) -> None:
+    (tmp_path / "tar").write_bytes(bytes(3 << 20))
+
+    def stop(done: int) -> None:
+        if done >= 2 << 20:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        packing.compress(tmp_path / "tar", tmp_path / "packed", stop)
+    digest, size = packing.compress(tmp_path / "tar", tmp_path / "whole", lambda _: None)
+    again = packing.compress(tmp_path / "tar", tmp_path / "again", lambda _: None)
+    assert again == (digest, size)
+    assert digest_of((tmp_path / "whole").read_bytes()) == digest
