@@ -55,8 +55,6 @@ def images(
     every = _read(scope)
     now = time.time()
     found = rows(choose(every, filter, now), patterns(filter, name), now, full=no_trunc)
-    if name and not found and not quiet:
-        say.err(f"hint: no image here is called {say.printable(name)}; {elsewhere(name)}\n")
     if quiet:
         say.out("".join(f"{one}\n" for one in dict.fromkeys(row["ID"] for row in found)))
         return 0
@@ -64,6 +62,8 @@ def images(
     cells = [tuple(say.printable(row[key]) for key in shown) for row in found]
     head = tuple(HEADS[key] for key in shown)
     say.out(shape.rows(format, found, HEADS, lambda: columns.table(head, cells)))
+    if name and not found:
+        say.err(f"hint: no image here is called {say.printable(name)}; {elsewhere(name)}\n")
     return 0
 
 
@@ -79,7 +79,11 @@ def _read(scope: Scope) -> list[Listed]:
 
 def elsewhere(name: str) -> str:
     """Where else to look. (Who asks for a name often means the registry's list.)"""
-    return f"`pystack pull {say.printable(name)}` fetches one, `pystack search` asks a registry"
+    shown = say.printable(name)
+    repository, colon, tag = shown.partition("@")[0].rpartition(":")
+    whole = repository if colon and "/" not in tag else shown.partition("@")[0]
+    tags = f"`pystack search --list-tags {whole}` asks its registry"
+    return f"`pystack pull {shown}` fetches one, {tags}"
 
 
 # --- which ---------------------------------------------------------------------------------------
