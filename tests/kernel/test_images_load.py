@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.images import archive
+from orchestrator.images import archive, saving
 from orchestrator.images.archive import Loaded
 from orchestrator.images.layers import Limits
 from orchestrator.images.registry import platforms
@@ -449,7 +449,7 @@ def test_an_archive_larger_than_the_limit_is_refused_while_it_is_read(store: Sto
 LOADER = """
 import sys
 from pathlib import Path
-from orchestrator.images import archive
+from orchestrator.images import archive, saving
 from orchestrator.images.store import Store
 with open(sys.argv[2], "rb") as source:
     archive.load(Store(Path(sys.argv[1])), source)
@@ -545,3 +545,20 @@ def test_media_types_of_docker_are_taken_too(store: Store) -> None:
     files["index.json"] = archives.dumps({"manifests": [{"mediaType": data["mediaType"], **manifest}]})
     assert load(store, archives.pack(files))[0].id == WEB.id
     assert head["mediaType"] == CONFIG
+
+
+@pytest.mark.parametrize("form", [docker_save, oci_layout])
+def test_what_save_writes_comes_back_with_equal_digests_and_names(
+    store: Store, tmp_path: Path, form: Callable[..., bytes]
+) -> None:
+    load(store, form(WEB, DB))
+    with (tmp_path / "saved.tar").open("wb") as out:
+        chosen = saving.merged(
+            [one for word in ("web", "ghcr.io/x/db:2") for one in saving.choose(store, word)]
+        )
+        saving.save(store, chosen, out.fileno())
+    other = Store(tmp_path / "other")
+    load(other, (tmp_path / "saved.tar").read_bytes())
+
+    assert sorted(map(repr, other.images())) == sorted(map(repr, store.images()))
+    assert files_of(other, "web") == {"motd", "web"}
