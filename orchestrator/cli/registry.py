@@ -47,7 +47,6 @@ def push(scope: Scope, *, name: str, all_tags: bool, quiet: bool) -> int:
     with Opened(scope) as store:
         assert store is not None
         target, images = pushing.chosen(store, name, all_tags=all_tags)
-        repository = familiar_repository(target.host, target.path)
         quiet = quiet or scope.progress == "quiet"
         board = Board(
             live=say.is_terminal(say.STDOUT) and scope.progress not in ("plain", "json"), quiet=quiet
@@ -59,9 +58,7 @@ def push(scope: Scope, *, name: str, all_tags: bool, quiet: bool) -> int:
     if quiet:
         say.out("".join(f"{target.host}/{target.path}:{one.tag}\n" for one in done))
     else:
-        # The tag alone for one, as docker has it.
-        head = f"{repository}:" if len(done) > 1 else ""
-        say.out("".join(f"{head}{one.tag}: digest: {one.digest} size: {one.size}\n" for one in done))
+        say.out("".join(f"{one.tag}: digest: {one.digest} size: {one.size}\n" for one in done))
     return 0
 
 

@@ -11,6 +11,7 @@ Everything that is returned has the digest it was asked by, or the one that the 
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -101,7 +102,8 @@ async def open_registry(
     `credential` replaces what those files say. Raises UserError for files that are broken.
     """
     settings = hosts.load(environment, etc)
-    async with Transport(environment, lambda name: hosts.tls_for(settings, name)) as transport:
+    known = functools.cache(lambda name: hosts.tls_for(settings, name))
+    async with Transport(environment, known) as transport:
         yield Registry(
             host,
             settings,

@@ -228,6 +228,7 @@ def _post(realm: str, service: str, scopes: frozenset[str], credential: Credenti
         url=realm,
         headers={"Content-Type": "application/x-www-form-urlencoded"},
         content=urlencode(form).encode(),
+        private=True,
         limit=_ANSWER_LIMIT,
     )
 

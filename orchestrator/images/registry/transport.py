@@ -66,6 +66,8 @@ class Request:
     length: int = 0
     """Of `stream`."""
     limit: int = 1 << 20
+    private: bool = False
+    """The body holds a secret: no redirect takes it to another host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,12 @@ class Transport:
             if not target:
                 return response
             if origin(target) != origin(url):
+                if request.private:
+                    raise BrokenAnswerError(
+                        f"{_where(url)} sends us to another host with a secret, which is refused",
+                        retryable=False,
+                        exit_code=ExitCode.IMAGE,
+                    )
                 moved = True
                 headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
             url = target

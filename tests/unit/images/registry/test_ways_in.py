@@ -256,6 +256,18 @@ async def test_a_password_goes_to_no_token_server_without_tls(client: Client, au
         assert thief.requests == []
 
 
+async def test_an_identity_token_is_not_taken_to_another_host(client: Client, shelf: Faults) -> None:
+    client.log_in(shelf.host, "ann:", identitytoken="I")
+    with Faults(address="127.0.0.2").serving() as thief:
+        header = f'Bearer realm="{shelf.url}/token",service="s"'
+        shelf.add(Status(401, headers={"WWW-Authenticate": header}), "/v2/")
+        shelf.add(Redirect(f"{thief.url}/token", status=307), "/token")
+        async with client.open(shelf.host) as registry:
+            with pytest.raises(BrokenAnswerError, match="to another host with a secret"):
+                await registry.head("app", "1")
+        assert thief.requests == []
+
+
 async def test_of_several_challenges_the_one_that_can_be_met_is(
     client: Client, shelf: Faults, token_registry: Registry
 ) -> None:
