@@ -19,6 +19,7 @@
     plan volumes           plan; volumes, volume ls rm inspect prune
     simulate               a stack's life in memory: timeline, verdict, the shortest breach
     listing images         images; load import rmi tag save
+    registry               push, login, logout, search
     pull                   pull, image pull
     describe               inspect, history, image tree
 

@@ -15,8 +15,11 @@ At the edge:
     credentials reading, storing and erasing: config.json, auth.json, helper programs
     transport   the one door to httpx: a request, its redirects, its bounded answer
     tokens      who we are to an endpoint: Basic, or Bearer tokens and when to ask for new ones
+    conversation whom to ask, by which scheme, as whom, how patiently
     client      Registry: manifests, small blobs, where workers find the large ones, tags, catalog
     selection   a name -> the manifest and config for one platform
+    login       a credential is tried, kept, forgotten
+    search      a registry's catalog, Docker Hub's index
     uploads     blobs and manifests on their way up
 
 Layer bodies are not read here but by the workers, which get a `BlobSource`. Does not belong here: the store,
