@@ -152,6 +152,12 @@ STORED: dict[str, Command] = {
     ),
     "push": _alone(*_PUSH),
     "image push": _alone(*_PUSH),
+    "image signatures": _alone(
+        "registry:signatures",
+        "List signatures and attestations that a registry has of an image (none is verified)",
+        (FORMAT,),
+        (Argument("name", required=True, metavar="IMAGE"),),
+    ),
     "login": _alone(
         "registry:login",
         "Log in to a registry (Docker Hub when none is named)",

@@ -34,6 +34,7 @@ HEADS = {
     "StarCount": "STARS",
     "IsOfficial": "OFFICIAL",
 }
+ATTACHED_HEADS = {"Kind": "KIND", "Type": "TYPE", "Reference": "REFERENCE"}
 TAG_HEADS = {"Name": "NAME", "Tag": "TAG"}
 
 
@@ -220,6 +221,38 @@ def logout(scope: Scope, *, server: str | None) -> int:  # noqa: ARG001 - what e
         say.out(f"Removing login credentials for {host}\n")
     else:
         say.out(f"Not logged in to {host}\n")
+    return 0
+
+
+# --- signatures -----------------------------------------------------------------------------------
+
+
+def signatures(
+    scope: Scope,  # noqa: ARG001 - what every command gets
+    *,
+    name: str,
+    format: str | None,  # noqa: A002 - the option's name
+) -> int:
+    """What a registry has beside an image that says who made it, and of what."""
+    from orchestrator.images.registry import attached
+    from orchestrator.images.registry.client import open_registry
+
+    reference = parse(name)
+
+    async def find() -> tuple[str, list[attached.Attached]]:
+        async with open_registry(reference.host, os.environ, warn=say.warning) as registry:
+            return await attached.find(registry, reference.path, reference.digest or reference.tag)
+
+    digest, found = run(find)
+    if not found and not shape.told(format):
+        say.out(f"{reference.familiar} ({digest[:19]}): its registry has no signature or attestation of it\n")
+        return 0
+    rows = [{"Kind": one.kind.split(" ", 1)[1], "Type": one.type, "Reference": one.at} for one in found]
+    cells = [tuple(say.printable(row[key]) for key in ATTACHED_HEADS) for row in rows]
+    heads = tuple(ATTACHED_HEADS.values())
+    say.out(shape.rows(format, rows, ATTACHED_HEADS, lambda: columns.table(heads, cells)))
+    if not shape.told(format):
+        say.err("hint: they are there; whether they are good was not checked\n")
     return 0
 
 

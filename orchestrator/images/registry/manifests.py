@@ -211,8 +211,13 @@ def choose(index: ImageIndex, wanted: Platform, name: str) -> Descriptor:
     )
 
 
+def words_for(kind: str) -> str:
+    """What an artifact of this type is."""
+    return next((words for head, words in _ARTIFACTS if kind.startswith(head)), "an artifact")
+
+
 def not_an_image(name: str, kind: str) -> UserError:
-    what = next((words for head, words in _ARTIFACTS if kind.startswith(head)), "an artifact")
+    what = words_for(kind)
     shown = f" ({kind:.100})" if kind else ""
     return UserError(f"{name} is {what}{shown}, not an image that can be run", exit_code=ExitCode.IMAGE)
 

@@ -31,8 +31,10 @@ from orchestrator.model.frozen import dataclass, field
 REDIRECT_LIMIT = 5
 ERROR_LIMIT = 64 << 10
 _TIMEOUTS = {"connect": 15.0, "read": 60.0, "write": 60.0, "pool": 60.0}
+_THINKING = 300.0
+"""Seconds to wait for an answer to what changes something: a registry may read all of a blob again."""
 _WHOLE = 120.0
-"""Seconds for one answer: a server that sends a byte a minute is no server."""
+"""Seconds for one whole answer: a server that sends a byte a minute is no server."""
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _SAFE = frozenset(("GET", "HEAD"))
 _CONNECTIONS = 8
@@ -153,7 +155,9 @@ class Transport:
             given["Content-Length"] = str(request.length)
             given["Host"] = urlsplit(url).netloc.rpartition("@")[2]
         stream = None if request.stream is None else _Outgoing(request.stream())
-        deadline = float("inf") if request.stream is not None else _WHOLE
+        asking = request.method in _SAFE
+        timeouts = _TIMEOUTS if asking else {**_TIMEOUTS, "read": _THINKING}
+        deadline = _WHOLE if asking else float("inf")
         try:
             with trio.fail_after(deadline):
                 made = httpx.Request(
@@ -162,7 +166,7 @@ class Transport:
                     headers=given,
                     content=request.content,
                     stream=stream,
-                    extensions={"timeout": _TIMEOUTS},
+                    extensions={"timeout": timeouts},
                 )
                 answer = await door.handle_async_request(made)
                 try:

@@ -251,6 +251,30 @@ def test_what_is_no_registry_of_ours_is_told(home: Path, shelf: Faults) -> None:
         log_in(home, shelf.host, "ann", "secret")
 
 
+# --- signatures -----------------------------------------------------------------------------------
+
+
+def test_signatures_are_listed_and_said_to_be_unchecked(
+    home: Path, shelf: Faults, capfd: pytest.CaptureFixture[str]
+) -> None:
+    digest = shelf.put_image("app:1", IMAGE)
+    name = shelf.name("app:1")
+    assert commands.signatures(scope(home), name=name, format=None) == 0
+    out, err = capfd.readouterr()
+    assert (out, err) == (f"{name} ({digest[:19]}): its registry has no signature or attestation of it\n", "")
+    tag = f"{digest.replace(':', '-')}.sig"
+    shelf.put_image(f"app:{tag}", IMAGE)
+    assert commands.signatures(scope(home), name=name, format=None) == 0
+    out, err = capfd.readouterr()
+    assert [row.split() for row in out.splitlines()] == [
+        ["KIND", "TYPE", "REFERENCE"],
+        ["signature", "cosign", tag],
+    ]
+    assert "was not checked" in err
+    assert commands.signatures(scope(home), name=name, format="{{.Kind}}") == 0
+    assert capfd.readouterr() == ("signature\n", "")
+
+
 # --- search ---------------------------------------------------------------------------------------
 
 
