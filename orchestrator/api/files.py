@@ -31,7 +31,8 @@ async def files(session: Session, stacks: Stacks, request: dict[str, Any]) -> No
         paused: list[Live] = []
         try:
             if request.get("pause"):
-                await _pause(stacks, lives, paused)
+                for sentence in await _pause(stacks, lives, paused):
+                    await session.send({"event": "warning", "message": sentence})
             for live in lives:
                 await session.send(*await _described(stacks, live), fds=_pidfd(live))
             await session.send({"event": "ready"})
@@ -44,12 +45,21 @@ async def files(session: Session, stacks: Stacks, request: dict[str, Any]) -> No
     await session.end()
 
 
-async def _pause(stacks: Stacks, lives: Iterable[Live], paused: list[Live]) -> None:
+async def _pause(stacks: Stacks, lives: Iterable[Live], paused: list[Live]) -> list[str]:
+    """Returns what should be said: where nothing can be frozen, files are copied as they change."""
+    said = []
     for live in lives:
         run = live.container.run
         if live.container.state is State.RUNNING and run is not None and not run.paused:
-            await steering.pause(stacks.machine, live)
+            try:
+                await steering.pause(stacks.machine, live)
+            except UserError:
+                continue  # it has just ended
+            except PystackError as error:
+                said.append(f"it goes on running meanwhile: {error.message}")
+                continue
             paused.append(live)
+    return said
 
 
 def _pidfd(live: Live) -> list[int]:

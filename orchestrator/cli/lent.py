@@ -7,6 +7,7 @@ import os
 from typing import NamedTuple
 
 from orchestrator.api import client
+from orchestrator.cli import say
 from orchestrator.model.errors import UserError
 
 TYPE_CHECKING = False
@@ -85,6 +86,8 @@ def _lent(connection: client.Connection, scope: Scope) -> list[Lent]:
     for message in connection.lines():
         if message.get("event") == "container":
             rows.append(message)
+        elif message.get("event") == "warning":
+            say.warning(str(message["message"]))
         elif message.get("event") == "ready":
             break
         elif "end" in message:

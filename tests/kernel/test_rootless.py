@@ -557,3 +557,59 @@ def test_a_user_beyond_the_range_is_refused(wide: Ordinary) -> None:
     assert "user 70000:0 is beyond the ids that /etc/subuid and /etc/subgid give" in ran.stderr
     wide.pystack("down")
     until(lambda: not wide.processes(), "the end")
+
+
+FILES = """
+name: files
+services:
+  web:
+    image: base:1
+    command: sh -c 'echo made > /new; rm /etc/group; echo data > /data/x; exec sleep 1000'
+    volumes: [data:/data]
+    stop_grace_period: 0s
+volumes: {data: {}}
+"""
+COPIED = """
+set -e
+pystack() { $PYTHON -m orchestrator "$@"; }
+pystack import $BOX base:1 > /dev/null
+pystack up -d 2> /dev/null
+pystack cp web:/data/x - | tar xO
+echo own > own; chmod 640 own; pystack cp own web:/data/own 2>&1
+pystack cp -q own web:/own
+pystack exec -T web stat -c '%u:%g %a' /data/own /own
+pystack diff web
+pystack export web | tar t | grep -x -e new -e etc/group -e data/x -e etc/passwd
+pystack commit web made:1 2>&1 > /dev/null
+pystack stop -t 0 2> /dev/null
+pystack cp -q web:/data got; cat got/x; stat -c %U got/own
+pystack cp -a web:/data no 2>&1 || echo $?
+pystack run --rm -T again cat /new 2> /dev/null
+pystack down -v -t 0 2> /dev/null
+"""
+
+
+def test_files_go_in_and_out_and_become_an_image(wide: Ordinary) -> None:
+    """The worker finds its way into the user's own namespaces; owners are those inside, and outside the user."""
+    again = "  again: {image: made:1, profiles: [later], network_mode: none}\n"
+    wide.write(FILES.replace("volumes: {data: {}}", f"{again}volumes: {{data: {{}}}}"))
+    script = COPIED.replace("$PYTHON", sys.executable).replace("$BOX", str(wide.box))
+    said = wide.do("sh", "-c", script).stdout.splitlines()
+    assert said == [
+        "data",
+        "Successfully copied 2.05kB to web:/data/own",
+        "0:0 640",
+        "0:0 640",
+        "C /etc",
+        "D /etc/group",
+        "A /new",
+        "A /own",
+        "etc/passwd",
+        "new",
+        "warning: it goes on running meanwhile: container files-web-1: pause: no cgroup is delegated to this user",
+        "data",
+        "ordinary",
+        "error: --archive: only root can give files their owners",
+        "4",
+        "made",
+    ]
