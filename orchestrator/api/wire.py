@@ -1,10 +1,10 @@
-"""Messages <-> bytes: one JSON object a line.
-
-CPython's C scanner and encoder are used without the package `json` around them, which imports `re` and
-`enum` and costs each command some 7 ms; where they are missing, `json` it is.
-"""
+"""Messages <-> bytes: one JSON object a line."""
 
 from __future__ import annotations
+
+from orchestrator.model.compact import dumps, loads
+
+__all__ = ["FDS_LIMIT", "LINE_LIMIT", "Lines", "WireError", "decode", "dumps", "encode", "loads"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,67 +22,6 @@ class WireError(ValueError):
     """The bytes are not a message."""
 
 
-def _compact() -> tuple[Any, Any]:
-    """(loads, dumps)."""
-    try:
-        import _json
-
-        class Rules:
-            strict = True
-            object_hook = None
-            object_pairs_hook = None
-            parse_float = float
-            parse_int = int
-            parse_constant = float
-            memo: dict[str, str] = {}  # noqa: RUF012 - one object, read by the C scanner
-
-        scanner: Any = _json.make_scanner  # typeshed asks for a scanner to make one
-        scan = scanner(Rules)
-        make: Any = _json.make_encoder
-
-        def default(value: object) -> object:
-            raise TypeError(f"{type(value).__name__} does not go into a message")
-
-        def dumps(value: object) -> str:
-            text = _json.encode_basestring_ascii
-            switches = (False, False, False)  # sort_keys, skipkeys, allow_nan
-            return "".join(make({}, default, text, None, ":", ",", *switches)(value, 0))
-
-        def loads(text: str) -> object:
-            value, end = scan(text, 0)
-            if end != len(text):
-                raise ValueError(f"something follows at {end}")
-            return value
-
-        if loads(dumps({"a": [1, "é", None, 2.5]})) != {"a": [1, "é", None, 2.5]}:
-            raise ImportError
-    except (ImportError, AttributeError, TypeError):
-        import json
-
-        def dumps(value: object) -> str:
-            return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-        def loads(text: str) -> object:
-            return json.loads(text)
-
-    return loads, dumps
-
-
-_loads, _dumps = _compact()
-
-
-def dumps(value: object) -> str:
-    """Compact JSON, ASCII only. Raises TypeError or ValueError for what is not JSON."""
-    text: str = _dumps(value)
-    return text
-
-
-def loads(text: str) -> object:
-    """The value of a whole JSON text without blanks around it. Raises ValueError or StopIteration."""
-    value: object = _loads(text)
-    return value
-
-
 def encode(message: Message) -> bytes:
     """One line. Raises ValueError when it is over LINE_LIMIT."""
     line = (dumps(message) + "\n").encode("ascii")
@@ -94,7 +33,7 @@ def encode(message: Message) -> bytes:
 def decode(line: bytes) -> Message:
     """The object on one line. Raises WireError."""
     try:
-        message = _loads(line.decode("utf-8").strip())
+        message = loads(line.decode("utf-8").strip())
     except (ValueError, StopIteration, RecursionError, SystemError) as error:
         # SystemError: the C scanner of 3.11 finds no JSONDecodeError unless `json` was imported before.
         raise WireError(f"not a message: {line[:80]!r}") from error

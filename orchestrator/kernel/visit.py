@@ -8,15 +8,13 @@ of the container's is loaded or run (CVE-2019-14271, CVE-2026-41567). Standard l
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the module itself brings `enum` along, which costs 8 ms
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from orchestrator.kernel import capabilities, mounts, rootfs, steps, syscalls, userns
-from orchestrator.kernel import world as places
-from orchestrator.kernel.reading import Document
+from orchestrator.kernel import capabilities, syscalls
 
 _KEPT = capabilities.mask(
     f"CAP_{name}" for name in "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID MKNOD SETFCAP".split()
@@ -29,14 +27,14 @@ def begin() -> int:
     """Before anything of the container is near: nobody can look into this process, and it ends with the one
     that has started it. Returns the descriptor of /proc/self/fd."""
     _keep_apart()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; who started us decides
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # the terminal's; who started us decides
     os.umask(0)
     return os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _keep_apart() -> None:
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _signal.SIGKILL)
 
 
 def enter_running(init: int) -> None:
@@ -72,9 +70,15 @@ def enter_bare(init: int, targets: Sequence[str]) -> None:
     os.close(tree)
 
 
-def enter_stopped(view: Document, mountpoint: str) -> None:
+def enter_stopped(told: object, mountpoint: str) -> None:
     """See the files that a container would see if it ran: its root and, unless the view has none, what is
     bound into it. Mounted for this process alone; the kernel takes it apart when the process ends."""
+    # Not needed for containers that run, and long to load.
+    from orchestrator.kernel import mounts, rootfs, steps
+    from orchestrator.kernel import world as places
+    from orchestrator.kernel.reading import Document
+
+    view = Document(told)
     found: list[steps.Step] = [
         steps.Overlay(
             "/" + entry.text("target").strip("/"),
@@ -117,8 +121,3 @@ def lock() -> int:
     syscalls.capset(effective=held, permitted=held, inheritable=0)
     _keep_apart()  # once more: entering a user namespace takes both back (prctl(2))
     return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def is_root_of_machine() -> bool:
-    """Whether device nodes can be made, and every id exists."""
-    return os.geteuid() == 0 and userns.is_initial()

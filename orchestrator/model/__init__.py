@@ -12,6 +12,7 @@
     health       how one probe result changes a health state
     names        names of containers, networks, volumes; checks of user-chosen names
     codec        values <-> JSON, by type
+    compact      JSON, quickly
     errors       the three families of errors and their exit codes
 
 Does not belong here: reading anything, the clock, randomness, decisions (planner), YAML (stackfile).

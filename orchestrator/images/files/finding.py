@@ -11,14 +11,18 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
 from orchestrator.images.files.packing import FilesError, is_made_up
 from orchestrator.kernel import syscalls
 
 Opener = Callable[[str, int], int]
 """(absolute path, flags) -> descriptor. Raises OSError."""
+T = TypeVar("T")
 _LINK_LIMIT = 40
+_TRIES = 100
+"""How often we look again at what has changed under our hands."""
 
 
 class Source(NamedTuple):
@@ -62,36 +66,80 @@ def of_container(root: int) -> Opener:
     return opener
 
 
+class _MovedError(Exception):
+    """It is no longer what it was a moment ago."""
+
+
 def find_source(opener: Opener, path: str, *, follow: bool) -> Source:
     """`follow`: when it is a link, what it leads to. Raises OSError."""
-    clean, slash, contents = _read(path)
-    above, real, found = _find(opener, clean, path, follow=follow or slash)
-    try:
-        if found is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        handle = os.open(real or ".", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
-    finally:
-        os.close(above)
-    directory = stat.S_ISDIR(os.fstat(handle).st_mode)
-    if slash and not directory:
-        os.close(handle)
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-    name = posixpath.basename(clean)
-    return Source(handle, directory, name, contents or not name, real if follow else name)
+    return _settled(lambda: _source(opener, path, follow=follow), path)
 
 
 def find_target(opener: Opener, path: str) -> Target:
     """Raises FilesError, OSError: its parent has to be there."""
-    clean, slash, _ = _read(path)
-    above, name, found = _find(opener, clean, path, follow=True)
+    return _settled(lambda: _target(opener, path), path)
+
+
+def _settled(look: Callable[[], T], path: str) -> T:
+    for _ in range(_TRIES):
+        with suppress(_MovedError):
+            return look()
+    raise OSError(errno.EAGAIN, "it changes all the time", path)
+
+
+def _source(opener: Opener, path: str, *, follow: bool) -> Source:
+    clean, slash, contents = _read(path)
+    above, real, found = _find(opener, clean, follow=follow or slash)
     try:
-        return _judged(above, name, found, slash=slash, path=path)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        handle = _again(above, real, os.O_PATH)
+    finally:
+        os.close(above)
+    kind = stat.S_IFMT(os.fstat(handle).st_mode)
+    wrong: Exception | None = None
+    if stat.S_ISLNK(kind) and (follow or slash):
+        wrong = _MovedError()
+    elif slash and not stat.S_ISDIR(kind):
+        wrong = NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    if wrong is not None:
+        os.close(handle)
+        raise wrong
+    name = posixpath.basename(clean)
+    return Source(handle, stat.S_ISDIR(kind), name, contents or not name, real if follow else name)
+
+
+def _target(opener: Opener, path: str) -> Target:
+    clean, slash, _ = _read(path)
+    above, name, found = _find(opener, clean, follow=True)
+    try:
+        if found is None:
+            return Target(os.dup(above), exists=False, directory=False, name=name, insists=slash)
+        if stat.S_ISDIR(found.st_mode):
+            fd = _again(above, name, os.O_PATH | os.O_DIRECTORY)
+            return Target(fd, exists=True, directory=True, name=name, insists=slash)
+        if slash:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        if not stat.S_ISREG(found.st_mode):
+            raise FilesError("must be a directory or a regular file", errno.EINVAL)
+        return Target(os.dup(above), exists=True, directory=False, name=name, insists=slash)
     finally:
         os.close(above)
 
 
-def _find(opener: Opener, clean: str, path: str, *, follow: bool) -> tuple[int, str, os.stat_result | None]:
+def _again(above: int, name: str, flags: int) -> int:
+    """Open what was just looked at."""
+    try:
+        return os.open(name or ".", flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise _MovedError from error
+        raise
+
+
+def _find(opener: Opener, clean: str, *, follow: bool) -> tuple[int, str, os.stat_result | None]:
     """The directory that something is in, its name there ("" for the directory itself), and what it is."""
+    start = clean
     for _ in range(_LINK_LIMIT):
         parent, name = posixpath.split(clean)
         if name in ("", ".", ".."):
@@ -102,26 +150,16 @@ def _find(opener: Opener, clean: str, path: str, *, follow: bool) -> tuple[int, 
             if found is None or not follow or not stat.S_ISLNK(found.st_mode):
                 return os.dup(above), name, found
             goal = os.readlink(name, dir_fd=above)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                raise _MovedError from error
+            raise
         finally:
             os.close(above)
         # As it stands: ".." after a link is not what it looks like, and the kernel knows.
         goal = goal.rstrip("/") or "/"
         clean = goal if goal.startswith("/") else f"{parent}/{goal}"
-    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-
-
-def _judged(above: int, name: str, found: os.stat_result | None, *, slash: bool, path: str) -> Target:
-    if found is None:
-        return Target(os.dup(above), exists=False, directory=False, name=name, insists=slash)
-    if stat.S_ISDIR(found.st_mode):
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(name or ".", flags, dir_fd=above)
-        return Target(fd, exists=True, directory=True, name=name, insists=slash)
-    if slash:
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-    if not stat.S_ISREG(found.st_mode):
-        raise FilesError("must be a directory or a regular file", errno.EINVAL)
-    return Target(os.dup(above), exists=True, directory=False, name=name, insists=slash)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), start)
 
 
 def _look(above: int, name: str) -> os.stat_result | None:

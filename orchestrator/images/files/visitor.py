@@ -1,28 +1,31 @@
 """The worker that copies inside a container: a process of its own, locked into the container's root.
 
-It imports what it needs, takes on the container's files (kernel.visit), and imports nothing afterwards: what
-it would find then is the container's. What it is asked comes as lines of JSON on one descriptor, and is
-answered there; archives go through standard input and output. Standard library only, started with -I -S.
+It imports what it needs (and little: it is started for one file), takes on the container's files
+(kernel.visit), and imports nothing afterwards: what it would find then is the container's. What it is asked
+comes as lines of JSON on one descriptor, and is answered there; archives go through standard input and
+output. Standard library only, started with -I -S.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 from collections.abc import Callable
-from typing import Any
 
 from orchestrator.images import tar
 from orchestrator.images.files import finding
 from orchestrator.images.files.finding import Source, Target
 from orchestrator.images.files.packing import FilesError, Packer
 from orchestrator.images.files.placing import Placer
-from orchestrator.kernel import rootless, visit
-from orchestrator.kernel.reading import Document
+from orchestrator.kernel import visit
+from orchestrator.model.compact import dumps, loads
 
-Message = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Message = dict[str, Any]
 _MEMORY = 2 << 30
 _LINE_LIMIT = 16 << 20
 _WARNINGS = 20
@@ -57,7 +60,7 @@ class Lines:
                 return None
             self._held += piece
         line, _, self._held = self._held.partition(b"\n")
-        message = json.loads(line)
+        message = loads(line.decode())
         return message if isinstance(message, dict) else None
 
     def put(self, message: Message) -> None:
@@ -67,7 +70,7 @@ class Lines:
 
 
 def _line(message: Message) -> bytes:
-    return json.dumps(message).encode() + b"\n"
+    return dumps(message).encode() + b"\n"
 
 
 def serve(lines: Lines, init: int) -> None:
@@ -101,13 +104,15 @@ def _limit() -> None:
 def _enter(order: Message, init: int) -> None:
     if order["run"]:
         # An ordinary user's containers are in namespaces of the user's own.
+        from orchestrator.kernel import rootless
+
         rootless.enter(order["run"])
     if order["way"] == "running":
         visit.enter_running(init)
     elif order["way"] == "bare":
         visit.enter_bare(init, order["targets"])
     else:
-        visit.enter_stopped(Document(order["view"]), order["mountpoint"])
+        visit.enter_stopped(order["view"], order["mountpoint"])
     if init >= 0:
         os.close(init)
 
