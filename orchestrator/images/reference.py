@@ -61,7 +61,7 @@ def parse(text: str) -> Reference:
     if tag is None and is_digest(f"sha256:{name}"):
         raise _invalid(text, "64 hexadecimal digits are an id, not a name")
     host, path = _split_host(name)
-    if not _HOST.fullmatch(host):
+    if not is_host(host):
         raise _invalid(text, f"{host!r} is not the name of a registry")
     if any(not _PART.fullmatch(part) for part in path.split("/")):
         wrong = "repository name must be lowercase" if path != path.lower() else ""
@@ -87,7 +87,8 @@ def familiar_repository(host: str, path: str) -> str:
 
 def is_host(text: str) -> bool:
     """Whether `text` may be the name of a registry: host[:port]."""
-    return _HOST.fullmatch(text) is not None
+    port = text.rpartition(":")[2]
+    return _HOST.fullmatch(text) is not None and not (port.isdigit() and int(port) > 65535)
 
 
 def is_digest(text: str) -> bool:

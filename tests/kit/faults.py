@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import itertools
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -218,6 +219,7 @@ class Faults:
         self.requests: list[Request] = []
         self.rules: list[Rule] = []
         self.shelf: dict[str, Shelved] = {}
+        self.numbers = itertools.count()
         self.uploads: dict[str, bytearray] = {}
         """Path of an upload -> what has come of it."""
         self._authority = authority

@@ -187,7 +187,7 @@ class Proxy(BaseHTTPRequestHandler):
         repository, _, rest = place.path.removeprefix("/v2/").partition("/blobs/uploads/")
         if self.command == "POST":
             self._drain(request)
-            path = f"{place.path}{len(self.faults.uploads)}"
+            path = f"{place.path}{next(self.faults.numbers)}"
             self.faults.uploads[path] = bytearray()
             return _Answer(202, self._place(path), iter(()), 0)
         if self.command == "PUT" and not rest:

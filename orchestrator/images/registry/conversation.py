@@ -20,6 +20,7 @@ from orchestrator.images.registry.transport import (
     Response,
     Timing,
     Transport,
+    same_host,
 )
 from orchestrator.model.frozen import replace
 
@@ -108,7 +109,7 @@ class Conversation:
         raises; any status is returned.
         """
         wanted = frozenset(scopes)
-        if "://" in request.url and urlsplit(request.url).netloc != endpoint.host:
+        if "://" in request.url and not same_host(request.url, endpoint.host):
             # An upload may go to a storage elsewhere, which is none of our credentials' business either.
             return await self._transport.send(request)
         header = await self._tokens.header(endpoint, wanted)

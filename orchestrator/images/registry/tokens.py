@@ -10,6 +10,8 @@ import json
 from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import urlencode, urlsplit
 
+import trio
+
 from orchestrator.images.registry import blame, challenges
 from orchestrator.images.registry.challenges import Challenge
 from orchestrator.images.registry.credentials import Credential
@@ -75,6 +77,7 @@ class Tokens:
         self._timing = timing
         self._tokens: dict[tuple[str, str], list[_Token]] = {}
         self._basic: set[tuple[str, str]] = set()
+        self._locks: dict[tuple[str, str], trio.Lock] = {}
         self.offline = False
         """Whether to ask for a refresh token as well, to be kept after this program."""
         self.refresh = ""
@@ -97,15 +100,20 @@ class Tokens:
         """What to send after a 401; "" when there is nothing better than `sent`. Raises as sending does."""
         found = challenges.parse(challenge)
         bearer = next((one for one in found if one.scheme == "bearer" and one.parameters.get("realm")), None)
-        credential = await self._find(endpoint)
-        if bearer is not None:
-            wanted = merged(scopes | bearer.scopes)
-            if credential is not None and credential.registry_token:
-                header = f"Bearer {credential.registry_token}"
-                return "" if sent == header else header
-            self._forget(endpoint, sent)
-            issued = await self._fetch(endpoint, scheme, bearer, wanted, credential)
-            return self._remember(endpoint, issued, wanted)
+        wanted = merged(scopes | bearer.scopes) if bearer else scopes
+        # Many who are refused at once need one answer.
+        async with self._locks.setdefault(_key(endpoint), trio.Lock()):
+            known = await self.header(endpoint, wanted)
+            if known and known != sent:
+                return known
+            credential = await self._find(endpoint)
+            if bearer is not None:
+                if credential is not None and credential.registry_token:
+                    header = f"Bearer {credential.registry_token}"
+                    return "" if sent == header else header
+                self._forget(endpoint, sent)
+                issued = await self._fetch(endpoint, scheme, bearer, wanted, credential)
+                return self._remember(endpoint, issued, wanted)
         if credential is None or not any(one.scheme == "basic" for one in found):
             return ""
         header = credential.basic

@@ -217,6 +217,16 @@ def origin(url: str) -> tuple[str, str, int | None]:
     return parts.scheme, (parts.hostname or "").lower(), parts.port or usual
 
 
+def same_host(url: str, host: str) -> bool:
+    """Whether a URL is one of host[:port], however it is written."""
+    if "://" not in url:
+        return False
+    try:
+        return origin(url)[1:] == origin(f"{urlsplit(url).scheme}://{host}")[1:]
+    except ValueError:
+        return False
+
+
 def _redirect(request: Request, response: Response) -> str:
     """Where an answer sends us on, "" for nowhere."""
     location = response.header("location")

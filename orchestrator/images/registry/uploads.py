@@ -14,7 +14,7 @@ from orchestrator.images.registry import blame, manifests, ranges, tokens
 from orchestrator.images.registry.blame import BrokenAnswerError, DeniedError, NotFoundError, UnavailableError
 from orchestrator.images.registry.client import Registry
 from orchestrator.images.registry.hosts import Endpoint
-from orchestrator.images.registry.transport import Request, Response, follow
+from orchestrator.images.registry.transport import Request, Response, follow, same_host
 from orchestrator.model.errors import ExitCode
 from orchestrator.model.frozen import dataclass
 
@@ -272,14 +272,12 @@ def _location(place: Endpoint, response: Response) -> str:
     given = response.header("location")
     if not given:
         raise BrokenAnswerError(f"{place.host} names no place for the upload", retryable=False)
-    parts = urlsplit(given)
-    if parts.netloc in ("", place.host) and parts.path.startswith("/"):
-        return f"{parts.path}?{parts.query}" if parts.query else parts.path
-    target = follow(response.url, given)
-    inner = urlsplit(target)
-    if inner.netloc != place.host:
+    # Without a scheme it may still be relative to where the answer came from.
+    target = given if same_host(given, place.host) else follow(response.url, given)
+    if not same_host(target, place.host):
         return target
-    return f"{inner.path}?{inner.query}" if inner.query else inner.path
+    parts = urlsplit(target)
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 def _failure(registry: Registry, response: Response, path: str) -> Exception:

@@ -52,7 +52,7 @@ def test_what_is_not_said_is_filled_in_and_taken_away_again(text: str, full: str
             "redis:-x",
         ),
         *("re dis", "a/../b", "-a", "a_", "a..b", "a___b", "redis@sha256:12", "redis@md5:" + HEX, HEX),
-        *("redis:" + "x" * 129, "a/" * 130 + "a", "redis\n", "host:port/x", "https://x/y"),
+        *("redis:" + "x" * 129, "a/" * 130 + "a", "redis\n", "host:port/x", "host:65536/x", "https://x/y"),
     ],
 )
 def test_what_is_no_name_is_refused_with_the_image_exit_code(text: str) -> None:

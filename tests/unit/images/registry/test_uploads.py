@@ -182,14 +182,25 @@ async def test_an_upload_elsewhere_gets_no_credentials(client: Client, shelf: Fa
         assert "Authorization" not in one.headers
 
 
-@pytest.mark.parametrize("place", ["http://{host}/v2/app/blobs/uploads/0?a=b", "/v2/app/blobs/uploads/0?a=b"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://{host}/v2/app/blobs/uploads/0?a=b",
+        "http://LOCALHOST:{port}/v2/app/blobs/uploads/0?a=b",
+        "/v2/app/blobs/uploads/0?a=b",
+        "0?a=b",
+    ],
+)
 async def test_the_place_of_an_upload_may_be_a_path_or_a_whole_address(
     client: Client, shelf: Faults, blob: Path, place: str
 ) -> None:
-    shelf.add(Say(headers={"Location": place.format(host=shelf.host)}), method="POST")
+    client.log_in(shelf.host, "ann:secret")
+    shelf.add(Status(401, headers={"WWW-Authenticate": 'Basic realm="x"'}), times=1)
+    shelf.add(Say(headers={"Location": place.format(host=shelf.host, port=shelf.port)}), method="POST")
     async with client.open(shelf.host) as registry:
         await uploads.upload(registry, "app", DIGEST, blob)
     assert shelf.requests[-1].path.startswith("/v2/app/blobs/uploads/0?a=b&digest=sha256")
+    assert "Authorization" in shelf.requests[-1].headers
 
 
 async def test_without_a_place_there_is_no_upload(client: Client, shelf: Faults, blob: Path) -> None:
