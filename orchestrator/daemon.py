@@ -46,7 +46,17 @@ from typing import Any
 
 import trio
 
-from orchestrator.api import asking, converging, files, inspecting, measuring, processes, steering, volumes
+from orchestrator.api import (
+    asking,
+    converging,
+    files,
+    inspecting,
+    measuring,
+    processes,
+    resuming,
+    steering,
+    volumes,
+)
 from orchestrator.api.server import Server, Verb, listen
 from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Stacks
@@ -73,6 +83,7 @@ VERBS: dict[str, Verb] = {
     "plan": asking.plan,
     "logs": asking.logs,
     "events": asking.events,
+    "resume": resuming.resume,
     "up": converging.up,
     "start": converging.start,
     "stop": converging.stop,

@@ -235,6 +235,19 @@ def restart(previous: Desired, services: Iterable[str], *, timeout: float | None
     return replace(previous, intents=intents)
 
 
+def after_boot(desired: Desired) -> Desired:
+    """What is wanted once the machine has been restarted: `always` outlives a `stop`, nothing else does."""
+    intents = {
+        name: replace(intent, wanted=Wanted.RUNNING, turn=intent.turn + 1)
+        if intent.wanted is Wanted.STOPPED
+        and name in desired.stack.services
+        and desired.stack.services[name].restart.condition == "always"
+        else intent
+        for name, intent in desired.intents.items()
+    }
+    return replace(desired, intents=intents)
+
+
 def run(previous: Desired | None, stack: Stack, oneoff: str, *, no_deps: bool) -> Desired:
     """A one-off service `oneoff` of the stack, after what it needs."""
     needs = with_dependencies(stack, needed(stack.services[oneoff])) if not no_deps else []

@@ -62,6 +62,9 @@ class Stacks:
     def resume(self) -> None:
         """After our own restart: go on with every stack that is written down, or has left a trace."""
         written = {desired.stack.name: desired for desired in records.stacks(self.machine.places.stacks)}
+        if self.machine.was_restarted():
+            written = {name: self._after_boot(desired) for name, desired in written.items()}
+            self.machine.note_boot()
         for desired in written.values():
             self._begin(desired)
         traces: dict[str, list[Container]] = {}
@@ -70,6 +73,16 @@ class Stacks:
         for name, containers in traces.items():
             if name not in written and self.machine.places.desired(name).exists():
                 self._begin(orders.found(name, containers))  # its record is damaged
+
+    def _after_boot(self, desired: Desired) -> Desired:
+        """Written down before the boot is: if we are killed in between, it is done once more."""
+        wanted = orders.after_boot(desired)
+        if wanted != desired:
+            try:
+                records.write(self.machine.places.desired(desired.stack.name), wanted, durable=True)
+            except OSError as error:
+                report(error)
+        return wanted
 
     def later(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """Do something that no client waits for."""

@@ -272,6 +272,25 @@ COMMANDS: dict[str, Command] = {
         ),
         SERVICES,
     ),
+    "resume": Command(
+        "resume:resume",
+        "Bring back what ran before the machine was restarted",
+        (Option("-t --timeout", "float", "Wait no longer than this (600)", metavar="SECONDS"),),
+        (Argument("stacks", many=True),),
+    ),
+    "systemd install": Command(
+        "resume:install",
+        "Have systemd resume this stack when the machine starts",
+        (
+            Option("--user", "flag", "When you log in, in place of when the machine starts"),
+            Option("--print", "flag", "Print the unit and change nothing", name="print_only"),
+        ),
+    ),
+    "systemd uninstall": Command(
+        "resume:uninstall",
+        "Take the stack's unit away",
+        (Option("--user", "flag", "The one of your own"),),
+    ),
     "simulate": Command(
         "simulate:simulate",
         "Play the stack's life on a machine in memory, with the laws watched",

@@ -68,6 +68,8 @@ class Run:
     """128+n when killed by signal n; 126, 127 when the command could not be executed; None while running
     or when the code was lost."""
     oom_killed: bool = False
+    before_boot: bool = False
+    """The machine was restarted since: times are of an earlier life of it, and say nothing now."""
     paused: bool = False
     """Its processes stand still (`pause`)."""
     error: str = ""

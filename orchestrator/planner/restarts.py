@@ -93,6 +93,15 @@ def _stopped_by_planner(end: End) -> Sequel | None:
     )
 
 
+def _machine_restarted(end: End) -> Sequel | None:
+    """Whoever comes back after a restart of the machine does so in order, through the gates, and at once."""
+    if not end.run.before_boot or end.policy.condition == "no":
+        return None
+    if end.policy.condition == "on-failure" and end.run.exit_code == 0:
+        return None
+    return Sequel(kind="start", because="the machine was restarted")
+
+
 def _never(end: End) -> Sequel | None:
     return Sequel(kind="rest", because=_ended(end.run)) if end.policy.condition == "no" else None
 
@@ -126,6 +135,7 @@ RULES: tuple[Rule, ...] = (
     _not_executable,
     _stopped_by_user,
     _stopped_by_planner,
+    _machine_restarted,
     _never,
     _succeeded,
     _gave_up,

@@ -355,9 +355,13 @@ class Containers:
 
     def write_run(self, container: Container, run: Run) -> None:
         """Raises EngineError when it can't be written."""
-        path = self._places.bundle(container.id) / "run.json"
+        record = RunRecord(run=run, boot_id=clock.boot_id())
         try:
-            records.write(path, RunRecord(run=run, boot_id=clock.boot_id()))
+            records.write(self._places.bundle(container.id) / "run.json", record)
+            if (
+                run.pid == 0 or run.finished is not None
+            ):  # begins or has ended: what a restart of the machine must not make us forget
+                records.write(self._places.container(container.stack, container.id) / "run.json", record)
         except OSError as error:
             raise of_file(error, f"container {container.name}") from error
 

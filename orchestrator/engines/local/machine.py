@@ -11,13 +11,14 @@ from pathlib import Path
 
 import trio
 
-from orchestrator.engines.local import clock, ends, recovery
+from orchestrator.engines.local import clock, ends, records, recovery
 from orchestrator.engines.local.containers import THREADS, Containers
 from orchestrator.engines.local.engine import LocalEngine
 from orchestrator.engines.local.execs import PREFIX, Execs, Execution
 from orchestrator.engines.local.keeper import Exited, Keeper, KeeperLost, connect
 from orchestrator.engines.local.outside import Outside, open_outside
 from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.records import Boot
 from orchestrator.engines.local.refusals import Rights, refusals
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live, Table
@@ -94,6 +95,20 @@ class Machine:
             return ""
         self._advised.add(advice)
         return advice
+
+    def was_restarted(self) -> bool:
+        """Whether a supervisor was here last in an earlier life of the machine."""
+        last = records.read_or_none(self.places.boot, Boot)
+        if last is None:
+            self.note_boot(durable=False)
+        return last is not None and last.id != clock.boot_id()
+
+    def note_boot(self, *, durable: bool = True) -> None:
+        """From now on this life of the machine is known."""
+        try:
+            records.write(self.places.boot, Boot(id=clock.boot_id()), durable=durable)
+        except OSError as error:
+            report(error)
 
     def forget(self, stack: str) -> None:
         """A stack of which nothing is left."""

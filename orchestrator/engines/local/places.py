@@ -56,7 +56,8 @@ class Places:
 
     @property
     def networks(self) -> Path:
-        return self.run / "networks"
+        """Kept over a restart of the machine: containers keep their addresses."""
+        return self.data / "networks"
 
     def network(self, name: str) -> Path:
         return self.networks / f"{name}.json"
@@ -78,6 +79,11 @@ class Places:
 
     def container(self, stack: str, container_id: str) -> Path:
         return _below(self.data, "stacks", stack, "containers", container_id)
+
+    @property
+    def boot(self) -> Path:
+        """In which life of the machine a supervisor was here last."""
+        return self.data / "boot.json"
 
     @property
     def volumes(self) -> Path:

@@ -169,6 +169,13 @@ class RunRecord:
     boot_id: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """A life of the machine (/proc/sys/kernel/random/boot_id)."""
+
+    id: str
+
+
 def exit_of(bundle: Path) -> tuple[int, float, str] | None:
     """(exit code, boot time, boot id) from the keeper's exit record."""
     try:

@@ -7,6 +7,7 @@ has the start time that was written down in this boot.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 
 from orchestrator.engines.local import alive, clock, records, storage
@@ -20,7 +21,7 @@ from orchestrator.engines.local.trouble import report
 from orchestrator.kernel import cgroups
 from orchestrator.model.errors import EngineError
 from orchestrator.model.frozen import replace
-from orchestrator.model.observation import Container, Run, State
+from orchestrator.model.observation import Container, NetworkState, Run, State
 
 
 async def recover(containers: Containers, shared: Shared, keeper: Keeper) -> None:
@@ -28,7 +29,7 @@ async def recover(containers: Containers, shared: Shared, keeper: Keeper) -> Non
     places, table = shared.places, shared.table
     present = shared.wiring.bridge_names()
     for network in records.networks(places.networks):
-        if shared.wiring.bridge_of(network.name) in present:
+        if shared.wiring.bridge_of(network.name) in present or _make_again(shared, network):
             table.networks[network.name] = network
         else:
             places.network(network.name).unlink(missing_ok=True)
@@ -46,6 +47,22 @@ async def recover(containers: Containers, shared: Shared, keeper: Keeper) -> Non
         await shared.wiring.sync()
     except EngineError as error:
         report(error)
+
+
+def _make_again(shared: Shared, network: NetworkState) -> bool:
+    """A bridge that went with the machine, or was deleted: containers keep the addresses they have on it.
+
+    False when its range belongs to somebody else by now, or the kernel does not want it.
+    """
+    wanted = ipaddress.ip_network(network.subnet)
+    if any(wanted.overlaps(ipaddress.ip_network(one)) for one in shared.wiring.ranges_in_use()):
+        return False
+    try:
+        shared.wiring.make_bridge(network)
+    except (EngineError, OSError) as error:
+        report(error)
+        return False
+    return True
 
 
 def _find(shared: Shared, keeper: Keeper, built: Built) -> None:
@@ -98,14 +115,16 @@ async def _fetch(keeper: Keeper, live: Live) -> None:
 def _latest_run(places: Places, container: Container, kept_pid: int | None) -> tuple[Run | None, int | None]:
     """The run as it stands now, with a pidfd when it is alive."""
     bundle = places.bundle(container.id)
-    record = records.read_or_none(bundle / "run.json", RunRecord)
+    record = records.read_or_none(bundle / "run.json", RunRecord) or records.read_or_none(
+        places.container(container.stack, container.id) / "run.json", RunRecord
+    )
     if record is None:
         return None, None
     run = record.run
+    if record.boot_id != clock.boot_id():
+        return replace(run, finished=clock.now(), started=clock.now(), before_boot=True, pid=0), None
     if run.finished is not None:
         return run, None
-    if record.boot_id != clock.boot_id():
-        return replace(run, finished=clock.now(), exit_code=None), None
     ended = records.exit_of(bundle)
     if ended is not None and ended[2] == clock.boot_id():
         return replace(run, finished=max(ended[1], run.started), exit_code=ended[0]), None

@@ -71,7 +71,7 @@ class Wiring:
                 f"network {network.name}: driver {network.driver} is not honoured", retryable=False
             )
         try:
-            await trio.to_thread.run_sync(self._make_bridge, state)
+            await trio.to_thread.run_sync(self.make_bridge, state)
         except OSError as error:
             raise of_file(error, f"network {network.name}") from error
         self._table.networks[network.name] = state
@@ -79,7 +79,8 @@ class Wiring:
         await self.sync()
         self._table.ring()
 
-    def _make_bridge(self, state: NetworkState) -> None:
+    def make_bridge(self, state: NetworkState) -> None:
+        """Write the network down and make its bridge. Repeatable. Raises EngineError, OSError."""
         self._places.networks.mkdir(parents=True, exist_ok=True, mode=0o700)
         records.write(self._places.network(state.name), state)
         length = state.subnet.rpartition("/")[2]

@@ -363,3 +363,15 @@ def test_rm_says_whether_volumes_go_and_a_later_order_forgets_it() -> None:
         up(gone, NAMED.stack),
     ):
         assert not later.intents["db"].remove_volumes
+
+
+# --- after a restart of the machine --------------------------------------------------------------------------
+
+
+def test_always_outlives_a_stop_and_nothing_else_does() -> None:
+    named = stack("shop", a=service(restart="always"), b=service(restart="unless-stopped"), c=service())
+    desired = orders.stop(up(None, named), ("a", "b"), None)
+    after = orders.after_boot(desired)
+    assert wanted(after) == {"a": "running", "b": "stopped", "c": "running"}
+    assert turns(after) == {**turns(desired), "a": turns(desired)["a"] + 1}
+    assert orders.after_boot(up(None, named)) == up(None, named)

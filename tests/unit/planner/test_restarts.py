@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.model.desired import Intent
@@ -112,3 +114,26 @@ def test_a_turn_is_carried_out_for_what_ran_when_it_was_ordered() -> None:
     assert (then.kind, then.because) == ("rest", "exit 0")
     restart = Intent(turn=2, restart_turn=2, under_way=(ended.started,))
     assert sequel(ended, policy("no"), restart, NOW).kind == "start"
+
+
+@pytest.mark.parametrize(
+    ("rule", "exit_code", "kind"),
+    [
+        ("no", 0, "rest"),
+        ("no", None, "rest"),
+        ("always", 0, "start"),
+        ("always", None, "start"),
+        ("unless-stopped", 1, "start"),
+        ("on-failure", 0, "rest"),
+        ("on-failure", 1, "start"),
+        ("on-failure", None, "start"),
+    ],
+)
+def test_after_a_restart_of_the_machine_the_policy_decides_and_the_gates_count(
+    rule: str, exit_code: int | None, kind: str
+) -> None:
+    """start waits for the gates, where a restart by policy waits for its delay alone."""
+    ended = replace(run(1), exit_code=exit_code, before_boot=True)
+    assert sequel(ended, policy(rule), Intent(turn=1), NOW).kind == kind
+    stopped = replace(ended, stopping=Stopping(since=1.0, signal=15, by="user"))
+    assert sequel(stopped, policy(rule), Intent(turn=1), NOW).kind == "rest"
