@@ -29,6 +29,16 @@ class DeniedError(UserError):
 class BrokenAnswerError(EngineError):
     """What came is not what was asked for: wrong digest, wrong size, too large, no sense in it."""
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        exit_code: ExitCode = ExitCode.IMAGE,
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, retryable=retryable, exit_code=exit_code, hint=hint)
+
 
 class UnavailableError(EngineError):
     """No answer, or one that says: later. `retry_after` is what the registry asked for, in seconds.
@@ -112,7 +122,7 @@ def of_status(
     if status in backoff.RETRIED or status >= 500:
         wait = f", the registry asks to wait for {retry_after:.0f} s" if retry_after else ""
         return UnavailableError(f"{what}: {host} answered {words}{wait}", retry_after=retry_after)
-    return BrokenAnswerError(f"{what}: {host} answered {words}", retryable=False, exit_code=ExitCode.IMAGE)
+    return BrokenAnswerError(f"{what}: {host} answered {words}")
 
 
 def denied(what: str, words: str, *, host: str) -> DeniedError:

@@ -127,8 +127,6 @@ class Registry(Conversation):
             if response.status == 404:
                 raise BrokenAnswerError(
                     f"{self.host} is not a registry that this program understands: there is no {url}",
-                    retryable=False,
-                    exit_code=ExitCode.IMAGE,
                 )
             if response.status != 200:
                 raise self.failure(response, f"login at {self.host}")
@@ -204,7 +202,7 @@ class Registry(Conversation):
         """A small blob, whole and verified. Raises as `manifest` does."""
         name = f"{self.name(path, '')}: blob {descriptor.digest[:19]}"
         if descriptor.size > limit:
-            raise BrokenAnswerError(f"{name} has {descriptor.size} bytes, too many", retryable=False)
+            raise BrokenAnswerError(f"{name} has {descriptor.size} bytes, too many")
 
         async def ask(endpoint: Endpoint) -> bytes:
             request = Request(
@@ -362,8 +360,6 @@ def _kind(response: Response) -> str:
 def _wrong_digest(name: str, expected: str, digest: str, endpoint: Endpoint) -> BrokenAnswerError:
     return BrokenAnswerError(
         f"{name}: {endpoint.host} sent what has the digest {digest}, not {expected}",
-        retryable=False,
-        exit_code=ExitCode.IMAGE,
     )
 
 
@@ -376,9 +372,7 @@ def _names(content: bytes, key: str, what: str) -> list[str]:
     if rows is None and isinstance(data, dict) and key in data:
         return []
     if not isinstance(rows, list):
-        raise BrokenAnswerError(
-            f"{what}: the answer is not a list", retryable=False, exit_code=ExitCode.IMAGE
-        )
+        raise BrokenAnswerError(f"{what}: the answer is not a list")
     return [row for row in rows if isinstance(row, str) and row.isprintable() and len(row) <= 300]
 
 

@@ -2,9 +2,11 @@
 
     ~/.config/pystack/registries.toml, /etc/pystack/registries.toml      ours
     ~/.config/containers/registries.conf, /etc/containers/registries.conf (and registries.conf.d)   podman's
+    /etc/docker/daemon.json                                              insecure-registries, registry-mirrors
 
-Both have podman's form (containers-registries.conf(5), version 2); ours knows some keys more. The table
-with the longest prefix of a name speaks for it, ours before podman's. Certificates: see `tls_for`.
+The first two have podman's form (containers-registries.conf(5), version 2); ours knows some keys more.
+The table with the longest prefix of a name speaks for it; of equal ones the first that was read. For
+certificates see `tls_for`.
 """
 
 from __future__ import annotations
@@ -88,6 +90,7 @@ def load(environment: Mapping[str, str], etc: Path = Path("/etc")) -> Settings:
         text = _read(path)
         if text is not None:
             rules += parse(text, str(path))
+    rules += of_dockerd(_read(etc / "docker" / "daemon.json") or "", str(etc / "docker" / "daemon.json"))
     return Settings(
         rules=tuple(rules),
         certificates=tuple(
@@ -158,6 +161,34 @@ def parse(text: str, source: str) -> Iterator[Rule]:
         raise _wrong(source, "write [[registry]], with two brackets")
     for row in rows:
         yield _rule(row, source)
+
+
+def of_dockerd(text: str, source: str) -> Iterator[Rule]:
+    """What dockerd's settings say. They are for another program, so whatever can't be read there is passed
+    over; networks among the insecure registries are, too.
+    """
+    import json
+
+    try:
+        data = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(data, dict):
+        return
+    for host in _texts(data.get("insecure-registries")):
+        if references.is_host(host):
+            yield Rule(prefix=host, location="", source=source, insecure=True)
+    mirrors = []
+    for url in _texts(data.get("registry-mirrors"))[:_MIRROR_LIMIT]:
+        scheme, parted, location = url.partition("://")
+        if parted and scheme in ("http", "https") and references.is_host(_host_of(location)):
+            mirrors.append(Mirror(location=location.rstrip("/"), scheme=scheme))
+    if mirrors:
+        yield Rule(prefix=references.DEFAULT_HOST, location="", source=source, mirrors=tuple(mirrors))
+
+
+def _texts(value: object) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 # --- one table ------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from orchestrator.images.registry.challenges import Challenge
 from orchestrator.images.registry.credentials import Credential
 from orchestrator.images.registry.hosts import Endpoint
 from orchestrator.images.registry.transport import Request, Response, Timing
-from orchestrator.model.errors import ExitCode
 from orchestrator.model.frozen import dataclass
 
 CLIENT = "pystack"
@@ -195,9 +194,7 @@ def issued(content: bytes, where: str) -> Issued:
     token = (data.get("token") or data.get("access_token")) if isinstance(data, dict) else None
     # It goes into a header: whatever could end one would let the server write the rest of the request.
     if not isinstance(token, str) or not token.isascii() or not token.isprintable() or " " in token:
-        raise blame.BrokenAnswerError(
-            f"the token server {where} gave no token", retryable=False, exit_code=ExitCode.IMAGE
-        )
+        raise blame.BrokenAnswerError(f"the token server {where} gave no token")
     seconds, refresh = data.get("expires_in"), data.get("refresh_token")
     good = isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0
     return Issued(
@@ -248,8 +245,6 @@ def _check_realm(realm: str, scheme: str, endpoint: Endpoint) -> None:
         return
     raise blame.BrokenAnswerError(
         f"{endpoint.host} names a token server that is not asked by https: {realm[:200]}",
-        retryable=False,
-        exit_code=ExitCode.IMAGE,
     )
 
 

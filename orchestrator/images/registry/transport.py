@@ -129,16 +129,12 @@ class Transport:
                 if request.private:
                     raise BrokenAnswerError(
                         f"{_where(url)} sends us to another host with a secret, which is refused",
-                        retryable=False,
-                        exit_code=ExitCode.IMAGE,
                     )
                 moved = True
                 headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
             url = target
         raise BrokenAnswerError(
             f"{_where(request.url)}: more than {REDIRECT_LIMIT} redirects",
-            retryable=False,
-            exit_code=ExitCode.IMAGE,
         )
 
     async def _exchange(
@@ -177,7 +173,7 @@ class Transport:
         except (httpx.TransportError, trio.TooSlowError) as error:
             raise _translate(error, url) from error
         except (httpx.InvalidURL, UnicodeError, httpx.ProtocolError) as error:
-            raise BrokenAnswerError(f"{url[:200]!r} is not a URL: {error}", retryable=False) from None
+            raise BrokenAnswerError(f"{url[:200]!r} is not a URL: {error}") from None
         names = {name.lower(): value for name, value in answer.headers.items()}
         return Response(status=answer.status_code, headers=names, content=body, url=url, moved=moved)
 
@@ -245,14 +241,10 @@ def follow(url: str, location: str) -> str:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BrokenAnswerError(
-            f"{_where(url)} redirects to what is not a web address", retryable=False, exit_code=ExitCode.IMAGE
-        )
+        raise BrokenAnswerError(f"{_where(url)} redirects to what is not a web address")
     if parts.scheme == "http" and urlsplit(url).scheme == "https":
         raise BrokenAnswerError(
             f"{_where(url)} redirects from https to plain http ({parts.hostname}), which is refused",
-            retryable=False,
-            exit_code=ExitCode.IMAGE,
         )
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
 
@@ -292,8 +284,6 @@ async def _read(answer: httpx.Response, request: Request, url: str) -> bytes:
                 return bytes(body[:limit])
             raise BrokenAnswerError(
                 f"{_where(url)} sends more than the {_amount(limit)} that are read of such an answer",
-                retryable=False,
-                exit_code=ExitCode.IMAGE,
             )
     return bytes(body)
 

@@ -15,7 +15,6 @@ from orchestrator.images.registry.blame import BrokenAnswerError, DeniedError, N
 from orchestrator.images.registry.client import Registry
 from orchestrator.images.registry.hosts import Endpoint
 from orchestrator.images.registry.transport import Request, Response, follow, same_host
-from orchestrator.model.errors import ExitCode
 from orchestrator.model.frozen import dataclass
 
 Progress = Callable[[int], None]
@@ -202,9 +201,7 @@ class _Upload:
         self._location = _location(self._place, response)
         self._offset = ranges.uploaded(response.header("range")) or end
         if not start < self._offset <= self._size:
-            raise BrokenAnswerError(
-                f"{self._name}: the registry says it has {self._offset} bytes", retryable=False
-            )
+            raise BrokenAnswerError(f"{self._name}: the registry says it has {self._offset} bytes")
 
     def _finish(self, response: Response) -> None:
         if response.status == 404:
@@ -214,7 +211,7 @@ class _Upload:
             raise _failure(self._registry, response, self._path)
         named = response.header("docker-content-digest")
         if named and named != self._digest:
-            raise BrokenAnswerError(f"{self._name}: the registry calls it {named:.80}", retryable=False)
+            raise BrokenAnswerError(f"{self._name}: the registry calls it {named:.80}")
         self._progress(self._size)
 
     def _pieces(self, start: int, end: int) -> Iterator[bytes]:
@@ -224,7 +221,7 @@ class _Upload:
             while sent < end:
                 piece = file.read(min(_PIECE, end - sent))
                 if not piece:
-                    raise BrokenAnswerError(f"{self._file}: shorter than it was", retryable=False)
+                    raise BrokenAnswerError(f"{self._file}: shorter than it was")
                 yield piece
                 sent += len(piece)
                 self._progress(sent)
@@ -253,8 +250,6 @@ async def put_manifest(registry: Registry, path: str, reference: str, content: b
         if named and named != digest:
             raise BrokenAnswerError(
                 f"{registry.name(path, reference)}: the registry calls it {named:.80}, it is {digest}",
-                retryable=False,
-                exit_code=ExitCode.IMAGE,
             )
         return digest
 
@@ -271,7 +266,7 @@ def _location(place: Endpoint, response: Response) -> str:
     """
     given = response.header("location")
     if not given:
-        raise BrokenAnswerError(f"{place.host} names no place for the upload", retryable=False)
+        raise BrokenAnswerError(f"{place.host} names no place for the upload")
     # Without a scheme it may still be relative to where the answer came from.
     target = given if same_host(given, place.host) else follow(response.url, given)
     if not same_host(target, place.host):

@@ -165,6 +165,28 @@ def test_files_are_found_where_they_are_and_ours_come_before_podmans(tmp_path: P
     assert hosts.endpoints(found, "r.example", "x")[0].host == "chosen"
 
 
+def test_what_dockerd_was_told_counts_as_well(tmp_path: Path) -> None:
+    (tmp_path / "docker").mkdir()
+    path = tmp_path / "docker/daemon.json"
+    path.write_text(
+        '{"insecure-registries": ["r.lab:5000", "10.0.0.0/8", 7], '
+        '"registry-mirrors": ["https://m.example/", "ftp://x", "http://n.example:80/hub", "m2"]}'
+    )
+    found = hosts.load({"HOME": "/nowhere"}, tmp_path)
+    assert hosts.endpoints(found, "r.lab:5000", "x")[0].schemes == ("https", "http")
+    assert not hosts.tls_for(found, "r.lab:5000").verify
+    assert [
+        (one.schemes, one.host, one.path) for one in hosts.endpoints(found, "docker.io", "library/redis")
+    ] == [
+        (("https",), "m.example", "library/redis"),
+        (("http",), "n.example:80", "hub/library/redis"),
+        (("https",), "registry-1.docker.io", "library/redis"),
+    ]
+    for content in ("", "{", "[]", '{"registry-mirrors": 7}', "[" * 100_000):
+        path.write_text(content)
+        assert hosts.load({"HOME": "/nowhere"}, tmp_path).rules == ()
+
+
 def test_certificates_of_a_host_and_port(tmp_path: Path) -> None:
     etc = tmp_path / "etc"
     folder = etc / "docker/certs.d/r.example:5000"
