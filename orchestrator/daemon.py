@@ -49,6 +49,7 @@ import trio
 from orchestrator.api import (
     asking,
     converging,
+    disk,
     files,
     inspecting,
     measuring,
@@ -80,6 +81,8 @@ VERBS: dict[str, Verb] = {
     "inspect": inspecting.inspect,
     "volumes": volumes.volumes,
     "volume_rm": volumes.remove,
+    "disk": disk.disk,
+    "container_prune": disk.prune,
     "plan": asking.plan,
     "logs": asking.logs,
     "events": asking.events,

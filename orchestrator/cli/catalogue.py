@@ -90,6 +90,10 @@ _IMPORT = (
 )
 
 
+_FORCE = Option("-f --force", "flag", "Do not ask")
+_FILTER = Option("--filter", "texts", "Only such (until=24h, label=KEY)", metavar="FILTER")
+
+
 def _alone(
     calls: str,
     help: str,  # noqa: A002 - typer's word
@@ -116,6 +120,23 @@ STORED: dict[str, Command] = {
         "Show the layers of images, and which others share them",
         (),
         (Argument("names", many=True, metavar="[IMAGE...]"),),
+    ),
+    "image prune": _alone(
+        "disk:image_prune",
+        "Remove images that have no name",
+        (
+            Option("-a --all", "flag", "All that no container was made from"),
+            _FILTER,
+            _FORCE,
+        ),
+    ),
+    "image verify": _alone(
+        "disk:verify",
+        "Check that every blob and layer of the store is what it is called",
+        (
+            Option("--repair", "flag", "Mend what can be mended"),
+            Option("-q --quiet", "flag", "Print only what is wrong"),
+        ),
     ),
     "image rm": _alone(*_RMI),
     "image remove": _alone(*_RMI, hidden=True),
@@ -185,6 +206,21 @@ STORED: dict[str, Command] = {
             FORMAT,
         ),
         (Argument("term", required=True),),
+    ),
+    "container prune": _alone("disk:container_prune", "Remove all stopped containers", (_FORCE,)),
+    "system df": _alone(
+        "disk:df",
+        "Show what images, containers and volumes take of the disk",
+        (Option("-v --verbose", "flag", "Each of them"), FORMAT),
+    ),
+    "system prune": _alone(
+        "disk:system_prune",
+        "Remove what is not used: stopped containers, images without a name",
+        (
+            Option("-a --all", "flag", "All images that no container was made from"),
+            Option("--volumes", "flag", "Anonymous volumes as well"),
+            _FORCE,
+        ),
     ),
     "volumes": Command("volumes:of_stack", "List the volumes of the stack", (QUIET, FORMAT), SERVICES),
     "volume ls": _alone(

@@ -13,6 +13,7 @@
     collecting garbage: what nobody needs any more
     catalog    what registries said, and when (SQLite)
     verifying  is everything what it is called; mending it
+    usage      what images take of the disk
     comparing  two unpacked layers, path by path
     rebuilding index.json anew, when it is damaged
 

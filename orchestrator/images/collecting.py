@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from orchestrator.images import config as configs
-from orchestrator.images import index, leases, partials
+from orchestrator.images import index, leases, meta, partials
 from orchestrator.images import reference as references
 from orchestrator.images.index import Entry
 from orchestrator.model.errors import UserError
@@ -59,6 +59,14 @@ def _mark(digest: str, blobs: Path, found: Needed, nesting: int) -> None:
             diff_ids = configs.parse(content, image_id).diff_ids
             found.layers.update(diff_id[7:] for diff_id in diff_ids)
             found.layers.add(f"fix-{index.chain_id(diff_ids)[7:]}")
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a blob's file, or of the files of a layer as they were counted when it was unpacked."""
+    try:
+        return meta.read_meta(path).size if path.is_dir() else path.lstat().st_size
+    except (OSError, UserError):
+        return 0
 
 
 def _small(path: Path, limit: int) -> bytes:

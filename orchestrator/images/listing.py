@@ -19,7 +19,8 @@ _IMAGE_ID = "io.pystack.image.id"
 _REF_NAME = "org.opencontainers.image.ref.name"
 _ORIGIN = "io.pystack.image.origin"
 _LIMIT = 64 << 20
-_WRONG = (OSError, ValueError, StopIteration, RecursionError)
+# SystemError: json's own C code, called without json's error class at hand.
+_WRONG = (OSError, ValueError, StopIteration, RecursionError, SystemError)
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -51,9 +52,9 @@ def read(root: str, loads: Loads) -> list[Listed]:
     except PermissionError:
         raise
     except _WRONG as error:
-        from orchestrator.model.errors import ExitCode, UserError
+        from orchestrator.images.store import damaged
 
-        raise UserError(f"{root}/index.json: {error}", exit_code=ExitCode.IMAGE) from None
+        raise damaged(f"{root}/index.json is damaged: it can't be read") from error
     rows = data.get("manifests") if isinstance(data, dict) else None
     found: dict[str, Listed] = {}
     for row in rows if isinstance(rows, list) else ():

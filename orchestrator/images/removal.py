@@ -26,6 +26,13 @@ class Removal:
     deleted: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned(Removal):
+    """The same for many images at once, with the bytes that are free now."""
+
+    gained: int = 0
+
+
 def check(image: StoredImage, name: str, *, by_id: bool, force: bool, users: Sequence[ImageUser]) -> None:
     """Raise UserError when `image`, asked for as `name`, must not go."""
     why = _against_id(image, users, force=force) if by_id else _against_name(image, name, users, force=force)

@@ -32,7 +32,7 @@ from orchestrator.images.catalog import Catalog, Pull
 from orchestrator.images.config import ImageConfig
 from orchestrator.images.index import Entry, NewImage, StoredImage
 from orchestrator.images.leases import Lease
-from orchestrator.images.removal import ImageUser, Removal
+from orchestrator.images.removal import ImageUser, Pruned, Removal
 from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.frozen import dataclass, replace
 
@@ -308,6 +308,27 @@ class Store:
                 collecting.collect(self.root, self._read(), attic, grace=grace)
             )
 
+    def prune(self, doomed: Callable[[StoredImage], bool]) -> Pruned:
+        """Remove every image that is `doomed`, and at once what dead processes left behind, however young."""
+        self._prepare()
+        with scratch.directory(self._tmp, lock=self._lock) as attic, scratch.locked(self._lock):
+            gone = [image for image in self.images() if doomed(image)]
+            entries = self._read()
+            for image in gone:
+                entries = index.without(entries, image.id, image.names)
+            if gone:
+                self._write(entries)
+            scratch.sweep(self._tmp)
+            gained = partials.sweep(self.root / "partial", grace=0)
+            moved = collecting.collect(self.root, entries, attic, grace=0)
+            gained += sum(collecting.size_of(attic / name) for name in moved)
+        layers = (f"sha256:{one[6:]}" for one in moved if _LAYER.fullmatch(one))
+        return Pruned(
+            untagged=tuple(references.familiar(name) for image in gone for name in image.names),
+            deleted=(*(image.id for image in gone), *layers),
+            gained=gained,
+        )
+
     def entries(self, *, mend: bool = False) -> tuple[Entry, ...]:
         """index.json as values. With `mend` a damaged one is made anew. Raises UserError."""
         if mend:
@@ -360,7 +381,8 @@ class Store:
         try:
             data = configs.read_json(path.read_bytes(), path.name, limit=_INDEX_LIMIT)
         except UserError as error:
-            raise damaged(f"{path} is damaged: {error.message.rpartition(': ')[2]}") from None
+            why = error.message.partition(f"{path.name} ")[2]
+            raise damaged(f"{path} is damaged: it {why}") from None
         rows = data.get("manifests")
         if not isinstance(rows, list | None):
             raise damaged(f"{path} is damaged: it has no list of manifests")

@@ -21,7 +21,7 @@ from orchestrator.images.index import Entry
 from orchestrator.images.layers import Limits, unpack
 from orchestrator.images.store import MANIFEST_LIMIT, Store
 from orchestrator.model.errors import UserError
-from orchestrator.model.frozen import dataclass, field
+from orchestrator.model.frozen import dataclass, field, replace
 
 Progress = Callable[[int, int], None]
 """Told how many blobs and layers have been looked at, and how many there are."""
@@ -74,12 +74,22 @@ def verify(
 
     Raises UserError when the store cannot be read at all.
     """
-    entries = store.entries(mend=mend)
+    index_fault = None
+    try:
+        entries = store.entries()
+    except UserError as error:
+        if not mend:
+            raise
+        entries = store.entries(mend=True)
+        names = tuple(references.familiar(entry.name) for entry in entries if entry.name)
+        problem = error.message.partition(": ")[2]
+        index_fault = Fault(what="index.json", problem=problem, images=names, mended=True)
     wanted = _needs(store, entries)
     running = frozenset(diff_id for one in busy for diff_id in _diff_ids(store, one))
     with store.lease() as lease, store.scratch() as work:
         lease.keep(*(f"sha256:{name}" for name in wanted.blobs), *wanted.layers)
-        return _Round(store, wanted, work, mend=mend, busy=running, progress=progress).all(entries)
+        report = _Round(store, wanted, work, mend=mend, busy=running, progress=progress).all(entries)
+    return report if index_fault is None else replace(report, faults=(index_fault, *report.faults))
 
 
 def _needs(store: Store, entries: Iterable[Entry]) -> _Wanted:

@@ -126,7 +126,6 @@ def test_a_layer_that_lost_something_is_said_to_be_so_and_mended(store: Store, w
     assert "image verify" in caught.value.hint
     report = verify(store, mend=True)
     assert [words in fault.problem for fault in report.faults] == [True]
-    assert verify(store).faults == ()
     assert len(Store(store.root).layers(WEB.id)) == 3
 
 
@@ -178,17 +177,22 @@ def test_a_repair_where_layers_meet_is_made_again(store: Store) -> None:
     assert verify(store).faults == ()
 
 
-@pytest.mark.parametrize("rest", [b"", b'{"manifests": [{"dig', b"[]", b'{"manifests": 5}'])
-def test_a_damaged_index_is_named_and_made_anew_with_nearly_all_names(store: Store, rest: bytes) -> None:
+def test_a_damaged_index_is_named_and_made_anew_with_nearly_all_names(store: Store) -> None:
     store.tag("db:2", "last:1")
     path = store.root / "index.json"
-    path.write_bytes(rest)
-    for act in (Store(store.root).images, lambda: Store(store.root).remove("web:1"), lambda: verify(store)):
-        with pytest.raises(UserError, match=r"index\.json is damaged: ") as caught:
-            act()
-        assert caught.value.exit_code is ExitCode.IMAGE
-        assert "--repair" in caught.value.hint
-    assert verify(store, mend=True).faults == ()
+    for rest in (b"", b"[]", b'{"manifests": 5}', b'{"manifests": [{"dig'):
+        path.write_bytes(rest)
+        other = Store(store.root)
+        for act in (other.images, lambda: Store(store.root).remove("web:1"), lambda: verify(store)):
+            with pytest.raises(UserError, match=r"index\.json is damaged: it ") as caught:
+                act()
+            assert caught.value.exit_code is ExitCode.IMAGE
+            assert "--repair" in caught.value.hint
+    mended = verify(store, mend=True).faults
+    assert [(fault.what, fault.images, fault.mended) for fault in mended] == [
+        ("index.json", ("web:1", "db:2"), True)
+    ]
+    assert verify(store).faults == ()
     names = {name for image in store.images() for name in image.names}
     assert names == {"docker.io/library/web:1", "docker.io/library/db:2"}
     # Without the one before, the images are found, but not their names.

@@ -136,7 +136,7 @@ def test_a_missing_layer_is_a_clear_error_but_the_image_can_be_listed_and_remove
     (archives_path / "meta.json").unlink()
     (archives_path / "fs").rmdir()
     archives_path.rmdir()
-    with pytest.raises(UserError, match="load or import the image again"):
+    with pytest.raises(UserError, match="it is not in the store"):
         store.layers(A.id)
     assert store.config(A.id).size == 10
     assert store.remove("a").untagged == ("a:latest",)
