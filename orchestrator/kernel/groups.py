@@ -33,6 +33,7 @@ def create(hier: Hierarchies, path: str, wanted: Document, *, warn: Warn = lambd
             made += _make(base, path)
         if hier.unified is not None:
             _hand_down(hier, path, {setting.controller for setting in settings})
+            _demand_domain(hier.unified, path)
         if "cpuset" in hier.v1:
             cgroups.inherit_cpuset(hier.v1["cpuset"], path)
         if "cpu" in hier.v1:
@@ -100,6 +101,15 @@ def _lend_time(base: str, path: str, settings: tuple[Setting, ...]) -> None:
 def _hand_down(hier: Hierarchies, path: str, needed: set[str]) -> None:
     """v2: every controller there is, if need be; those that a limit asks for, or it fails."""
     cgroups.enable_also(hier.unified or "", path, needed & hier.v2, hier.v2)
+
+
+def _demand_domain(base: str, path: str) -> None:
+    """v2: below a group with processes some controllers can be handed on, but to threads: no process may
+    enter (cgroup-v2.rst, "Threads"). Raises CgroupError."""
+    if read(f"{base}/{path}", "cgroup.type").strip() != "domain invalid":
+        return
+    above = f"{base}/{path}".rpartition("/")[0]
+    raise CgroupError(f"cannot use controllers below {above}: it has processes of its own")
 
 
 def _write(hier: Hierarchies, path: str, wanted: Document, settings: tuple[Setting, ...], warn: Warn) -> None:

@@ -204,7 +204,9 @@ def open_label(proc: int, manner: Manner) -> int:
 
 
 def put_label(fd: int, manner: Manner) -> None:
-    """For the next execve, so as the last thing."""
+    """For the next execve, so as the last thing. Raises OSError naming what the kernel doesn't know."""
     if manner.label is not None:
-        os.write(fd, manner.label[1].encode())
+        file, text = manner.label
+        key = "apparmorProfile" if file.startswith("apparmor") else "selinuxLabel"
+        _named(f"process.{key}: {text.removeprefix('exec ')}", os.write, fd, text.encode())
         os.close(fd)

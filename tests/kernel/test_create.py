@@ -14,6 +14,7 @@ import pytest
 from orchestrator.kernel import create, seccomp
 from orchestrator.kernel.reading import Document, RefusedError
 from orchestrator.kernel.report import ExecError
+from orchestrator.kernel.security import machine_lsms
 from tests.kit.bundles import Agent, Box
 
 pytestmark = pytest.mark.kernel
@@ -148,7 +149,6 @@ def test_limits_scheduling_and_what_the_kernel_is_taken_for(box: Box) -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"process": {"apparmorProfile": "frob"}}, "no AppArmor"),
         ({"process": {"selinuxLabel": "frob"}}, "no SELinux"),
         ({"linux": {"mountLabel": "frob"}}, "linux.mountLabel"),
         ({"linux": {"intelRdt": {"closID": "x"}}}, "linux.intelRdt"),
@@ -168,6 +168,17 @@ def test_what_cannot_be_is_refused_by_name(box: Box, config: dict[str, object], 
     with pytest.raises((ExecError, RefusedError)) as refused:
         box.create(["true"], **config)
     assert words in str(refused.value)
+
+
+def test_an_apparmor_profile_that_there_is_not_is_refused_by_name(box: Box) -> None:
+    """Where the kernel has none of it, when the container is made; else by the kernel, at the start."""
+    if "apparmor" in machine_lsms():
+        held = box.create(["true"], process={"apparmorProfile": "frob"})
+        with pytest.raises(RuntimeError, match="apparmorProfile: frob"):
+            held.start()
+    else:
+        with pytest.raises(RefusedError, match=r"apparmorProfile: frob: this machine has no AppArmor"):
+            box.create(["true"], process={"apparmorProfile": "frob"})
 
 
 def test_processors_for_exec_alone(box: Box) -> None:

@@ -85,8 +85,8 @@ VALUES: dict[str, tuple[str, dict[str, Any], dict[str, str], dict[str, str]]] = 
             "cpu.cfs_period_us": "60000",
             "cpu.cfs_burst_us": "10000",
         },
-        # 2 to 262144 shares are weights of 1 to 10000.
-        {"cpu.weight": "20", "cpu.max": "30000 60000", "cpu.max.burst": "10000"},
+        # 2 to 262144 shares are weights of 1 to 10000, 1024 are 100: on a curve, not a line.
+        {"cpu.weight": "59", "cpu.max": "30000 60000", "cpu.max.burst": "10000"},
     ),
     "cpu without bound": (
         "cpu",
@@ -346,7 +346,7 @@ def test_update_changes_what_is_named_and_leaves_the_rest(oci: Runtime) -> None:
     if "memory" in HIER.v2:
         # runc's way: swap is memory and swap together, and stays as it was said last.
         assert read("memory", "memory.max") == [str(32 * MIB)]
-        assert read("cpu", "cpu.max", "cpu.weight") == ["25000 100000", "20"]
+        assert read("cpu", "cpu.max", "cpu.weight") == ["25000 100000", "59"]
     else:
         assert read("memory", "memory.limit_in_bytes") == [str(32 * MIB)]
         assert read("cpu", "cpu.cfs_quota_us", "cpu.shares") == ["25000", "512"]
@@ -366,21 +366,23 @@ def test_unified_values_change_too(oci: Runtime) -> None:
 
 
 def test_a_group_below_one_with_processes_is_refused_by_name_on_v2(oci: Runtime) -> None:
-    """cgroup-v2.rst, "No Internal Process Constraint": a controller can't be handed down there."""
+    """cgroup-v2.rst, "No Internal Process Constraint": for memory a controller can't be handed down there at
+    all; for processes it can, but to threads alone, so nothing can be started in the group."""
     base = Path(HIER.v1.get("pids") or str(HIER.unified))
     parent = base / "pystack-test-full"
     parent.mkdir()
     sleeper = subprocess.Popen(["sleep", "1000"])
     try:
         (parent / "cgroup.procs").write_text(str(sleeper.pid))
-        oci.bundle(WAIT, linux={"cgroupsPath": "/pystack-test-full/c", "resources": {"pids": {"limit": 5}}})
-        if "pids" in HIER.v1:
-            oci.do("create", "c")
-            assert (parent / "c/pids.max").read_text() == "5\n"
-            oci.do("delete", "-f", "c")
-        else:
-            assert f"below {parent}: it has processes of its own" in oci.refused("create", "c")
-        assert not (parent / "c").exists()
+        for resources in ({"pids": {"limit": 5}}, {"memory": {"limit": 64 * MIB}}):
+            oci.bundle(WAIT, linux={"cgroupsPath": "/pystack-test-full/c", "resources": resources})
+            if "pids" in HIER.v1:
+                oci.do("create", "c")
+                assert (parent / "c").exists()
+                oci.do("delete", "-f", "c")
+            else:
+                assert f"below {parent}: it has processes of its own" in oci.refused("create", "c")
+            assert not (parent / "c").exists()
     finally:
         sleeper.kill()
         sleeper.wait()
