@@ -112,7 +112,7 @@ class Conversation:
         if "://" in request.url and not same_host(request.url, endpoint.host):
             # An upload may go to a storage elsewhere, which is none of our credentials' business either.
             return await self._transport.send(request)
-        header = await self._tokens.header(endpoint, wanted)
+        header = await self._tokens.ready(endpoint, wanted)
         response = await self._speak(endpoint, request, header)
         for _ in range(2):
             # What the target of a redirect asks is none of our credentials' business.

@@ -76,6 +76,8 @@ class Tokens:
         self._timing = timing
         self._tokens: dict[tuple[str, str], list[_Token]] = {}
         self._basic: set[tuple[str, str]] = set()
+        self._ways: dict[tuple[str, str], tuple[str, Challenge]] = {}
+        """Hosts that want tokens: who gives them."""
         self._locks: dict[tuple[str, str], trio.Lock] = {}
         self.offline = False
         """Whether to ask for a refresh token as well, to be kept after this program."""
@@ -92,6 +94,26 @@ class Tokens:
         live = [token for token in self._tokens.get(key, ()) if token.until > now]
         self._tokens[key] = live
         return next((token.header for token in live if covers(token.scopes, scopes)), "")
+
+    async def ready(self, endpoint: Endpoint, scopes: frozenset[str]) -> str:
+        """Like `header`, but a host that is known to want a token is not asked without one."""
+        key = _key(endpoint)
+        known = await self.header(endpoint, scopes)
+        if known or not scopes or key not in self._ways:
+            return known
+        async with self._locks.setdefault(key, trio.Lock()):
+            known = await self.header(endpoint, scopes)
+            if known:
+                return known
+            scheme, challenge = self._ways[key]
+            try:
+                credential = await self._find(endpoint)
+                issued = await self._fetch(endpoint, scheme, challenge, merged(scopes), credential)
+            except blame.RegistryError:
+                # The registry itself may say more about it.
+                del self._ways[key]
+                return ""
+            return self._remember(endpoint, issued, merged(scopes))
 
     async def answer(
         self, endpoint: Endpoint, scheme: str, challenge: str, scopes: frozenset[str], *, sent: str
@@ -112,6 +134,7 @@ class Tokens:
                     return "" if sent == header else header
                 self._forget(endpoint, sent)
                 issued = await self._fetch(endpoint, scheme, bearer, wanted, credential)
+                self._ways[_key(endpoint)] = (scheme, bearer)
                 return self._remember(endpoint, issued, wanted)
         if credential is None or not any(one.scheme == "basic" for one in found):
             return ""

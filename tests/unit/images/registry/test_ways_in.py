@@ -7,7 +7,7 @@ import json
 import pytest
 
 from orchestrator.images.registry import blame, tokens
-from orchestrator.images.registry.blame import BrokenAnswerError, DeniedError, UntrustedError
+from orchestrator.images.registry.blame import BrokenAnswerError, DeniedError, NotFoundError, UntrustedError
 from orchestrator.images.registry.client import Manifest
 from orchestrator.images.registry.credentials import Credential
 from orchestrator.images.registry.transport import Request
@@ -164,6 +164,27 @@ def test_scopes_of_one_resource_are_one() -> None:
     assert tokens.covers(frozenset(mixed), frozenset(("repository:a:5000/b:pull",)))
     assert not tokens.covers(frozenset(("repository:b:pull",)), frozenset(("repository:b:pull,push",)))
     assert not tokens.covers(frozenset(), frozenset(("repository:b:pull",)))
+
+
+async def test_a_host_that_wants_tokens_is_asked_without_one_only_once(
+    client: Client, token_registry: Registry
+) -> None:
+    assert token_registry.tokens
+    client.log_in(token_registry.host, "ann:secret")
+    with Faults(token_registry).serving() as faults:
+        client.log_in(faults.host, "ann:secret")
+        async with client.open(faults.host) as registry:
+            for path in ("one", "two", "three"):
+                with pytest.raises(NotFoundError):
+                    await registry.head(path, "1")
+            client.seconds += 1000
+            with pytest.raises(NotFoundError):
+                await registry.head("one", "1")
+            token_registry.tokens.refuse = 503
+            with pytest.raises(blame.UnavailableError, match="token from"):
+                await registry.head("four", "1")
+        asked = ["Authorization" in one.headers for one in faults.requests]
+    assert asked[:5] == [False, True, True, True, True]
 
 
 async def test_a_token_that_turns_out_too_small_is_asked_for_anew_once(
