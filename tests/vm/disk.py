@@ -27,7 +27,7 @@ PACKAGES = (
     # What we and our tests call.
     "python3 nftables iptables iproute2 bind9-dnsutils curl openssl libseccomp2 runc crun strace "
     "gcc libc6-dev uidmap passt slirp4netns passwd podman conmon jq xz-utils zstd pigz "
-    "qemu-user-static ca-certificates"
+    "qemu-user-static ca-certificates docker-registry"
 ).split()
 TESTING = ("pytest", "pytest-timeout", "pytest-trio", "hypothesis", "bcrypt", "pyjwt", "trustme")
 """Of the development dependencies: what the tests inside import."""
