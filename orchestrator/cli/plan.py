@@ -10,6 +10,9 @@ from orchestrator.cli.up import conflict, scales
 from orchestrator.cli.wish import Wish
 from orchestrator.model import codec
 
+CHANGES = 2
+"""Exit code when `up` would change something."""
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orchestrator.api.wire import Message
@@ -29,7 +32,10 @@ def plan(
     strict: bool,
     format: str | None,  # noqa: A002 - the option's name
 ) -> int:
-    """Show what `up` (or `down`) would do, when, and why, and change nothing. 1: something cannot be done."""
+    """Show what `up` (or `down`) would do, when, and why, and change nothing.
+
+    0: nothing is to be done. 2: something is. 1: something cannot be done.
+    """
     if force_recreate and no_recreate:
         raise conflict("--force-recreate", "--no-recreate")
     started = client.begin_supervisor(scope.paths)
@@ -66,7 +72,9 @@ def plan(
         say.out(shape.rows(format, objects(told) if shape.told(format) else (), HEADS, lambda: render(told)))
     for warning in told.get("warnings") or ():
         say.warning(warning)
-    return 1 if any(wait.get("failed") for wait in told.get("waits") or ()) else 0
+    if any(wait.get("failed") for wait in told.get("waits") or ()):
+        return 1
+    return CHANGES if told.get("lines") else 0
 
 
 HEADS = {"At": "AT", "Because": "BECAUSE", "Target": "TARGET", "Verb": "VERB"}

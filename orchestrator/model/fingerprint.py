@@ -30,6 +30,39 @@ def of_service(service: Service) -> str:
     return _digest({key: value for key, value in fields.items() if key not in _NOT_COUNTED})
 
 
+def differing(before: Service, after: Service) -> tuple[str, ...]:
+    """The keys of services.NAME in a stack file in which two definitions differ for the fingerprint.
+
+    Of a mapping, its own keys: environment.DEBUG. Values are not told: some are secret.
+    """
+    old, new = _without_places(codec.encode(before)), _without_places(codec.encode(after))
+    assert isinstance(old, dict)
+    assert isinstance(new, dict)
+    found: list[str] = []
+    for key in sorted({*old, *new} - {*_NOT_COUNTED}):
+        one, other = old.get(key), new.get(key)
+        if one == other:
+            continue
+        word = _KEYS.get(key, key)
+        parts = _parts(one, other)
+        found += [f"{word}.{part}" for part in parts] or [word]
+    return tuple(sorted(found))
+
+
+_KEYS = {"root": "image", "mounts": "volumes", "resources": "deploy.resources"}
+"""Field of a service -> its key in a stack file, where that is another word."""
+
+
+def _parts(one: object, other: object) -> list[str]:
+    """The keys in which two plain mappings differ; none for what is not such."""
+    if not isinstance(one or {}, dict) or not isinstance(other or {}, dict):
+        return []
+    old, new = dict(one or {}), dict(other or {})  # type: ignore[call-overload]
+    if "is" in old or "is" in new:
+        return []
+    return sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+
+
 def of_network(network: Network) -> str:
     fields = codec.encode(network)
     assert isinstance(fields, dict)

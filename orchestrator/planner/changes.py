@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from orchestrator.model import fingerprint
 from orchestrator.model.desired import Intent
 from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import ImageRoot, Service
 from orchestrator.planner import networks, volumes
 from orchestrator.planner.survey import Survey
+
+SHOWN_KEYS = 4
+"""Of the keys in which a definition differs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +49,11 @@ def _kept(seat: Seat) -> str | None:
 
 
 def _definition(seat: Seat) -> str | None:
-    changed = seat.container.fingerprint != seat.survey.layout.fingerprints[seat.service.name]
-    return "definition changed" if changed else None
+    if seat.container.fingerprint == seat.survey.layout.fingerprints[seat.service.name]:
+        return None
+    keys = fingerprint.differing(seat.container.definition, seat.service)
+    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+    return f"definition changed: {', '.join(keys[:SHOWN_KEYS])}{more}" if keys else "definition changed"
 
 
 def _image(seat: Seat) -> str | None:

@@ -111,7 +111,7 @@ def down(scene: Scene, details: Details) -> None:
 
 
 def plan(scene: Scene, details: Details) -> None:
-    _find(details["contains"], str(scene.pystack.run("plan")))
+    _find(details["contains"], str(scene.pystack.run("plan", exit_code=2)))
 
 
 def ps(scene: Scene, details: Details) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from orchestrator.api.paths import Paths
 from orchestrator.cli.plan import render
@@ -27,6 +30,23 @@ def test_a_plan_is_lines_in_columns_and_what_cannot_be_done() -> None:
         "cannot  container:x  no image y",
     ]
     assert render({}) == "Nothing to do.\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        ({"lines": [], "waits": []}, 0),
+        ({"lines": [{"at": 0, "target": "network:n", "verb": "create", "because": "missing"}]}, 2),
+        ({"lines": [], "waits": [{"target": "container:x", "because": "no image y", "failed": True}]}, 1),
+        ({"lines": [], "waits": [{"target": "container:x", "because": "db is not healthy yet"}]}, 0),
+    ],
+)
+def test_the_exit_code_says_whether_there_is_something_to_do(
+    tmp_path: Path, told: dict[str, Any], code: int
+) -> None:
+    (tmp_path / "stack.yml").write_text(BODY)
+    with Scripted(Paths.find(str(tmp_path), {}), lambda talk: talk.end(told)):
+        assert command.run(tmp_path, "plan", "--format", "json")[0] == code
 
 
 def test_plan_asks_with_the_options_of_up(tmp_path: Path) -> None:

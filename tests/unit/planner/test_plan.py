@@ -196,8 +196,8 @@ def test_a_changed_definition_replaces_the_container() -> None:
     world = converge(up(stack(web=service(), db=service())), nothing())
     changed = up(stack(web=service(environment={"A": "1"}), db=service()))
     assert history(changed, world) == [
-        "stop shop-web-1: definition changed",
-        "remove shop-web-1: definition changed",
+        "stop shop-web-1: definition changed: environment.A",
+        "remove shop-web-1: definition changed: environment.A",
         "create shop-web-1: missing",
         "start shop-web-1: not running",
     ]
@@ -253,8 +253,8 @@ def test_dependents_that_ask_for_it_are_restarted_around_a_replacement() -> None
     world = converge(wish(), nothing())
     assert history(wish(user="1"), world) == [
         "stop shop-web-1: db is replaced",
-        "stop shop-db-1: definition changed",
-        "remove shop-db-1: definition changed",
+        "stop shop-db-1: definition changed: user",
+        "remove shop-db-1: definition changed: user",
         "create shop-db-1: missing",
         "start shop-db-1: not running",
         "start shop-web-1: was stopped to be restarted",
