@@ -21,12 +21,12 @@ _IMAGES = (
 
 _PUSH = (
     "registry:push",
-    "Bring an image to its registry",
+    "Bring images to their registries",
     (
         Option("-a --all-tags", "flag", "All tags of the repository"),
         Option("-q --quiet", "flag", "Print only the names"),
     ),
-    (Argument("name", required=True),),
+    (_IMAGE_NAMES,),
 )
 _PLATFORM = Option("--platform", "text", "For this platform (linux/arm64)", metavar="PLATFORM")
 _ALL_TAGS = Option("-a --all-tags", "flag", "All tags of the repository")

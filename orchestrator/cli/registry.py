@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _PASSWORD_LIMIT = 64 << 10
 _FRAME = 0.1
+_FINAL = ("pushed", "exists", "mounted")
 _DESCRIPTION = 45
 HEADS = {
     "Name": "NAME",
@@ -41,25 +43,25 @@ TAG_HEADS = {"Name": "NAME", "Tag": "TAG"}
 # --- push -----------------------------------------------------------------------------------------
 
 
-def push(scope: Scope, *, name: str, all_tags: bool, quiet: bool) -> int:
-    """Bring an image, or all tags of a repository, to its registry."""
+def push(scope: Scope, *, names: tuple[str, ...], all_tags: bool, quiet: bool) -> int:
+    """Bring images, or all tags of repositories, to their registries. All are found before one is sent."""
     from orchestrator.images import push as pushing
 
+    quiet = quiet or scope.progress == "quiet"
+    live = say.is_terminal(say.STDOUT) and scope.progress not in ("plain", "json")
     with Opened(scope) as store:
         assert store is not None
-        target, images = pushing.chosen(store, name, all_tags=all_tags)
-        quiet = quiet or scope.progress == "quiet"
-        board = Board(
-            live=say.is_terminal(say.STDOUT) and scope.progress not in ("plain", "json"), quiet=quiet
-        )
-        if not quiet:
-            say.out(f"The push refers to repository [{target.repository}]\n")
-        with board:
-            done = run(lambda: pushing.push(store, target, images, os.environ, board.take, warn=board.warn))
-    if quiet:
-        say.out("".join(f"{target.host}/{target.path}:{one.tag}\n" for one in done))
-    else:
-        say.out("".join(f"{one.tag}: digest: {one.digest} size: {one.size}\n" for one in done))
+        for target, images in [pushing.chosen(store, name, all_tags=all_tags) for name in names]:
+            if not quiet:
+                say.out(f"The push refers to repository [{target.repository}]\n")
+            with Board(live=live, quiet=quiet) as board:
+                work = functools.partial(
+                    pushing.push, store, target, images, os.environ, board.take, warn=board.warn
+                )
+                done = run(work)
+            for one in done:
+                told = f"{one.tag}: digest: {one.digest} size: {one.size}"
+                say.out(f"{target.repository}:{one.tag}\n" if quiet else f"{told}\n")
     return 0
 
 
@@ -78,7 +80,7 @@ class Board:
 
     def __exit__(self, *_: object) -> None:
         if self._live and self._layers:
-            self._paint()
+            self._paint(height=len(self._layers))
             self._painted = 0
 
     def take(self, event: Layer | Pushed) -> None:
@@ -89,7 +91,7 @@ class Board:
             # By now every layer has the digest that it goes by.
             self._layers = {key: one for key, one in self._layers.items() if one.state != "compressing"}
         self._layers[event.digest] = event
-        final = event.state in ("pushed", "exists", "mounted")
+        final = event.state in _FINAL
         if self._live:
             if final or time.monotonic() - self._last >= _FRAME:
                 self._paint()
@@ -103,11 +105,20 @@ class Board:
             self._painted = 0
         say.warning(message)
 
-    def _paint(self) -> None:
-        width = _width()
-        lines = [columns.shorten(line(layer), width) for layer in self._layers.values()]
-        say.out(progress.repaint(self._painted, lines))
+    def _paint(self, *, height: int | None = None) -> None:
+        width, rows = _size()
+        lines = fitting(list(self._layers.values()), rows - 1 if height is None else height)
+        say.out(progress.repaint(self._painted, [columns.shorten(one, width - 1) for one in lines]))
         self._painted, self._last = len(lines), time.monotonic()
+
+
+def fitting(layers: list[Layer], height: int) -> list[str]:
+    """A line a layer; where there is no room, those on their way, and how many there are of all. Pure."""
+    if len(layers) <= height:
+        return [line(one) for one in layers]
+    moving = [line(one) for one in layers if one.state in ("compressing", "pushing")][: height - 1]
+    done = sum(one.state in _FINAL for one in layers)
+    return [*moving, f"{done} of {len(layers)} layers are there"]
 
 
 def line(layer: Layer) -> str:
@@ -123,11 +134,13 @@ def line(layer: Layer) -> str:
     return f"{layer.digest[7:19]}: {words[layer.state]}"
 
 
-def _width() -> int:
+def _size() -> tuple[int, int]:
+    """Columns and rows of the terminal; one that does not know them is taken for a usual one."""
     try:
-        return max(os.get_terminal_size(say.STDOUT).columns - 1, 20)
+        size = os.get_terminal_size(say.STDOUT)
     except OSError:
-        return 79
+        return 80, 24
+    return size.columns or 80, size.lines or 24
 
 
 # --- login, logout --------------------------------------------------------------------------------

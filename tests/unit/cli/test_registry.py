@@ -84,6 +84,12 @@ def test_a_layers_fate_is_told_in_dockers_words(layer: Layer, shown: str) -> Non
     assert line(layer) == shown
 
 
+def test_more_layers_than_rows_are_counted() -> None:
+    layers = [Layer(digest=DIGEST, state="pushed")] * 30 + [Layer(digest=DIGEST, state="pushing")] * 5
+    assert commands.fitting(layers, 4) == ["5f70bf18a086: Pushing 0B/0B"] * 3 + ["30 of 35 layers are there"]
+    assert len(commands.fitting(layers, 35)) == 35
+
+
 def test_off_a_terminal_a_layer_has_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     with Board(live=False, quiet=False) as board:
         for state in ("waiting", "pushing", "pushing", "pushed"):
@@ -114,14 +120,14 @@ def test_push_prints_layers_digest_and_size(
     path = fresh()
     name = open_registry.name(f"{path}:1")
     assert command.run(home / "root", "import", str(tree), name, cwd=home)[0] == 0
-    assert commands.push(scope(home), name=name, all_tags=False, quiet=False) == 0
+    assert commands.push(scope(home), names=(name,), all_tags=False, quiet=False) == 0
     head, pushed, digest = capfd.readouterr().out.splitlines()
     assert head == f"The push refers to repository [{open_registry.name(path)}]"
     assert pushed.endswith(": Pushed")
     assert digest.startswith(f"1: digest: {open_registry.digest(f'{path}:1')} size: ")
-    assert commands.push(scope(home), name=name, all_tags=False, quiet=True) == 0
-    assert capfd.readouterr().out == f"{name}\n"
-    code, out, err = command.run(home / "root", "push", open_registry.name("not/there"), cwd=home)
+    assert commands.push(scope(home), names=(name, name), all_tags=False, quiet=True) == 0
+    assert capfd.readouterr().out == f"{name}\n" * 2
+    code, out, err = command.run(home / "root", "push", name, open_registry.name("not/there"), cwd=home)
     assert (code, out) == (6, "")
     assert err.startswith("error: An image does not exist locally with the tag: ")
 
