@@ -1,0 +1,224 @@
+"""docs/semantics.md: every row of its tables is put to the planner."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.api import orders
+from orchestrator.model import effects
+from orchestrator.model.action import (
+    CreateContainer,
+    ProbeContainer,
+    RemoveContainer,
+    SignalContainer,
+    StartContainer,
+)
+from orchestrator.model.desired import Desired, Intent
+from orchestrator.model.observation import Health, HealthStatus, Observation, Run, Stopping
+from orchestrator.planner.plan import plan
+from orchestrator.planner.restarts import sequel
+from tests.kit.stacks import apply_all, check, converge, nothing, policy, service, stack, up
+
+PAGE = (Path(__file__).parents[2] / "docs" / "semantics.md").read_text()
+NOW = 100.0
+
+
+def table(name: str) -> list[list[str]]:
+    """Head and rows of a table of the page."""
+    rows = PAGE.split(f"<!-- table: {name} -->\n")[1].split("\n\n")[0].splitlines()
+    found = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    return [found[0], *found[2:]]
+
+
+def cells(name: str) -> list[tuple[str, str, str]]:
+    """(row, column, what the page says)."""
+    head, *rows = table(name)
+    return [(row[0], column, said) for row in rows for column, said in zip(head[1:], row[1:], strict=True)]
+
+
+# --- after a run has ended -----------------------------------------------------------------------------
+
+BY_USER = Stopping(since=99.0, signal=15, by="user")
+BY_PLANNER = Stopping(since=99.0, signal=15, by="planner")
+ENDS: dict[str, dict[str, Any]] = {
+    "exit code 0": {"exit_code": 0},
+    "another exit code": {"exit_code": 3},
+    "its exit code was lost": {"exit_code": None},
+    "out of memory": {"exit_code": 137, "oom_killed": True},
+    "the user stopped or killed it": {"exit_code": 137, "stopping": BY_USER},
+    "we stopped it to restart it with a dependency": {"exit_code": 143, "stopping": BY_PLANNER},
+    "its command can't be executed": {"exit_code": 127, "error": "not found"},
+    "with the machine, exit code 0 before": {"exit_code": 0, "before_boot": True},
+    "with the machine, while it ran": {"exit_code": None, "before_boot": True},
+}
+KINDS = {"stays": "rest", "back-off": "later", "starts": "start", "refused": "broken"}
+
+
+@pytest.mark.parametrize(("ended", "rule", "said"), cells("ends"))
+def test_what_follows_an_end(ended: str, rule: str, said: str) -> None:
+    run = Run(turn=1, started=98.0, finished=NOW, **ENDS[ended])
+    assert sequel(run, policy(rule), Intent(turn=1), NOW).kind == KINDS[said]
+
+
+@pytest.mark.parametrize(("number", "waits"), table("backoff")[1:])
+def test_the_back_off(number: str, waits: str) -> None:
+    run = Run(turn=1, started=NOW - 1, finished=NOW, exit_code=1, attempt=int(number))
+    then = sequel(run, policy("always"), Intent(turn=1), NOW)
+    assert then.at - NOW == pytest.approx(float(waits.removesuffix(" s")))
+
+
+# --- gates ---------------------------------------------------------------------------------------------
+
+CONDITIONS = {
+    "service_started": "started",
+    "service_healthy": "healthy",
+    "service_completed_successfully": "completed",
+}
+
+
+def beside(condition: str, state: str) -> tuple[Desired, Observation]:
+    """A built web that waits for db, and db as the row says."""
+    checked = "no health check" not in state
+    wish = stack(
+        "shop",
+        db=service(
+            restart="on-failure" if "back-off" in state else "no", healthcheck=check() if checked else None
+        ),
+        web=service(after={"db": CONDITIONS[condition]}),
+    )
+    desired, world = up(wish), nothing()
+    for _ in range(3):  # networks and containers, nothing started
+        made = [one for one in plan(desired, world, NOW).actions if not isinstance(one, StartContainer)]
+        world = apply_all(world, made, NOW)
+    db = next(one for one in world.containers if one.service == "db")
+    others = tuple(one for one in world.containers if one.service != "db")
+    if state == "is not built yet":
+        return desired, replace(world, containers=others)
+    run = _run(state)
+    return desired, replace(world, containers=(*others, replace(db, run=run)))
+
+
+def _run(state: str) -> Run | None:
+    running = Run(turn=1, started=NOW - 1, pid=7)
+    health = {
+        name: replace(running, health=Health(status=status))
+        for name, status in (
+            ("runs, health starting", HealthStatus.STARTING),
+            ("runs, healthy", HealthStatus.HEALTHY),
+            ("runs, unhealthy", HealthStatus.UNHEALTHY),
+        )
+    }
+    ended = replace(running, finished=NOW, pid=0)
+    return {
+        "is built, not started": None,
+        "runs, has no health check": running,
+        **health,
+        "ended with 0": replace(ended, exit_code=0),
+        "ended with 1": replace(ended, exit_code=1),
+        "ended with 1, back-off": replace(ended, exit_code=1),
+        "can't be executed": replace(ended, exit_code=127, error="exec: not found"),
+    }[state]  # fmt: skip
+
+
+@pytest.mark.parametrize(("state", "condition", "said"), cells("gates"))
+def test_a_gate(state: str, condition: str, said: str) -> None:
+    desired, world = beside(condition, state)
+    decided = plan(desired, world, NOW)
+    started = any(isinstance(one, StartContainer) and one.name == "shop-web-1" for one in decided.actions)
+    waits = [one for one in decided.waits if one.target == "container:shop-web-1"]
+    assert {
+        "opens": started,
+        "waits": not started and not waits[0].failed,
+        "fails": bool(waits) and waits[0].failed,
+    }[said], decided
+
+
+# --- commands ------------------------------------------------------------------------------------------
+
+
+def standing(state: str) -> tuple[Desired, Observation]:
+    """A stack of one service, and its container as the row says."""
+    wish = stack("shop", web=service(user="1"))
+    first = orders.up(None, wish, orders.UpOptions())
+    world = converge(first, nothing(), NOW)
+    web = world.containers[0]
+    assert web.run is not None
+    match state:
+        case "is missing":
+            return first, replace(world, containers=())
+        case "is built, not started":
+            return first, replace(world, containers=(replace(web, run=None),))
+        case "runs, and its definition has changed":
+            changed = stack("shop", web=service(user="2"))
+            return replace(first, stack=changed), world
+        case "has ended":
+            return first, effects.expect_exit(world, web.id, NOW, 0)
+        case "was stopped by the user":
+            stopped = replace(web.run, stopping=BY_USER, finished=NOW, exit_code=143)
+            return orders.stop(first, ["web"], None), replace(world, containers=(replace(web, run=stopped),))
+    assert state == "runs"
+    return first, world
+
+
+def ordered(command: str, before: Desired, world: Observation) -> Desired:
+    running = {
+        one.service: (one.run.started,) for one in world.containers if one.run and not one.run.finished
+    }
+    match command:
+        case "up":
+            wanted = orders.up(before, before.stack, orders.UpOptions())
+        case "start":
+            made = [one.service for one in world.containers]
+            wanted = orders.start(before, made) if made else before
+        case "stop":
+            wanted = orders.stop(before, ["web"], None)
+        case "restart":
+            wanted = orders.restart(before, ["web"], timeout=None, no_deps=False)
+        case _:
+            wanted = orders.down(before, remove_volumes=False, remove_orphans=False, timeout=None)
+    return orders.acknowledge(before, wanted, running, NOW)
+
+
+def played(desired: Desired, world: Observation) -> str:
+    """What is done to containers, in words."""
+    words: list[str] = []
+    now = NOW + 1
+    for _ in range(30):
+        actions = [one for one in plan(desired, world, now).actions if not isinstance(one, ProbeContainer)]
+        words += filter(None, (_word(one) for one in actions))
+        world = apply_all(world, actions, now)
+        now += 1
+    return " and ".join(words) or "nothing"
+
+
+def _word(action: object) -> str:
+    match action:
+        case CreateContainer():
+            return "builds"
+        case StartContainer():
+            return "starts"
+        case SignalContainer():
+            return "stops"
+        case RemoveContainer():
+            return "removes"
+    return ""
+
+
+@pytest.mark.parametrize(("state", "command", "said"), cells("commands"))
+def test_a_command(state: str, command: str, said: str) -> None:
+    before, world = standing(state)
+    if command == "start" and state == "is missing":
+        assert said == "nothing"  # the verb refuses to start what was never made
+        return
+    found = played(ordered(command, before, world), world)
+    assert found == said.replace("replaces", "stops and removes and builds and starts")
+
+
+def test_every_table_of_the_page_is_read() -> None:
+    assert set(re.findall(r"<!-- table: (\w+) -->", PAGE)) == {"ends", "backoff", "gates", "commands"}
+    assert set(ENDS) == {row[0] for row in table("ends")[1:]}
