@@ -23,7 +23,9 @@ class NotFoundError(UserError):
 
 
 class DeniedError(UserError):
-    """The registry knows us too little, or not well enough, for this."""
+    """The registry knows us too little, or not well enough, for this. `words` are its own."""
+
+    words = ""
 
 
 class BrokenAnswerError(EngineError):
@@ -128,11 +130,13 @@ def of_status(
 def denied(what: str, words: str, *, host: str) -> DeniedError:
     shown = "" if host == "docker.io" else f" {host}"
     more = "" if _DENIED in words else f" ({words})"
-    return DeniedError(
+    error = DeniedError(
         f"{what}: denied: {_DENIED}{more}",
         exit_code=ExitCode.IMAGE,
         hint=f"it may not be there, or need `pystack login{shown}` with an account that may do this",
     )
+    error.words = words
+    return error
 
 
 def _text(value: object) -> str:

@@ -34,7 +34,11 @@ async def log_in(host: str, environment: Mapping[str, str], credential: Credenti
         try:
             refresh = await registry.greet(offline=True)
         except blame.DeniedError as error:
-            raise blame.DeniedError(error.message, exit_code=error.exit_code) from None
+            raise blame.DeniedError(
+                f"login at {host}: unauthorized: incorrect username or password "
+                f"({error.words.removeprefix('unauthorized: ')})",
+                exit_code=error.exit_code,
+            ) from None
     if refresh and not credential.identity_token:
         credential = replace(credential, identity_token=refresh)
     return await credentials.keep(environment, host, credential)
