@@ -164,7 +164,7 @@ def _variables(scope: Scope, form: str | None) -> str:
 def _pinned(scope: Scope, tree: dict[str, Any], *, only: bool) -> dict[str, Any]:
     from orchestrator.cli import pin
 
-    found = pin.local(scope, tree)
+    found = pin.resolved(scope, tree)
     return pin.images_only(found) if only else found
 
 

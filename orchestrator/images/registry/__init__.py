@@ -18,6 +18,7 @@ At the edge:
     conversation whom to ask, by which scheme, as whom, how patiently
     client      Registry: manifests, small blobs, where workers find the large ones, tags, catalog
     selection   a name -> the manifest and config for one platform
+    current     what names mean at their registries now
     attached    signatures and attestations that a registry has beside an image
     login       a credential is tried, kept, forgotten
     search      a registry's catalog, Docker Hub's index

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from orchestrator.api.paths import Paths
 from orchestrator.cli.pin import images_only, pinned
+from orchestrator.images.store import Store
 from orchestrator.model.errors import ExitCode, UserError
+from tests.kit.archives import Entry, Image, layer
+from tests.kit.faults import Faults
 from tests.unit.cli import command
 
 ONE, TWO = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
@@ -44,11 +49,42 @@ def test_all_images_that_are_not_here_are_named() -> None:
     with pytest.raises(UserError) as caught:
         pinned(tree, lambda name: ONE if "z" in name else None)
 
-    assert "x (service a), y:2 (service b): not in" in caught.value.message
+    assert "no digest is known of x (service a), y:2 (service b)" in caught.value.message
     assert caught.value.exit_code is ExitCode.IMAGE
 
 
-def test_a_lock_is_an_override_file_and_a_missing_image_an_error(tmp_path: Path) -> None:
+def test_registries_are_asked_for_images_that_are_not_here(tmp_path: Path, shelf: Faults) -> None:
+    digest = shelf.put_image("app:1", Image((layer(Entry("file", b"x")),)))
+    text = f"services: {{a: {{image: '{shelf.name('app:1')}'}}, b: {{image: '{shelf.name('app:1')}'}}}}\n"
+    (tmp_path / "stack.yml").write_text(text)
+    code, out, err = command.run(tmp_path, "config", "--lock-image-digests")
+    assert (code, err) == (0, "")
+    assert out.count(f"{shelf.name('app:1')}@{digest}") == 2
+    assert [one.method for one in shelf.requests] == ["HEAD"]
+    (tmp_path / "stack.yml").write_text(text.replace("app:1'}, b", "app:2'}, b"))
+    code, out, err = command.run(tmp_path, "config", "--resolve-image-digests")
+    assert (code, out) == (6, "")
+    assert (
+        f"no digest is known of {shelf.name('app:2')} (service a): manifest for {shelf.name('app:2')} not found"
+        in err
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root unpacks images")
+def test_an_image_that_is_here_is_called_what_its_registry_called_it(tmp_path: Path, shelf: Faults) -> None:
+    (tmp_path / "tree").mkdir()
+    name = shelf.name("app:1")
+    assert command.run(tmp_path, "import", "tree", name)[0] == 0
+    (tmp_path / "stack.yml").write_text(f"services: {{a: {{image: '{name}'}}}}\n")
+    store = Store(Paths.find(str(tmp_path), {}).images)
+    own = store.demand(name).manifest
+    assert f"{name}@{own}" in command.run(tmp_path, "config", "--lock-image-digests")[1]
+    store.note_origin(name, TWO)
+    assert f"{name}@{TWO}" in command.run(tmp_path, "config", "--lock-image-digests")[1]
+    assert shelf.requests == []
+
+
+def test_a_lock_is_an_override_file(tmp_path: Path) -> None:
     (tmp_path / "stack.yml").write_text(f"services: {{a: {{image: 'x:1@{ONE}', scale: 2}}}}\n")
     code, lock, err = command.run(tmp_path, "config", "--lock-image-digests")
     (tmp_path / "lock.yml").write_text(lock)
@@ -58,7 +94,3 @@ def test_a_lock_is_an_override_file_and_a_missing_image_an_error(tmp_path: Path)
     assert command.run(tmp_path, "-f", "stack.yml", "-f", "lock.yml", "config", "--images")[1] == (
         f"docker.io/library/x@{ONE}\n"
     )
-    (tmp_path / "stack.yml").write_text("services: {a: {image: 'x:1'}}\n")
-    code, out, err = command.run(tmp_path, "config", "--resolve-image-digests")
-    assert (code, out) == (6, "")
-    assert "x:1 (service a)" in err
