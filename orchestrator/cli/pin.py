@@ -1,6 +1,6 @@
 """`config --resolve-image-digests` and `--lock-image-digests`: images by what they are, not by a name that
-may come to mean something else. A digest is what the image's registry calls it: an image that is here, what it
-was called when it came; for another, the registry is asked. An image that was made here has its own.
+may come to mean something else. A digest is what the image's registry calls it: an image that is here, what
+it was called when it came; for another, the registry is asked. An image that was made here has its own.
 """
 
 from __future__ import annotations
