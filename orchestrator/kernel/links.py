@@ -207,18 +207,8 @@ def attach(
         *shape,
         nested(_LINKINFO, text(_INFO_KIND, "veth"), nested(_INFO_DATA, nested(_VETH_PEER, *peer))),
     ]
-    port = [
-        _LINK.pack(0, 0, 0, 0, 0),
-        text(_IFNAME, host_name),
-        nested(_LINKINFO, text(_INFO_SLAVE_KIND, "bridge"), nested(_INFO_SLAVE_DATA, _u8(_PORT_HAIRPIN, 1))),
-        nested(_AF_SPEC, *_quiet_inet6()),
-    ]
     doing = f"connect {peer_name} by {host_name}"
-    requests = [
-        Request(_NEWLINK, CREATE | EXCL, b"".join(body), doing),
-        # Port settings are heeded in RTM_NEWLINK alone (rtnl_changelink in net/core/rtnetlink.c).
-        Request(_NEWLINK, 0, b"".join(port), doing),
-    ]
+    requests = [Request(_NEWLINK, CREATE | EXCL, b"".join(body), doing), _as_port(host_name, doing)]
     try:
         route.batch(requests)
     except FileExistsError:
@@ -227,6 +217,32 @@ def attach(
             raise
         delete_link(route, host_name)
         route.batch(requests)
+
+
+def _as_port(host_name: str, doing: str) -> Request:
+    """Port settings are heeded in RTM_NEWLINK alone (rtnl_changelink in net/core/rtnetlink.c)."""
+    settings = nested(_INFO_SLAVE_DATA, _u8(_PORT_HAIRPIN, 1))
+    body = [
+        _LINK.pack(0, 0, 0, 0, 0),
+        text(_IFNAME, host_name),
+        nested(_LINKINFO, text(_INFO_SLAVE_KIND, "bridge"), settings),
+        nested(_AF_SPEC, *_quiet_inet6()),
+    ]
+    return Request(_NEWLINK, 0, b"".join(body), doing)
+
+
+def attach_again(route: Netlink, host_name: str, bridge_index: int) -> bool:
+    """Make a veth that has lost its bridge a port of it once more. False when there is no such link, or it
+    is one already."""
+    link = find_link(route, host_name)
+    if link is None or (link.master == bridge_index and link.up):
+        return False
+    doing = f"connect {host_name} again"
+    header = _LINK.pack(0, 0, link.index, _IFF_UP, _IFF_UP)
+    route.batch(
+        [Request(_SETLINK, 0, header + u32(_MASTER, bridge_index), doing), _as_port(host_name, doing)]
+    )
+    return True
 
 
 def configure(

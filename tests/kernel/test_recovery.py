@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.kernel import interfaces
 from tests.kit.keeper import REMEMBERS_EXITS
 from tests.kit.patience import patient
 from tests.kit.site import Site, Talk, alive, until
@@ -159,6 +160,27 @@ def test_an_end_that_nobody_saw_is_followed_by_what_the_policy_says(fresh: Site)
         assert fresh.becomes("one", name, state="running")["pid"] != pids[name]
     once = fresh.row("one", "once")
     assert (once["state"], once["exit_code"]) == ("exited", None)
+    fresh.down("one", timeout=0)
+
+
+def test_a_bridge_that_was_deleted_is_made_again_and_nobody_restarts(fresh: Site) -> None:
+    fresh.up(
+        """
+        name: one
+        services:
+          a: {x-rootfs: {path: $BOX}, command: sleep 1000}
+          b: {x-rootfs: {path: $BOX}, command: sleep 1000}
+        """
+    )
+    before = {row["service"]: row["pid"] for row in fresh.ps("one")}
+    subprocess.run(["ip", "link", "delete", interfaces.bridge(fresh.places.tag, "one_default")], check=True)
+    fresh.kill(fresh.supervisor)
+    assert {row["service"]: row["pid"] for row in fresh.ps("one")} == before
+    until(
+        lambda: "1 packets received" in fresh.execute("one", "a", "ping", "-c", "1", "-W", "1", "b"),
+        "an answer",
+    )
+    assert {row["service"]: row["pid"] for row in fresh.ps("one")} == before
     fresh.down("one", timeout=0)
 
 

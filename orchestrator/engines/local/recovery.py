@@ -82,6 +82,7 @@ async def _take_up(containers: Containers, shared: Shared, keeper: Keeper, live:
         if live.container.state is State.RUNNING:
             shared.wiring.resume(live)
             shared.wiring.connect_again(live)
+            shared.wiring.attach_again(live)
             if live.kept:
                 shared.wiring.serve_names(live)
             containers.follow_output(live)

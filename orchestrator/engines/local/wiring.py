@@ -198,6 +198,15 @@ class Wiring:
             raise
         live.wires = Wires(namespace=namespace, resolver=tuple(sock.detach() for sock in resolver))
 
+    def attach_again(self, live: Live) -> None:
+        """The veths of a running container whose bridge was deleted, and has been made again. Repeatable."""
+        for name in live.container.addresses:
+            with self._route_lock:
+                index = links.link_index(self._route, interfaces.bridge(self.tag, name))
+                if index is not None:
+                    port = interfaces.port(self.tag, live.container.id, name)
+                    links.attach_again(self._route, port, index)
+
     def serve_names(self, live: Live) -> None:
         """Answer the container's questions from now on. Repeatable."""
         wires = live.wires
