@@ -7,6 +7,7 @@ away so that the next `load` or `pull` brings it. Nobody else collects garbage o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable
@@ -20,6 +21,7 @@ from orchestrator.images.config import ImageConfig
 from orchestrator.images.index import Entry
 from orchestrator.images.layers import Limits, unpack
 from orchestrator.images.store import MANIFEST_LIMIT, Store
+from orchestrator.images.workers import Workers
 from orchestrator.model.errors import UserError
 from orchestrator.model.frozen import dataclass, field, replace
 
@@ -146,6 +148,7 @@ class _Round:
         self._mend = mend
         self._busy = busy
         self._progress = progress
+        self._workers: Workers | None = None
         self._done = self._total = 0
         self._size = 0
         self._rotten: set[str] = set()
@@ -156,7 +159,10 @@ class _Round:
     def all(self, entries: Collection[Entry]) -> Report:
         names = sorted({*_blob_names(self._store), *self._wanted.blobs})
         self._total = len(names) + len(self._wanted.layers)
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        with contextlib.ExitStack() as stack:
+            if self._wanted.layers:
+                self._workers = stack.enter_context(Workers())
+            pool = stack.enter_context(ThreadPoolExecutor(max_workers=os.cpu_count() or 1))
             faults = [one for one in pool.map(self._blob, names) if one is not None]
             faults += [one for one in pool.map(self._layer, sorted(self._wanted.layers)) if one is not None]
         faults += [fault for chain in self._wanted.chains if (fault := self._repair(chain)) is not None]
@@ -221,7 +227,7 @@ class _Round:
     def _look(self, diff_id: str, source: str, fresh: Path) -> str:
         """What is wrong with a layer, by what its blob unpacks to; that is left at `fresh`."""
         try:
-            made = unpack(self._store.blob_path(source), fresh, Limits())
+            made = unpack(self._store.blob_path(source), fresh, Limits(), self._workers)
         except UserError as error:
             return error.message
         if made.diff_id != diff_id:

@@ -9,11 +9,9 @@ import io
 import json
 import lzma
 import os
-import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -473,37 +471,6 @@ def test_processes_may_load_the_same_image_at_once(store: Store, tmp_path: Path)
     assert files_of(store, "web") == {"motd", "web"}
     assert files_of(store, "ghcr.io/x/db:2") == {"motd", "db"}
     assert os.listdir(store.root / "tmp") == []
-
-
-def test_a_killed_load_leaves_nothing_that_the_next_one_cannot_clean(store: Store, tmp_path: Path) -> None:
-    """Killed again and again, each time a little later, until one gets through."""
-    path = tmp_path / "big.tar"
-    many = layer(Entry("./"), *(Entry(f"f{number}", os.urandom(2000)) for number in range(1500)))
-    other = layer(Entry("./"), *(Entry(f"g{number}", os.urandom(2000)) for number in range(1500)))
-    image = Image((many, other), tags=("big",))
-    path.write_bytes(docker_save(image))
-    kills = 0
-    for turn in range(40):
-        process = loader(store, path)
-        time.sleep(0.08 * 1.3**turn)
-        if process.poll() is not None:
-            _, errors = process.communicate()
-            assert process.returncode == 0, errors
-            break
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kills += 1
-        seen = Store(store.root).resolve("big")
-        assert seen is None or len(Store(store.root).layers(seen.id)) == 2
-    assert kills > 2
-    load(store, path.read_bytes())
-    store.sweep()
-    lowers = store.layers(store.demand("big").id)
-    assert [len(os.listdir(lower)) for lower in lowers] == [1500, 1500]
-    assert os.listdir(store.root / "tmp") == []
-    assert len(os.listdir(store.root / "layers")) == 2
-    for blob in (store.root / "blobs" / "sha256").iterdir():
-        assert digest(blob.read_bytes()) == f"sha256:{blob.name}"
 
 
 def test_when_the_layers_vanish_under_a_load_it_unpacks_them_itself(
