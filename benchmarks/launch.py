@@ -8,6 +8,9 @@ address and route; a control group and its device filter; an overlay; all namesp
 filter, which was compiled once; from the first of it until the keeper tells that `true` has ended. Theirs
 is `run` of the same config.json, with the filter in it, its root an overlay that is mounted already, and no
 network but an empty namespace.
+
+What lies in /run on an installed system, bundles and records, is on a tmpfs as it is there, for all; layers
+are on the disk. The image has /dev, /proc and /sys, as images have: else they are made in each new layer.
 """
 
 from __future__ import annotations
@@ -41,11 +44,14 @@ _GATEWAY = "10.213.0.1"
 class Launcher:
     """A keeper with a bridge, and the peers' bundle."""
 
-    def __init__(self, folder: Path, exits: ExitStack) -> None:
+    def __init__(self, folder: Path, state: Path, exits: ExitStack) -> None:
         self.route = exits.enter_context(links.open_route())
         exits.callback(self._clear)
-        (folder / "root").mkdir()
-        self.machine = exits.enter_context(Machine(folder / "root"))
+        (folder / "layers").mkdir()
+        (state / "layers").symlink_to(folder / "layers")
+        self.machine = exits.enter_context(Machine(state))
+        for name in ("dev", "proc", "sys"):
+            (self.machine.image / name).mkdir()
         self.bridge = links.create_bridge(self.route, _BRIDGE, f"{_GATEWAY}/16", _GROUP)
         self.hierarchies = cgroups.detect()
         self.filter = str(seccomp.default_cached(DOCKER_CAPABILITIES, folder))
@@ -114,6 +120,17 @@ def bundle(launcher: Launcher) -> Iterator[Path]:
         subprocess.run(["umount", path / "rootfs"], check=True)
 
 
+@contextmanager
+def _memory(place: Path) -> Iterator[Path]:
+    """A tmpfs, such as /run is."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "pystack-bench", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
 def timed(command: Sequence[str]) -> float:
     begun = time.perf_counter()
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
@@ -123,12 +140,12 @@ def timed(command: Sequence[str]) -> float:
     return seconds
 
 
-def _works(peer: str, folder: Path, path: Path) -> bool:
+def _works(peer: str, state: Path, path: Path) -> bool:
     """crun refuses some machines: those with two kinds of cgroups in use."""
     if shutil.which(peer) is None:
         return False
     try:
-        timed([peer, "--root", f"{folder}/{peer}", "run", "-b", str(path), "c"])
+        timed([peer, "--root", f"{state}/{peer}", "run", "-b", str(path), "c"])
     except RuntimeError as error:
         print(f"without {peer}: {error}", file=sys.stderr)
         return False
@@ -140,14 +157,15 @@ def series(turns: int = TURNS) -> dict[str, Series]:
     found: dict[str, Series] = {}
     with ExitStack() as exits:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="pystack-bench-")))
-        launcher = Launcher(folder, exits)
+        state = exits.enter_context(_memory(folder / "state"))
+        launcher = Launcher(folder, state, exits)
         path = exits.enter_context(bundle(launcher))
         for _ in range(5):
             launcher.run(["true"])
         peers = {
-            peer: [peer, "--root", f"{folder}/{peer}"]
+            peer: [peer, "--root", f"{state}/{peer}"]
             for peer in ("runc", "crun")
-            if _works(peer, folder, path)
+            if _works(peer, state, path)
         }
         runs = {
             peer: partial(timed, [*command, "run", "-b", str(path), "c"]) for peer, command in peers.items()

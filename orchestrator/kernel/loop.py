@@ -82,6 +82,7 @@ class Loop:
         self._connections: dict[int, Connection] = {}
         self._supervisor: Connection | None = None
         self._runs: dict[str, runs.Run] = {}
+        self._shelf = launch.Shelf()
         self._by_pid: dict[int, runs.Run] = {}
         self._births: dict[int, Waiting] = {}
         self._store = store.Store(os.sysconf("SC_OPEN_MAX") // 2)
@@ -283,7 +284,7 @@ class Loop:
         if key:
             self._store.put(key, fds[len(kinds) :], replace=True)
             del fds[len(kinds) :]
-        name, what = self._new_id(request.text("id")), launch.read(bundle)
+        name, what = self._new_id(request.text("id")), self._shelf.read(bundle)
         joined = dict(zip(kinds, fds, strict=True))
         stdin = joined.pop(_STDIN, -1)
         runtime = command.read(what.launch)
@@ -317,7 +318,7 @@ class Loop:
         bundle = run.bundle if run else request.text("bundle")
         if not bundle:
             raise RequestError(errno.ESRCH, f"{container} does not run here; name its bundle to reach it")
-        what = launch.read(bundle)
+        what = self._shelf.read(bundle)
         init = run.pidfd if run else runs.adopt(bundle, self._host)
         pids = runs.Pids(own=self._own_pids, joined=init)
         runtime = command.read(what.launch)
@@ -440,6 +441,7 @@ class Loop:
         at = self._record(run, dead)
         runs.reap(dead.pid)
         del self._runs[run.id], self._by_pid[dead.pid]
+        self._shelf.forget(run.bundle)
         self._tell(run, runs.Ended(dead, at))
 
     def _bury_unconfirmed(self, dead: runs.Dead) -> bool:

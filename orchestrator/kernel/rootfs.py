@@ -51,6 +51,8 @@ def open_null(world: places.World) -> None:
 
 def perform(step: steps.Step, world: places.World) -> None:
     """Do one step."""
+    if not isinstance(step, steps.Node | steps.Link):
+        places.leave(world)
     _PERFORMERS[type(step)](step, world)
 
 
@@ -275,33 +277,24 @@ def _node(step: steps.Node, world: places.World) -> None:
     if step.kind != "p" and (world.guest or not userns.is_initial()):
         _bind_node(step, world)
         return
-    parent, _, name = step.path.rpartition("/")
-    above = places.make(world.root, parent, directory=True)
+    above, name = places.parent(world, step.path)
+    device = os.makedev(step.major, step.minor)
     try:
-        device = os.makedev(step.major, step.minor)
-        try:
-            os.mknod(name, _KINDS[step.kind] | step.mode, device, dir_fd=above)
-        except FileExistsError:
-            found = os.stat(name, dir_fd=above, follow_symlinks=False)
-            same = stat.S_IFMT(found.st_mode) == _KINDS[step.kind] and found.st_rdev == device
-            if not same:
-                raise
-            os.chmod(name, step.mode, dir_fd=above)
-        if step.uid or step.gid:
-            os.chown(name, step.uid, step.gid, dir_fd=above, follow_symlinks=False)
-    finally:
-        os.close(above)
+        os.mknod(name, _KINDS[step.kind] | step.mode, device, dir_fd=above)
+    except FileExistsError:
+        found = os.stat(name, dir_fd=above, follow_symlinks=False)
+        same = stat.S_IFMT(found.st_mode) == _KINDS[step.kind] and found.st_rdev == device
+        if not same:
+            raise
+        os.chmod(name, step.mode, dir_fd=above)
+    if step.uid or step.gid:
+        os.chown(name, step.uid, step.gid, dir_fd=above, follow_symlinks=False)
 
 
 def _link(step: steps.Link, world: places.World) -> None:
-    parent, _, name = step.path.rpartition("/")
-    above = places.make(world.root, parent, directory=True)
-    try:
+    above, name = places.parent(world, step.path)
+    with suppress(FileExistsError):  # the image brought its own
         os.symlink(step.to, name, dir_fd=above)
-    except FileExistsError:
-        pass  # the image brought its own
-    finally:
-        os.close(above)
 
 
 def _sysctl(step: steps.Sysctl, world: places.World) -> None:

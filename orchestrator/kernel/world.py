@@ -22,6 +22,7 @@ class World:
     """What the child holds while it builds: descriptors, all close-on-exec."""
 
     __slots__ = (
+        "above",
         "empty",
         "guest",
         "idmaps",
@@ -49,6 +50,7 @@ class World:
         self.trees: dict[
             steps.Step, int
         ] = {}  # what was cloned beforehand, where the host's mounts were ours
+        self.above = ("", -1)  # the directory of the last node or link, and its descriptor
         self.proc_devices: set[int] = set()
         self.empty = -1
         self.master = -1
@@ -78,6 +80,23 @@ def make(root: int, path: str, *, directory: bool, hops: int = _LINK_LIMIT) -> i
         return syscalls.openat2(above, name, os.O_PATH | os.O_NOFOLLOW)
     finally:
         os.close(above)
+
+
+def parent(world: World, path: str) -> tuple[int, str]:
+    """The directory that a node or link is to be made in, and its name there. Many come one after another,
+    and the directory is looked up once for them: `leave` ends that."""
+    directory, _, name = path.rpartition("/")
+    if world.above[1] < 0 or world.above[0] != directory:
+        leave(world)
+        world.above = (directory, make(world.root, directory, directory=True))
+    return world.above[1], name
+
+
+def leave(world: World) -> None:
+    """Something else is to be done: a mount may cover what `parent` knows."""
+    if world.above[1] >= 0:
+        os.close(world.above[1])
+        world.above = ("", -1)
 
 
 def _through_link(root: int, above: int, parent: str, name: str, *, directory: bool, hops: int) -> int:
