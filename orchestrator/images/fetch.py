@@ -265,8 +265,12 @@ def _connect(
 
 def _follow(url: str, location: str, *, allowed: bool) -> str:
     """The target of a redirect. `allowed`: from https to http, too."""
-    target = urljoin(url, location)
-    parts = urlsplit(target)
+    try:
+        target = urljoin(url, location)
+        parts = urlsplit(target)
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme not in _PORTS or not parts.hostname or parts.username is not None:
         raise FetchError("wrong", "a redirect to what is not a web address")
     if urlsplit(url).scheme == "https" and parts.scheme == "http" and not allowed:

@@ -328,6 +328,8 @@ def test_a_layer_that_had_arrived_whole_is_not_fetched_again(store: Store, shelf
         (wrong.Status(403), "denied"),
         (wrong.Redirect("http://{host}{path}?{number}"), "more than 5 redirects"),
         (wrong.Redirect("file:///etc/passwd"), "not a web address"),
+        (wrong.Redirect("http://[::1/x"), "not a web address"),
+        (wrong.Redirect("http://x:99999/x"), "not a web address"),
         (wrong.Redirect("http://user:secret@{host}/x"), "not a web address"),
         (wrong.Html(200), "bytes where .* belong"),
     ],

@@ -263,7 +263,11 @@ def _post(realm: str, service: str, scopes: frozenset[str], credential: Credenti
 
 def _check_realm(realm: str, scheme: str, endpoint: Endpoint) -> None:
     """Passwords go there: it must be https, unless the registry itself is asked in plain http."""
-    parts = urlsplit(realm)
+    try:
+        parts = urlsplit(realm)
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme in ("https", scheme) and parts.hostname:
         return
     raise blame.BrokenAnswerError(

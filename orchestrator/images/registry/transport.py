@@ -173,7 +173,8 @@ class Transport:
         except (httpx.TransportError, trio.TooSlowError) as error:
             raise _translate(error, url) from error
         except (httpx.InvalidURL, UnicodeError, httpx.ProtocolError) as error:
-            raise BrokenAnswerError(f"{url[:200]!r} is not a URL: {error}") from None
+            # Without the path: that of a redirect may hold a signature.
+            raise BrokenAnswerError(f"{_where(url)[:100]!r} is no host that can be asked: {error}") from None
         names = {name.lower(): value for name, value in answer.headers.items()}
         return Response(status=answer.status_code, headers=names, content=body, url=url, moved=moved)
 

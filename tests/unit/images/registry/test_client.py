@@ -307,6 +307,15 @@ async def test_redirects_lead_to_the_web_only(client: Client, shelf: Faults, tar
         await manifest_of(client, shelf.host)
 
 
+async def test_a_redirect_that_no_host_can_be_read_from_is_told_without_its_signature(
+    client: Client, shelf: Faults
+) -> None:
+    shelf.add(Redirect(f"http://{'a' * 300}.b/x?signature=S"))
+    with pytest.raises(BrokenAnswerError, match="is no host that can be asked") as caught:
+        await manifest_of(client, shelf.host)
+    assert "signature" not in caught.value.message
+
+
 # --- lists ----------------------------------------------------------------------------------------
 
 

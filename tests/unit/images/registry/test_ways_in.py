@@ -277,6 +277,14 @@ async def test_a_password_goes_to_no_token_server_without_tls(client: Client, au
         assert thief.requests == []
 
 
+@pytest.mark.parametrize("realm", ["https://[x/", "https://x:99999/", "nonsense", "https://"])
+async def test_a_realm_that_is_no_address_is_told(client: Client, shelf: Faults, realm: str) -> None:
+    shelf.add(Status(401, headers={"WWW-Authenticate": f'Bearer realm="{realm}"'}))
+    async with client.open(shelf.host) as registry:
+        with pytest.raises(BrokenAnswerError, match="not asked by https"):
+            await registry.head("app", "1")
+
+
 async def test_an_identity_token_is_not_taken_to_another_host(client: Client, shelf: Faults) -> None:
     client.log_in(shelf.host, "ann:", identitytoken="I")
     with Faults(address="127.0.0.2").serving() as thief:
