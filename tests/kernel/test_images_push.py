@@ -1,0 +1,41 @@
+"""An ordinary user, who has no privilege, at a registry: in, up, down again, out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.kit.ordinary import Ordinary
+from tests.kit.registries import Registry, fresh
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def state_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("o")
+
+
+def test_an_ordinary_user_logs_in_pushes_looks_and_logs_out(
+    state_root: Path, token_registry: Registry
+) -> None:
+    assert token_registry.tokens
+    host, path = token_registry.host, fresh()
+    name = token_registry.name(f"{path}:1")
+    with Ordinary(state_root, uid=4747) as user:
+        user.pystack("import", str(user.box), name)
+        refused = user.pystack("push", name, exit_code=6)
+        assert f"`pystack login {host}`" in refused.stderr
+        user.pystack("login", "-u", "ann", "--password-stdin", host, stdin="secret\n")
+        config = user.home / ".docker/config.json"
+        assert (config.stat().st_uid, config.stat().st_mode & 0o777) == (4747, 0o600)
+        said = user.pystack("push", name).stdout.splitlines()
+        assert said[1].endswith(": Pushed")
+        assert f"digest: {token_registry.digest(f'{path}:1')}" in said[-1]
+        assert path in user.pystack("search", "--list-tags", token_registry.name(path)).stdout
+        user.pystack("rmi", name)
+        user.pystack("pull", name)
+        user.pystack("logout", host)
+        assert json.loads(config.read_text())["auths"] == {}
