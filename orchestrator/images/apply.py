@@ -108,17 +108,19 @@ class Layer:
 
     def _parents(self, path: bytes) -> None:
         """Make the directories that the archive left out, and remember which."""
-        if path in self._present:
-            return
-        self._parents(path.rpartition(b"/")[0])
-        try:
-            os.mkdir(path, 0o755)
-            self.implied.add(path)
-            self._keep(path)
-        except FileExistsError:
-            if not stat.S_ISDIR(os.stat(path).st_mode):
-                raise TarError(f"{path!r:.200} is not a directory, but has something in it") from None
-        self._present.add(path)
+        missing: list[bytes] = []
+        while path not in self._present:
+            missing.append(path)
+            path = path.rpartition(b"/")[0]
+        for one in reversed(missing):
+            try:
+                os.mkdir(one, 0o755)
+                self.implied.add(one)
+                self._keep(one)
+            except FileExistsError:
+                if not stat.S_ISDIR(os.stat(one).st_mode):
+                    raise TarError(f"{one!r:.200} is not a directory, but has something in it") from None
+            self._present.add(one)
 
     def _clear(self, path: bytes) -> None:
         """Whatever is there goes: the later entry wins."""

@@ -104,7 +104,7 @@ def _bring(store: Store, found: list[Candidate], workshop: _Workshop) -> None:
     for _ in range(_ATTEMPTS):
         workshop.make([parts[one] for one in blobs], {one: sources[one] for one in layers})
         mended = repairs.make_all(
-            [one.config.diff_ids for one in found], workshop.layers, store, workshop.work
+            [one.config.diff_ids for one in found], workshop.layers, store, workshop.work, workshop.called
         )
         images = [one.image for one in found]
         missing = store.add(images, blobs=workshop.blobs, layers=workshop.layers, repairs=mended)
@@ -121,7 +121,7 @@ class _Workshop:
         self, work: Path, limits: Limits, progress: Callable[[int], None], called: dict[str, str]
     ) -> None:
         self.work = work
-        self._called = called
+        self.called = called
         self.blobs: dict[str, Path] = {}
         self.layers: dict[str, Path] = {}
         self._limits = limits
@@ -152,7 +152,7 @@ class _Workshop:
                 self._progress(self._done)
         for diff_id in diff_ids:
             target = self.work / f"layer-{diff_id[7:]}"
-            what = self._called[diff_id]
+            what = self.called[diff_id]
             meta = unpack(path, target, self._limits, workers, what=what)
             if meta.diff_id != diff_id:
                 raise configs.broken(f"{what}: a layer should be {diff_id} and is {meta.diff_id}")

@@ -22,6 +22,8 @@ _RATIO_FREE = 1 << 30
 """A ratio says nothing about a small archive: a tar of one empty disk image is fine."""
 _WINDOW_LIMIT = 128 << 20
 """Bytes that a zstd stream may refer back to: what zstd(1) takes without `--long`."""
+_XZ_LIMIT = 100 << 20
+"""Bytes that an xz stream may make us take; `xz -9` needs 65 MiB."""
 _HEADER_LIMIT = 1 << 16
 LIBRARIES = ("isal", "zstandard")
 
@@ -147,7 +149,7 @@ def _bzip2() -> Callable[[], _Engine]:
 
 
 def _xz() -> Callable[[], _Engine]:
-    return lambda: _Other(lzma.LZMADecompressor(memlimit=256 << 20))
+    return lambda: _Other(lzma.LZMADecompressor(memlimit=_XZ_LIMIT))
 
 
 _KINDS: tuple[tuple[bytes, Callable[[], Callable[[], _Engine]]], ...] = (

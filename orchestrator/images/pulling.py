@@ -200,12 +200,12 @@ class Pulling:
                 for layer, diff_id in dict.fromkeys(pairs)
             ]
             await self._arrivals.all_of(wants, self._tell)
-            missing = await trio.to_thread.run_sync(self._add, image, found)
+            missing = await trio.to_thread.run_sync(self._add, image, found, name)
             if not missing:
                 return
         raise UserError(f"{name}: its layers are being removed by somebody else", exit_code=ExitCode.CONFLICT)
 
-    def _add(self, image: NewImage, found: Found) -> bool:
+    def _add(self, image: NewImage, found: Found, name: str) -> bool:
         """The last step; True when something is missing that was here before. Blocks."""
         small = {found.config.id: found.config_bytes}
         small |= {one.digest: one.content for one in found.indexes}
@@ -214,7 +214,11 @@ class Pulling:
             path = self._work / f"small-{digest[7:]}"
             path.write_bytes(content)
             blobs[digest] = path
-        mended = repairs.make_all([found.config.diff_ids], {}, self._store, self._work)
+        called = {
+            diff_id: f"{name}: layer {layer.digest[7:19]}"
+            for layer, diff_id in zip(found.image.layers, found.config.diff_ids, strict=True)
+        }
+        mended = repairs.make_all([found.config.diff_ids], {}, self._store, self._work, called)
         return self._store.add([image], blobs=blobs, layers={}, repairs=mended) is not None
 
     def _note(self, reference: Reference, digest: str, etag: str = "") -> None:

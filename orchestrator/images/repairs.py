@@ -12,6 +12,7 @@ what the lower layer says of them) and copies of those files. It belongs to the 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,8 @@ from orchestrator.model.frozen import dataclass
 
 _LIMIT = 100_000
 """Directories and links to look after in one image."""
+_STEP_LIMIT = 2_000_000
+"""Looks that may be needed for them: each goes down a path, in every layer."""
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -36,31 +39,49 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class _Layer:
     fs: Path
     meta: Meta
+    called: str
+    """In errors."""
 
 
 def make_all(
-    chains: Iterable[Sequence[str]], made: Mapping[str, Path], store: Store, work: Path
+    chains: Iterable[Sequence[str]],
+    made: Mapping[str, Path],
+    store: Store,
+    work: Path,
+    called: Mapping[str, str] | None = None,
 ) -> dict[str, Path]:
-    """Repair layers by chain id, for those chains of diff_ids (lowest first) that need one."""
+    """Repair layers by chain id, for those chains of diff_ids (lowest first) that need one.
+
+    `called` says how errors call a layer, by its diff_id. Raises UserError.
+    """
+    names = called or {}
     repaired: dict[str, Path] = {}
     for chain in chains:
         name = chain_id(chain)
         if name in repaired:
             continue
         try:
-            stack = [_layer(made.get(one) or store.layer_path(one)) for one in chain]
+            stack = [
+                _layer(made.get(one) or store.layer_path(one), names.get(one, f"layer {one[7:19]}"))
+                for one in chain
+            ]
         except UserError:
             # Somebody removed a layer just now: `add` will say so.
             continue
         target = work / f"fix-{name[7:]}"
         trees.discard(str(target))
-        if _make(stack, target):
-            repaired[name] = target
+        try:
+            if _make(stack, target):
+                repaired[name] = target
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise configs.broken(f"{stack[-1].called}: a path that is too long to be mended") from None
     return repaired
 
 
-def _layer(path: Path) -> _Layer:
-    return _Layer(fs=path / "fs", meta=read_meta(path))
+def _layer(path: Path, called: str) -> _Layer:
+    return _Layer(fs=path / "fs", meta=read_meta(path), called=called)
 
 
 class _View(Enum):
@@ -101,10 +122,15 @@ def _make(stack: list[_Layer], target: Path) -> bool:
     implied = {path for layer in stack[1:] for path in layer.meta.implied}
     links = [(height, *link) for height, layer in enumerate(stack) for link in layer.meta.links]
     if len(implied) + len(links) > _LIMIT:
-        raise configs.broken(f"more than {_LIMIT} unlisted directories and far links")
+        raise configs.broken(
+            f"{stack[-1].called}: more than {_LIMIT} unlisted directories and far links in one image"
+        )
+    depth = sum(path.count("/") + 1 for path in (*implied, *(path for _, path, _ in links)))
+    if depth * len(stack) > _STEP_LIMIT:
+        raise configs.broken(f"{stack[-1].called}: unlisted directories and far links too deep in one image")
     lame = {path for path in implied if _is_lame(stack, path)}
     copies = [
-        (path, _find(stack[:height], goal, path))
+        (path, _find(stack[:height], goal, f"{stack[height].called}: {path!r:.200}"))
         for height, path, goal in links
         if _shows(stack, height, path)
     ]
@@ -158,15 +184,18 @@ def _shows(stack: list[_Layer], height: int, path: str) -> bool:
     return all(_look(layer.fs, path).view is _View.ABSENT for layer in stack[height + 1 :])
 
 
-def _find(below: list[_Layer], goal: str, path: str) -> Path:
-    """The file that a far link means."""
+def _find(below: list[_Layer], goal: str, called: str) -> Path:
+    """The regular file or symbolic link that a far link means; `called` is the link in errors."""
     for layer in reversed(below):
         look = _look(layer.fs, goal)
         if look.view is _View.OTHER:
+            kind = stat.S_IFMT(os.lstat(layer.fs / goal).st_mode)
+            if kind not in (stat.S_IFREG, stat.S_IFLNK):
+                raise configs.broken(f"{called} is a hard link to {goal!r:.200}, which is not a regular file")
             return layer.fs / goal
         if look.last:
             break
-    raise configs.broken(f"{path!r:.200} is a hard link to {goal!r:.200}, which is not there")
+    raise configs.broken(f"{called} is a hard link to {goal!r:.200}, which is not there")
 
 
 def _look(fs: Path, path: str) -> _Look:
@@ -228,8 +257,7 @@ def _copy(source: Path, target: Path) -> None:
         target.symlink_to(os.readlink(source))
         give(str(target), status.st_uid, status.st_gid, follow_symlinks=False)
         return
-    if not stat.S_ISREG(status.st_mode):
-        raise configs.broken(f"hard link to {source.name!r:.200}, which is not a regular file")
+    assert stat.S_ISREG(status.st_mode), "what was found is one of the two"
     with open(source, "rb") as reader, open(target, "xb") as writer:
         while piece := reader.read(1 << 20):
             writer.write(piece)
