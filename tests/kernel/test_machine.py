@@ -76,6 +76,32 @@ def test_the_command_shown_and_the_users_of_an_image_come_from_the_image(site: S
     site.down("i1")
 
 
+# --- room ------------------------------------------------------------------------------------------------
+
+
+def test_room_is_told_by_container_and_volume_and_only_what_rests_is_pruned(site: Site, image: str) -> None:
+    """A container that has ended goes; one that will be started again, or has a running brother, stays."""
+    site.up(
+        "name: r1\nservices:\n"
+        "  stays: {image: says:1, stop_grace_period: 0s, volumes: ['/d']}\n"
+        "  ends: {image: says:1, command: dd if=/dev/zero of=/big bs=1k count=300}\n"
+        "  again: {image: says:1, command: 'false', restart: always}\n"
+    )
+    until(lambda: site.row("r1", "ends")["state"] == "exited", "the end of r1-ends-1")
+    told = site.ask("disk").result
+    rows = {row["name"]: row for row in told["containers"] if row["name"].startswith("r1")}
+    assert rows["r1-ends-1"]["size"] > 300_000 > rows["r1-stays-1"]["size"]
+    assert rows["r1-stays-1"]["image_id"] == image
+    assert [volume["users"] for volume in told["volumes"] if not volume["key"]] == [1]
+
+    pruned = site.ask("container_prune").result
+    assert pruned["removed"] == [rows["r1-ends-1"]["id"]]
+    assert pruned["gained"] == rows["r1-ends-1"]["size"]
+    assert sorted(row["service"] for row in site.ps("r1")) == ["again", "stays"]
+    assert site.ask("container_prune").result == {"removed": [], "gained": 0}
+    site.down("r1", remove_volumes=True)
+
+
 # --- inspect ---------------------------------------------------------------------------------------------
 
 INSPECTED = """

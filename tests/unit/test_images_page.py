@@ -1,4 +1,4 @@
-"""The commands that docs/images.md and docs/format.md show are understood, and no command on images is left out."""
+"""The commands that docs/{images,format,store}.md show are understood, and no command on images is left out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.cli.table import COMMANDS
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SHOWN = [
     (page, line[line.index("pystack ") :].partition(" | ")[0])
-    for page in ("images.md", "format.md")
+    for page in ("images.md", "format.md", "store.md")
     for block in re.findall(r"```sh\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
     for line in block.splitlines()
 ]
@@ -30,8 +30,8 @@ def test_a_line_of_the_page_is_understood(page: str, line: str) -> None:
         template.compile(form.removeprefix("table "))
 
 
-def test_both_pages_have_lines() -> None:
-    assert len({page for page, _ in SHOWN}) == 2
+def test_the_pages_have_lines() -> None:
+    assert len({page for page, _ in SHOWN}) == 3
     assert len(SHOWN) > 20
 
 
