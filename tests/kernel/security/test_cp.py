@@ -17,12 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import cp
+from orchestrator.cli import cp, lent
 from orchestrator.cli.scope import Scope
 from orchestrator.images import tar
 from orchestrator.images.files.packing import FilesError, Packer
 from orchestrator.images.files.placing import Placer
+from orchestrator.images.files.visiting import Visitor
 from orchestrator.images.trees import discard
+from orchestrator.kernel import capabilities
 from orchestrator.model.errors import PystackError
 from tests.kit.archives import Entry, layer
 from tests.kit.site import Site
@@ -221,6 +223,27 @@ main()
             assert not _LOADED.search(call), call
     assert len(inside) == 3
     assert seen >= 6
+
+
+def test_the_worker_is_left_with_rights_over_files_alone(site: Site) -> None:
+    """And with nothing of the host's open but its own descriptors."""
+    site.up(TRAPPED)
+    names = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID MKNOD SETFCAP".split()
+    scope = Scope(root=str(site.root), project_name="bad")
+    with lent.borrow(scope, "web") as (one,), Visitor(one.entry()) as visitor:
+        home = Path(f"/proc/{visitor._worker.pid}")
+        lines = (home / "status").read_text().splitlines()
+        rows = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        held = {int(rows[kind], 16) for kind in ("CapPrm", "CapEff", "CapBnd")}
+        assert held == {capabilities.mask(f"CAP_{name}" for name in names)}
+        assert (home / "root").stat().st_ino == Path(f"/proc/{one_pid(site)}/root").stat().st_ino
+        links = {os.readlink(path) for path in (home / "fd").iterdir()}
+        left = {link for link in links if link.startswith("/")}
+        assert left == {"/", "/dev/null", f"{home}/fd"}
+
+
+def one_pid(site: Site) -> int:
+    return int(site.row("bad", "web")["pid"])
 
 
 # --- the host's side -------------------------------------------------------------------------------------
