@@ -577,14 +577,11 @@ pystack import $BOX base:1 > /dev/null
 pystack up -d 2> /dev/null
 pystack cp web:/data/x - | tar xO
 echo own > own; chmod 640 own; pystack cp own web:/data/own 2>&1
-pystack cp -q own web:/own
-pystack exec -T web stat -c '%u:%g %a' /data/own /own
 pystack diff web
 pystack export web | tar t | grep -x -e new -e etc/group -e data/x -e etc/passwd
 pystack commit web made:1 2>&1 > /dev/null
-pystack stop -t 0 2> /dev/null
-pystack cp -q web:/data got; cat got/x; stat -c %U got/own
-pystack cp -a web:/data no 2>&1 || echo $?
+pystack kill 2> /dev/null
+pystack cp -q web:/data got; cat got/x; stat -c '%U %a' got/own
 pystack run --rm -T again cat /new 2> /dev/null
 pystack down -v -t 0 2> /dev/null
 """
@@ -599,18 +596,13 @@ def test_files_go_in_and_out_and_become_an_image(wide: Ordinary) -> None:
     assert said == [
         "data",
         "Successfully copied 2.05kB to web:/data/own",
-        "0:0 640",
-        "0:0 640",
         "C /etc",
         "D /etc/group",
         "A /new",
-        "A /own",
         "etc/passwd",
         "new",
         "warning: it goes on running meanwhile: container files-web-1: pause: no cgroup is delegated to this user",
         "data",
-        "ordinary",
-        "error: --archive: only root can give files their owners",
-        "4",
+        "ordinary 640",
         "made",
     ]

@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.cli import snapshot
 from orchestrator.cli.scope import Scope
+from orchestrator.images import archive, saving
 from orchestrator.images.files import delta
 from orchestrator.images.importing import import_directory
 from orchestrator.images.store import Store
@@ -156,8 +157,8 @@ def test_an_image_of_a_container_runs_as_the_container_was(
     blob = store.blob_path(manifest["layers"][-1]["digest"]).read_bytes()
     assert manifest["layers"][-1]["mediaType"].endswith("tar+gzip")
     assert blob[4:8] == bytes(4), "a time in the gzip header"
-    with tarfile.open(fileobj=io.BytesIO(blob)) as archive:
-        names = {member.name for member in archive}
+    with tarfile.open(fileobj=io.BytesIO(blob)) as packed:
+        names = {member.name for member in packed}
     assert {"opt/.wh.z", "opt/keep/.wh..wh..opq", "bin/.wh.vi", "a/hard", "a/pipe", "new"} <= names
     assert not [
         name for name in names if name.startswith(("vol", "deep", "conf", "dev", "proc", "etc/h", "scratch"))
@@ -172,6 +173,12 @@ def test_an_image_of_a_container_runs_as_the_container_was(
     )
     assert said.split() == "1 2 /opt: keep link /opt/keep: n /vol: 20 13 /wd".split()
     changed.down("s2", remove_volumes=True)
+    with open(tmp_path / "saved", "w+b") as file:
+        saving.save(store, saving.choose(store, "made:1"), file.fileno())
+        file.seek(0)
+        (loaded,) = archive.load(Store(tmp_path / "other"), file)
+    assert loaded.id == image
+    assert Store(tmp_path / "other").demand(image).manifest == store.demand(image).manifest
     nameless = commit(changed, capfd, "web", None)
     assert store.demand(nameless).names == ()
     # Equal changes are one layer; another tool understands what we wrote.
@@ -201,9 +208,9 @@ def test_export_is_the_root_without_what_is_mounted(
 ) -> None:
     for _ in range(2):
         assert run(changed, snapshot.export, capfd, "web", output=str(tmp_path / "out.tar")) == ""
-        with tarfile.open(tmp_path / "out.tar") as archive:
-            rows = {member.name: member for member in archive}
-            assert archive.extractfile("new").read() == b"1\n"  # type: ignore[union-attr]
+        with tarfile.open(tmp_path / "out.tar") as packed:
+            rows = {member.name: member for member in packed}
+            assert packed.extractfile("new").read() == b"1\n"  # type: ignore[union-attr]
         assert rows["a/hard"].islnk()
         assert rows["a/hard"].linkname == "a/b/c"
         assert (rows["bin/busybox"].uid, rows["etc"].mode, rows["a/pipe"].isfifo()) == (3, 0o700, True)
