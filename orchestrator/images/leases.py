@@ -5,6 +5,9 @@ A lease is a file in ROOT/leases with one digest a line; its maker holds a lock 
 killed, or failed, goes on for a week, so that a second pull finds what the first one had; then, or when
 somebody prunes, it goes.
 
+Once a second one has ended well, nobody needs what the first had kept: that lease goes too, or it would
+keep the layers on disk after the image was removed.
+
 A digest is written down under the store's lock, under which garbage is collected too: after `keep` has
 returned, what is there stays there.
 """
@@ -44,6 +47,16 @@ class Lease:
             os.write(self._fd, "".join(f"{one}\n" for one in fresh).encode())
         self._kept.update(fresh)
 
+    def inherit(self) -> None:
+        """End leases of dead processes that name nothing but what this one does.
+
+        The caller holds the store's lock.
+        """
+        for name in os.listdir(self._path.parent) if self._kept else ():
+            path = self._path.parent / name
+            if not scratch.is_held(path) and self._kept.issuperset(_read(path)):
+                path.unlink(missing_ok=True)
+
 
 @contextlib.contextmanager
 def lease(directory: Path, *, lock: Path) -> Iterator[Lease]:
@@ -54,10 +67,14 @@ def lease(directory: Path, *, lock: Path) -> Iterator[Lease]:
         fd = scratch.claim(path)
     assert fd is not None
     done = False
+    made = Lease(path, fd, lock)
     try:
-        yield Lease(path, fd, lock)
+        yield made
         done = True
     finally:
+        if done:
+            with scratch.locked(lock):
+                made.inherit()
         if done or os.fstat(fd).st_size == 0:
             path.unlink(missing_ok=True)
         scratch.release(path, fd)

@@ -69,6 +69,21 @@ def test_what_a_failed_pull_has_put_stays_for_the_next_one_until_its_time_is_up(
     assert os.listdir(store.root / "leases") == []
 
 
+def test_a_second_pull_that_ends_well_ends_what_the_first_one_had_kept(store: Store) -> None:
+    """Else the layers would stay on disk for a week after the image was removed."""
+    put(store)
+    with contextlib.suppress(KeyboardInterrupt), store.lease() as lease:
+        lease.keep(digest_of(b"of another image"))
+        raise KeyboardInterrupt
+    with fetcher(store, DIGEST) as living:
+        with store.lease() as lease:
+            lease.keep(DIGEST, LAYER)
+        assert len(os.listdir(store.root / "leases")) == 2
+        living.communicate("")
+    assert store.sweep() == 2
+    assert len(os.listdir(store.root / "leases")) == 1
+
+
 def test_the_lease_of_a_living_process_holds_whatever_its_age(store: Store) -> None:
     put(store)
     with fetcher(store, DIGEST, LAYER) as process:
