@@ -21,6 +21,7 @@ from orchestrator.model.errors import ExitCode, UserError, no_containers
 from orchestrator.model.observation import Container, State
 from orchestrator.model.stack import ImageRoot, Stack
 from orchestrator.planner.creating import BRINGS_IMAGE
+from orchestrator.planner.images import NOT_AT_ALL, absent
 from orchestrator.planner.progress import Verdict, progress
 from orchestrator.reconciler.history import Event
 from orchestrator.reconciler.loop import View
@@ -46,6 +47,7 @@ async def up(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
     )
     named = options.services or [name for name, service in stack.services.items() if not service.oneoff]
     targets = named if options.no_deps else orders.with_dependencies(stack, named)
+    stacks.machine.pulls.remember(stack.name, request.get("environment") or {})
     demand_images(stacks, stack, targets)
     demand_rights(stacks, stack, targets)
     if advice := stacks.machine.advice():
@@ -58,11 +60,13 @@ async def up(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
         targets,
         goal="ready" if request.get("wait") else "started",
         timeout=request.get("wait_timeout"),
+        quiet_pull=bool(request.get("quiet_pull")),
     )
 
 
 def demand_images(stacks: Stacks, stack: Stack, services: Iterable[str]) -> None:
-    """Before anything is done: every image must be here. Raises UserError that names each that is not.
+    """Before anything is done: every image must be here that may not be pulled. Raises UserError that names
+    each that is not.
 
     A service that has its containers already can go on without.
     """
@@ -72,11 +76,13 @@ def demand_images(stacks: Stacks, stack: Stack, services: Iterable[str]) -> None
         service = stack.services.get(name)
         if service is None or name in made or not isinstance(service.root, ImageRoot) or not service.replicas:
             continue
+        if service.pull_policy not in NOT_AT_ALL:
+            continue
         reference = service.root.reference
         if stacks.machine.store.resolve(reference) is None:
             place = f"{service.place}: " if service.place else ""
             shown = name.partition("-run-")[0] if service.oneoff else name
-            missing[reference] = f"{place}service {shown}: image not here: {reference}"
+            missing[reference] = f"{place}service {shown}: {absent(service)}"
     if missing:
         raise UserError(
             "\n".join(missing.values()),
@@ -264,6 +270,7 @@ async def converge(
     goal: Goal = "started",
     timeout: float | None = None,
     end: bool = True,
+    quiet_pull: bool = False,
 ) -> Verdict:
     """Apply `change`, tell what happens, and end when the plan's progress has a verdict.
 
@@ -280,6 +287,8 @@ async def converge(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(telling.events, events)
             nursery.start_soon(_watch_client, session, nursery.cancel_scope)
+            if not quiet_pull:
+                nursery.start_soon(telling.pulls, supervised.loop, stacks.machine.pulls)
             verdict = await _verdict(supervised, revision, services, goal, timeout, telling)
             await _settled(supervised)
             nursery.cancel_scope.cancel()

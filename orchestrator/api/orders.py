@@ -15,6 +15,8 @@ from orchestrator.model.stack import Network, OfService, Service, Stack
 from orchestrator.planner.survey import name_of, slots_of
 
 NAME_BYTES = 200
+NOW = -1.0
+"""Of `Intent.asked`: stands for the moment that `acknowledge` is told."""
 """Of a name on the machine: with what we add, it has to fit into a file name (255, NAME_MAX)."""
 
 
@@ -143,6 +145,7 @@ def up(previous: Desired | None, stack: Stack, options: UpOptions) -> Desired:
             keep_stale=options.no_recreate,
             stop_timeout=options.timeout,
             ignore_dependencies=options.no_deps,
+            asked=NOW,
         )
     return Desired(
         stack=merged, intents=intents, remove_orphans=options.remove_orphans, stop_timeout=options.timeout
@@ -312,7 +315,9 @@ def acknowledge(
     intents = dict(desired.intents)
     for name, intent in intents.items():
         if intent.turn != before.get(name, Intent()).turn:
-            intents[name] = replace(intent, under_way=running.get(name, ()))
+            intents[name] = replace(intents[name], under_way=running.get(name, ()))
+        if intent.asked == NOW:
+            intents[name] = replace(intents[name], asked=now)
     goes_on = previous is not None and (not previous.down or desired.down)
     return replace(desired, intents=intents, began=previous.began if previous and goes_on else now)
 

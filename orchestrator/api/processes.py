@@ -161,6 +161,7 @@ async def run(session: Session, stacks: Stacks, request: dict[str, Any]) -> None
     service, detach = request["service"], bool(request.get("detach"))
     no_deps = bool(request.get("no_deps"))
     needs = [] if no_deps else orders.with_dependencies(stack, [service])
+    stacks.machine.pulls.remember(stack.name, request.get("environment") or {})
     demand_images(stacks, stack, [service, *needs])
     demand_rights(stacks, stack, [service, *needs])
     channel = stacks.machine.table.feed.follow()
@@ -171,7 +172,10 @@ async def run(session: Session, stacks: Stacks, request: dict[str, Any]) -> None
     left = False
     """It runs on without the client."""
     try:
-        verdict = await converge(session, stacks, stack.name, wish.order, [service], end=False)
+        quiet = bool(request.get("quiet_pull"))
+        verdict = await converge(
+            session, stacks, stack.name, wish.order, [service], end=False, quiet_pull=quiet
+        )
         live = _begun(stacks, stack.name, service)
         if live is None or detach:
             left = verdict.exit_code == 0

@@ -11,13 +11,17 @@ import trio
 
 from orchestrator.api import orders
 from orchestrator.api.session import Session
+from orchestrator.engines.local.pulls import Progress, Pulls
+from orchestrator.images import reference as references
+from orchestrator.model.action import PullImage
 from orchestrator.model.desired import Wanted
 from orchestrator.model.plan import Wait
 from orchestrator.reconciler.history import Event
-from orchestrator.reconciler.loop import View
+from orchestrator.reconciler.loop import Loop, View
 
 OUTCOMES = {"ok": "done", "failed": "failed", "begun": "begun"}
 GATHER_SECONDS = 0.015
+PULL_SECONDS = 0.2
 WORTH_TELLING = 0.3
 """Seconds that something has to wait before the client hears of it."""
 _FIGURES = re.compile(r"[\d.]+")
@@ -27,6 +31,8 @@ def concerns(view: View, wait: Wait, services: Collection[str], *, starting: boo
     """Whether who waits is any business of a command about `services` (none: all). One that stops or removes
     (not `starting`) does not care for what could not be started."""
     kind, _, name = wait.target.partition(":")
+    if kind == "image" and not wait.failed:
+        return False  # how far it is, is told by figures
     if kind != "container":
         return True
     found = [one.service for one in view.observation.containers if one.name == name]
@@ -94,6 +100,23 @@ class Telling:
             "outcome": OUTCOMES[event.outcome],
             "error": event.because if event.outcome == "failed" else None,
         }
+
+    async def pulls(self, loop: Loop, pulls: Pulls) -> None:
+        """How far images are that are being pulled, a few times a second."""
+        last: dict[str, Progress] = {}
+        while True:
+            await trio.sleep(PULL_SECONDS)
+            lines = []
+            for target, action in loop.in_flight.items():
+                if not isinstance(action, PullImage):
+                    continue
+                now = pulls.progress.get(references.familiar(action.reference))
+                if now is not None and now != last.get(target):
+                    last[target] = now
+                    figures = {"here": now.here, "size": now.size, "extracting": now.extracting}
+                    lines.append({"event": "progress", "target": target, **figures})
+            if lines:
+                await self._session.send(*lines)
 
     async def view(self, view: View) -> None:
         if self._events is not None:

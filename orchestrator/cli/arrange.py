@@ -29,6 +29,14 @@ def arrange(stack: Stack, counts: dict[str, int]) -> Stack:
     return replace(stack, services=services)
 
 
+def pulled(stack: Stack, policy: str | None) -> Stack:
+    """The stack with another `pull_policy` for all services, if one is given (`--pull`)."""
+    if policy is None:
+        return stack
+    services = {name: replace(service, pull_policy=policy) for name, service in stack.services.items()}
+    return replace(stack, services=services)
+
+
 def tighten(stack: Stack) -> Stack:
     """The stack with the defaults of `--strict`: no-new-privileges where a service says nothing of it."""
     services = {

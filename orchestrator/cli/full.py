@@ -38,8 +38,6 @@ ABSENT = {
 ABSENT_OPTIONS = {
     "--build": _IMAGES,
     "--no-build": "leave it out: nothing is ever built",
-    "--pull": _IMAGES,
-    "--quiet-pull": "leave it out: nothing is ever pulled",
     "--watch": "",
     "--menu": "",
     "--always-recreate-deps": "`--force-recreate` with the names of the services",

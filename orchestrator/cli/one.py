@@ -36,6 +36,8 @@ def run(
     strict: bool,
     label: tuple[str, ...],
     runtime: str | None,
+    pull: str | None,
+    quiet_pull: bool,
 ) -> int:
     """Run a command in a new container of a service; its exit code is ours."""
     del interactive  # the default; accepted for -it
@@ -45,8 +47,10 @@ def run(
     started = client.begin_supervisor(scope.paths)
     # What follows imports for 100 ms, in which the supervisor gets ready.
     from orchestrator.cli import oneoff
+    from orchestrator.cli.arrange import pulled
     from orchestrator.model import codec
     from orchestrator.model.frozen import replace
+    from orchestrator.model.images import kept
 
     stack = _runnable(scope, service, no_deps=no_deps, runtime=runtime, strict=strict)
     recipe = oneoff.recipe(
@@ -68,9 +72,11 @@ def run(
         remove=rm,
         base=os.getcwd(),
     )
-    stack = replace(stack, services={**stack.services, recipe.name: recipe})
+    stack = pulled(replace(stack, services={**stack.services, recipe.name: recipe}), pull)
     request: Message = {
         "verb": "run",
+        "environment": kept(os.environ),
+        "quiet_pull": quiet_pull,
         "stack": codec.encode(stack),
         "service": recipe.name,
         "remove": rm,

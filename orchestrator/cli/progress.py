@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
     Event = dict[str, Any]
 
-_KINDS = {"container": "Container", "network": "Network", "volume": "Volume"}
+_KINDS = {"container": "Container", "network": "Network", "volume": "Volume", "image": "Image"}
 _WORDS = {
     "create": ("Creating", "Created"),
+    "pull": ("Pulling", "Pulled"),
     "start": ("Starting", "Started"),
     "stop": ("Stopping", "Stopping"),
     "kill": ("Killing", "Killing"),
@@ -24,13 +25,13 @@ _WORDS = {
 }
 _ENDED = {"Stopping": "Stopped", "Killing": "Killed"}
 """A stop that has been asked for; that it has happened shows by what comes after."""
-_UNDER_WAY = ("Creating", "Starting", "Stopping", "Killing", "Signalling", "Removing", "Waiting")
+_UNDER_WAY = ("Creating", "Starting", "Stopping", "Killing", "Signalling", "Removing", "Waiting", "Pulling")
 
 
 class Row:
     """Where one target stands."""
 
-    __slots__ = ("because", "begun", "changed", "error", "target", "word")
+    __slots__ = ("because", "begun", "changed", "error", "figures", "target", "word")
 
     def __init__(self, target: str, word: str, at: float, because: str = "", error: str = "") -> None:
         self.target = target
@@ -39,6 +40,8 @@ class Row:
         self.changed = at
         self.because = because
         self.error = error
+        self.figures = ""
+        """How far it is, for the live table only."""
 
     @property
     def title(self) -> str:
@@ -64,6 +67,9 @@ class Board:
         kind, target = event.get("event"), str(event.get("target", ""))
         at = float(event.get("at") or 0.0)
         because = str(event.get("because") or "")
+        if kind == "progress":
+            self._measure(target, event)
+            return []
         if kind == "wait" and target:
             return self._put(target, "Failed" if event.get("failed") else "Waiting", at, because)
         if kind != "action" or target.startswith("probe:"):
@@ -77,6 +83,14 @@ class Board:
                 return self._ended(target, begins, at) + self._put(target, ends, at, because)
             case _:
                 return self._put(target, "Error", at, because, str(event.get("error") or ""))
+
+    def _measure(self, target: str, event: Event) -> None:
+        row = self.rows.get(target)
+        if row is not None:
+            here, size = int(event.get("here") or 0), int(event.get("size") or 0)
+            row.figures = f"{columns.size(here)}/{columns.size(size)}" if size else ""
+            if event.get("extracting"):
+                row.figures += " extracting"
 
     def _ended(self, target: str, next_word: str, at: float) -> list[Row]:
         """What was asked to stop has stopped when something else is done with it."""
@@ -120,6 +134,8 @@ def plain(row: Row) -> str:
 
 def _tail(row: Row) -> str:
     reason = row.error or (row.because if row.word in ("Waiting", "Failed") else "")
+    if row.word == "Pulling":
+        reason = row.figures
     return f"  {printable(reason)}" if reason else ""
 
 

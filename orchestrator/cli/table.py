@@ -39,6 +39,15 @@ _INTERACTIVE = Option("-i --interactive", "flag", "Keep standard input open (the
 _TTY = Option("-t --tty", "flag", "A terminal for the command (the default on a terminal)")
 _DETACH = Option("-d --detach", "flag", "Do not stay attached")
 _SCALE = Option("--scale", "texts", "Run N containers of a service", metavar="SERVICE=N")
+_PULL = (
+    Option(
+        "--pull",
+        "text",
+        "When to pull images, in place of pull_policy",
+        choices=("always", "missing", "never"),
+    ),
+    Option("--quiet-pull", "flag", "Without progress of pulls"),
+)
 _RUNTIME = Option("--runtime", "text", "What runs services without `runtime` (runc, crun)", metavar="NAME")
 _RECREATE = (
     Option("--force-recreate", "flag", "Replace containers even when nothing has changed"),
@@ -83,6 +92,7 @@ COMMANDS: dict[str, Command] = {
             Option("--wait-timeout", "float", "Give up --wait after this", metavar="SECONDS"),
             _SCALE,
             *_RECREATE,
+            *_PULL,
             _NO_DEPS,
             _ORPHANS,
             _TIMEOUT,
@@ -104,7 +114,7 @@ COMMANDS: dict[str, Command] = {
     "create": Command(
         "up:create",
         "Create the containers, start none",
-        (*_RECREATE, _ORPHANS, _SCALE, _RUNTIME, _STRICT),
+        (*_RECREATE, *_PULL, _ORPHANS, _SCALE, _RUNTIME, _STRICT),
         SERVICES,
     ),
     "down": Command(
@@ -220,6 +230,7 @@ COMMANDS: dict[str, Command] = {
         "Run a command in a new container of a service",
         (
             Option("--rm", "flag", "Remove the container when it has ended"),
+            *_PULL,
             _DETACH,
             _ENV,
             Option("--entrypoint", "text", "Replace the entrypoint", metavar="COMMAND"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from orchestrator.api import client
 from orchestrator.cli import change
 from orchestrator.cli.wish import Wish
@@ -39,6 +41,8 @@ def up(
     attach_dependencies: bool,
     runtime: str | None,
     strict: bool,
+    pull: str | None,
+    quiet_pull: bool,
 ) -> int:
     """Make the machine agree with the stack file; without -d stay and show what the containers write."""
     check(
@@ -75,10 +79,11 @@ def up(
         "no_deps": no_deps,
         "remove_orphans": change.orphans_wanted(remove_orphans),
         "timeout": timeout,
+        "quiet_pull": quiet_pull,
         "wait": wait,
         "wait_timeout": wait_timeout,
     }
-    return send(scope, request, wish, scale, runtime, strict=strict)
+    return send(scope, request, wish, scale, runtime, strict=strict, pull=pull)
 
 
 def create(
@@ -91,6 +96,8 @@ def create(
     scale: tuple[str, ...],
     runtime: str | None,
     strict: bool,
+    pull: str | None,
+    quiet_pull: bool,
 ) -> int:
     """Make the containers, start none."""
     if force_recreate and no_recreate:
@@ -103,12 +110,14 @@ def create(
         "force_recreate": force_recreate,
         "no_recreate": no_recreate,
         "no_deps": False,
+        "quiet_pull": quiet_pull,
         "remove_orphans": change.orphans_wanted(remove_orphans),
         "timeout": None,
         "wait": False,
         "wait_timeout": None,
     }
-    return send(scope, request, Wish(services=services, detach=True), scale, runtime, strict=strict)
+    wish = Wish(services=services, detach=True)
+    return send(scope, request, wish, scale, runtime, strict=strict, pull=pull)
 
 
 def scale(scope: Scope, *, counts: tuple[str, ...], no_deps: bool, strict: bool) -> int:
@@ -138,15 +147,17 @@ def send(
     runtime: str | None = None,
     *,
     strict: bool = False,
+    pull: str | None = None,
 ) -> int:
     """The supervisor starts while the stack file is loaded; then the session takes over."""
     counts = scales(scale)
     started = client.begin_supervisor(scope.paths)
     # What follows imports for 100 ms, in which the supervisor gets ready.
-    from orchestrator.cli.arrange import arrange, demand, demand_ports, tighten
+    from orchestrator.cli.arrange import arrange, demand, demand_ports, pulled, tighten
     from orchestrator.cli.attach import Session, involved
     from orchestrator.cli.runtimes import settle
     from orchestrator.model import codec
+    from orchestrator.model.images import kept
     from orchestrator.stackfile.load import demand_runnable
 
     loaded = scope.load(wish.services)
@@ -158,7 +169,8 @@ def send(
     demand_runnable(loaded, about)
     stack = settle(loaded, stack, about, runtime)
     demand_ports(stack, about)
-    request["stack"] = codec.encode(stack)
+    request["stack"] = codec.encode(pulled(stack, pull))
+    request["environment"] = kept(os.environ)
     if started is not None:
         started.wait()
     return Session(scope, stack, request, wish).run()

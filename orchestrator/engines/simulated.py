@@ -104,13 +104,14 @@ class SimulatedEngine:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)  # noqa: S311 (repeatable on purpose)
+        self.world = replace(self.world, images={**self.world.images, **self.images})
 
     # --- the port -----------------------------------------------------------------------------------
 
     async def observe(self) -> Observation:
         self._settle()
         self._observed = self._version
-        found = replace(self.world, at=self.now(), images=dict(self.images))
+        found = replace(self.world, at=self.now())
         await trio.sleep(self._random.uniform(*self.faults.observe_delay))
         return found
 

@@ -71,6 +71,21 @@ class RemoveVolume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PullImage:
+    """Bring what the registry has under a name, or find that it is here; the name is as the user wrote it."""
+
+    reference: str
+    stack: str
+    platform: str = ""
+    """OS/ARCHITECTURE[/VARIANT]; "" is this machine's."""
+    because: str = field(default="", compare=False)
+
+    @property
+    def target(self) -> str:
+        return f"image:{self.reference}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateContainer:
     """Build the occupant of a slot: layers, files, addresses; no process yet."""
 
@@ -174,6 +189,7 @@ Action = (
     | RemoveNetwork
     | CreateVolume
     | RemoveVolume
+    | PullImage
     | CreateContainer
     | StartContainer
     | SignalContainer
@@ -189,6 +205,8 @@ def verb(action: Action) -> str:
             return "create"
         case RemoveNetwork() | RemoveVolume() | RemoveContainer():
             return "remove"
+        case PullImage():
+            return "pull"
         case StartContainer():
             return "start"
         case SignalContainer(signal=9, stopping=True):

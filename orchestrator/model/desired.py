@@ -48,6 +48,9 @@ class Intent:
     """Replaces stop_grace_period, in seconds (`-t`)."""
     remove_volumes: bool = False
     """With `absent`: anonymous volumes go with their containers (`rm -v`)."""
+    asked: float = 0.0
+    """When `up` or `run` last asked for it (boot time): images that are to be refreshed are checked once
+    after that."""
     ignore_dependencies: bool = False
     """`--no-deps`: start without waiting for anybody."""
 

@@ -6,12 +6,15 @@ Applying an action a second time changes nothing, as with a real engine after a 
 
 from __future__ import annotations
 
+import hashlib
+
 from orchestrator.model.action import (
     Action,
     CreateContainer,
     CreateNetwork,
     CreateVolume,
     ProbeContainer,
+    PullImage,
     RemoveContainer,
     RemoveNetwork,
     RemoveVolume,
@@ -24,6 +27,7 @@ from orchestrator.model.health import advance
 from orchestrator.model.observation import (
     Container,
     Health,
+    ImageState,
     NetworkState,
     Observation,
     ProbeResult,
@@ -51,6 +55,8 @@ def expect(observation: Observation, action: Action, now: float) -> Observation:
             return _create_volume(observation, action)
         case RemoveVolume():
             return _with_volumes(observation, without=action.name)
+        case PullImage():
+            return _pull_image(observation, action, now)
         case CreateContainer():
             return _create_container(observation, action, now)
         case StartContainer():
@@ -62,6 +68,14 @@ def expect(observation: Observation, action: Action, now: float) -> Observation:
         case ProbeContainer():
             result = ProbeResult(started=now, ended=now, exit_code=0)
             return expect_probe(observation, action.id, action.run_started, result)
+
+
+def _pull_image(observation: Observation, action: PullImage, now: float) -> Observation:
+    """What is here already is found to be up to date."""
+    before = observation.images.get(action.reference)
+    made = f"sha256:{hashlib.sha256(action.reference.encode()).hexdigest()}"
+    image = replace(before or ImageState(id=made), checked=now)
+    return replace(observation, images={**observation.images, action.reference: image})
 
 
 def expect_exit(

@@ -187,6 +187,9 @@ class ImageState:
     stop_signal: str | None = None
     volumes: tuple[str, ...] = ()
     """Paths that the image declares as volumes."""
+    checked: float | None = None
+    """When its registry was last asked (boot time; before this boot: negative). None: never, or nobody needs
+    to know, as no service has a `pull_policy` that asks for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

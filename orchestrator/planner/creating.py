@@ -11,7 +11,7 @@ from orchestrator.model.errors import ExitCode
 from orchestrator.model.health import in_force
 from orchestrator.model.observation import ImageState, PublishedPort
 from orchestrator.model.stack import Attachment, ImageRoot, Service
-from orchestrator.planner import volumes
+from orchestrator.planner import images, volumes
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.layout import attachments
 from orchestrator.planner.networks import Addresses
@@ -19,7 +19,7 @@ from orchestrator.planner.ports import HostPorts, Refusal
 from orchestrator.planner.survey import Fate, Survey, name_of
 
 SIGTERM = 15
-BRINGS_IMAGE = "`pystack load -i FILE` or `pystack import DIRECTORY NAME` brings it"
+BRINGS_IMAGE = "`pystack pull`, `pystack load -i FILE` or `pystack import DIRECTORY NAME` brings it"
 
 
 def create(survey: Survey, draft: Draft, ports: HostPorts) -> None:
@@ -66,8 +66,11 @@ class _Maker:
         """Say why the seat can't be filled yet. False when it can."""
         survey, draft = self._survey, self._draft
         root = service.root
+        if isinstance(root, ImageRoot) and service.name in survey.pulls:
+            self._wait_for(target, f"image:{root.reference}", f"waiting for image {root.reference}")
+            return True
         if isinstance(root, ImageRoot) and root.reference not in survey.observation.images:
-            draft.refuse(target, f"image not here: {root.reference}", ExitCode.IMAGE, BRINGS_IMAGE)
+            draft.refuse(target, images.absent(service), ExitCode.IMAGE, BRINGS_IMAGE)
             return True
         for network in survey.layout.networks[service.name]:
             segment = survey.segments[network]

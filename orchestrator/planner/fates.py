@@ -7,6 +7,7 @@ from itertools import islice
 from orchestrator.model.desired import Intent, Wanted
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import Service
+from orchestrator.planner import images
 from orchestrator.planner.changes import stale
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.survey import Fate, Judgement, Survey, slots_of
@@ -75,6 +76,7 @@ def _judge_wanted(
     count = len(slots)
     reasons = {container.id: stale(survey, service, intent, container) for container in containers}
     ranked = sorted(containers, key=lambda c: (bool(reasons[c.id]), c.slot, -c.created))
+    needed = images.needed(survey, service)
     seated: dict[int, Container] = {}
     for container in ranked:
         if len(seated) >= count:
@@ -83,6 +85,9 @@ def _judge_wanted(
             _surplus(survey, container, f"{seated[container.slot].name} has its place")
         else:
             seated[container.slot] = container
+    wanting = len(seated) < count or any(reasons[container.id] for container in seated.values())
+    if needed and (wanting or images.is_here(survey, service)):
+        survey.pulls[service.name] = needed
     for container in seated.values():
         survey.fates[container.id] = _judge_seated(survey, service, intent, container, reasons[container.id])
     survey.seats[service.name] = tuple(seated[slot] for slot in sorted(seated))
@@ -97,6 +102,9 @@ def _surplus(survey: Survey, container: Container, because: str) -> None:
 def _judge_seated(
     survey: Survey, service: Service, intent: Intent, container: Container, reason: str
 ) -> Judgement:
+    if reason and service.name in survey.pulls:
+        # It serves until there is something to put in its place.
+        return Judgement(fate=Fate.KEEP, because=f"{reason}, but first the image has to be here")
     if reason:
         return Judgement(fate=Fate.REPLACE, because=reason)
     shared = survey.layout.shares[service.name]

@@ -8,7 +8,7 @@ from orchestrator.model.action import Action
 from orchestrator.model.desired import Desired
 from orchestrator.model.observation import Observation
 from orchestrator.model.plan import Plan
-from orchestrator.planner import fates, leaving, networks, probing, stopping, volumes
+from orchestrator.planner import fates, images, leaving, networks, probing, stopping, volumes
 from orchestrator.planner.creating import create
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.ports import HostPorts
@@ -41,6 +41,7 @@ def plan(
         return draft.finish()
     networks.arrange(seen, draft)
     volumes.arrange(seen, draft)
+    images.arrange(seen, draft)
     create(seen, draft, ports)
     start(seen, draft, ports)
     probing.probe(seen, draft)

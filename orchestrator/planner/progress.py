@@ -9,6 +9,7 @@ from orchestrator.model.desired import Desired, Intent, Wanted
 from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container, HealthStatus, Observation, Run, State
 from orchestrator.model.plan import Plan, Wait
+from orchestrator.model.stack import ImageRoot
 from orchestrator.planner import fates, networks
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.gates import DEPENDENCY, about, exited, where_to_look
@@ -119,10 +120,18 @@ def _seats(seen: Survey, refusals: dict[str, Wait], services: Collection[str] | 
         if services is not None and name not in services:
             continue
         for container in seen.seats.get(name, ()):
-            yield _of_container(seen, intent, container, refusals.get(f"container:{container.name}"))
+            refusal = refusals.get(f"container:{container.name}") or _no_image(seen, name, refusals)
+            yield _of_container(seen, intent, container, refusal)
         for slot in seen.vacant.get(name, ()):
             title = name_of(stack.name, stack.services[name], slot)
             yield _vacant(title, name, intent, refusals.get(f"container:{title}"))
+
+
+def _no_image(seen: Survey, service: str, refusals: dict[str, Wait]) -> Wait | None:
+    """Why the image that a service needs can't be had, if that is so."""
+    root = seen.desired.stack.services[service].root
+    wanted = service in seen.pulls and isinstance(root, ImageRoot)
+    return refusals.get(f"image:{root.reference}") if wanted and isinstance(root, ImageRoot) else None
 
 
 def _vacant(title: str, service: str, intent: Intent, refusal: Wait | None) -> _Seat:
@@ -172,6 +181,8 @@ def _stand(seen: Survey, intent: Intent, container: Container, refusal: Wait | N
         problem = about(container.name, refusal.because)
         return Phase.FAILED, refusal.because, problem, problem
     judgement = seen.fates[container.id]
+    if container.service in seen.pulls:
+        return Phase.PENDING, judgement.because or "its image is being pulled", None, None
     if judgement.fate is not Fate.KEEP:
         running = container.state is State.RUNNING
         return Phase.STOPPING if running else Phase.PENDING, judgement.because, None, None

@@ -19,7 +19,7 @@ from orchestrator.model.observation import HealthStatus, Observation
 from orchestrator.model.plan import Plan
 from orchestrator.planner.plan import plan
 
-DURATIONS: dict[str, float] = {"start": 0.2, "create": 0.02, "remove": 0.02, "probe": 0.02}
+DURATIONS: dict[str, float] = {"start": 0.2, "create": 0.02, "remove": 0.02, "probe": 0.02, "pull": 1.0}
 """Assumed seconds of an action; what is not named takes no time worth showing."""
 NO_TIME = 0.001
 EXIT_AFTER_SIGNAL = 0.1

@@ -72,6 +72,8 @@ class Survey:
     """Service -> those who keep their seat (or are replaced in it)."""
     vacant: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Service -> slots without an occupant that should have one."""
+    pulls: dict[str, str] = field(default_factory=dict)
+    """Service -> why its image has to be pulled before containers are made of it."""
 
     def intent(self, service: str) -> Intent | None:
         return self.desired.intents.get(service)

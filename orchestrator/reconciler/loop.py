@@ -21,7 +21,7 @@ from typing import TypeVar
 import trio
 
 from orchestrator.engines.base import Engine
-from orchestrator.model.action import Action, CreateContainer, ProbeContainer, verb
+from orchestrator.model.action import Action, CreateContainer, ProbeContainer, PullImage, verb
 from orchestrator.model.desired import Desired
 from orchestrator.model.errors import EngineError, PystackError
 from orchestrator.model.frozen import dataclass, replace
@@ -137,6 +137,9 @@ class Loop:
     def want(self, desired: Desired) -> int:
         """Replace what is desired; returns the revision to wait for. What had failed is tried again."""
         self._desired = desired
+        for work in self._busy.values():
+            if desired.down and isinstance(work.action, PullImage):
+                work.scope.cancel()
         self._revision += 1
         self._failures.clear()
         self._said.clear()
@@ -260,7 +263,9 @@ class Loop:
                 continue  # the next plan knows better
             room -= 1
             probe = isinstance(action, ProbeContainer)
-            work = _Work(action=action, scope=trio.CancelScope(shield=not probe))
+            # What may take minutes, and leaves nothing half done, ends with the loop.
+            brief = not isinstance(action, ProbeContainer | PullImage)
+            work = _Work(action=action, scope=trio.CancelScope(shield=brief))
             self._busy[action.target] = work
             if not probe:
                 self._record(action.target, verb(action), action.because, "begun")

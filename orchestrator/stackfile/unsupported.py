@@ -57,7 +57,6 @@ TABLE: tuple[Row, ...] = (
     _row(f"{_SERVICE}.pre_stop", "refuse", _LATER),
     _row(f"{_SERVICE}.credential_spec", "warn", _WINDOWS),
     _row(f"{_SERVICE}.develop", "warn", f"{_LATER}: files are not watched"),
-    _row(f"{_SERVICE}.platform", "warn", f"{_LATER}: the image's own platform counts"),
     _row(f"{_SERVICE}.isolation", "warn", _WINDOWS, "default"),
     _row(f"{_SERVICE}.cgroup", "warn", f"{_LATER}: containers have a namespace of their own", "private"),
     _row(f"{_SERVICE}.cgroup_parent", "warn", f"{_LATER}: containers are below our own cgroup"),

@@ -180,7 +180,10 @@ BUSY = "PORT"
 FILES = {
     # Refused before anything is touched, with the place.
     "a: {imge: x}": (15, "bad.yml:2:7: error[E012]: unknown key 'imge' in services.a"),
-    "a: {image: nosuch:1}": (6, "error: bad.yml:2:3: service a: image not here: nosuch:1"),
+    "a: {image: nosuch:1, pull_policy: never}": (
+        6,
+        "error: bad.yml:2:3: service a: image not here: nosuch:1, and pull_policy is never",
+    ),
     "a: {command: x}": (15, "bad.yml:2:3: error[E014]: services.a: a service needs an image"),
     "a: {HOST, networks: [lan]}": (15, "error[E016]: service 'a' uses the network 'lan', which is not"),
     "a: {HOST, volumes: ['v:/v']}": (15, "error[E016]: service 'a' uses the volume 'v', which is not"),

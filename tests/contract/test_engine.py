@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import trio
 
+from orchestrator.engines.local.engine import LocalEngine
 from orchestrator.model import effects
 from orchestrator.model.action import (
     Action,
     CreateContainer,
     CreateNetwork,
     ProbeContainer,
+    PullImage,
     RemoveContainer,
     SignalContainer,
     StartContainer,
@@ -25,7 +27,9 @@ from orchestrator.model.observation import Container, HealthStatus, Observation,
 from orchestrator.planner.plan import plan
 from orchestrator.reconciler.loop import Loop
 from tests.contract.machines import MACHINES, STACK, Factory, Machine
-from tests.kit.stacks import down, up
+from tests.kit.archives import Entry, Image, layer
+from tests.kit.faults import Faults
+from tests.kit.stacks import down, service, stack, up
 
 LONG = 10.0
 """Seconds after which something that should happen soon has not."""
@@ -262,3 +266,20 @@ async def test_the_loop_brings_it_up_keeps_it_and_takes_it_down(machine: Machine
     gone = await converge(machine, down(machine.wish, stop_timeout=0.0))
     assert gone.containers == ()
     assert [v for v in gone.volumes.values() if v.stack == STACK]
+
+
+async def test_an_image_is_here_after_it_was_pulled_and_may_be_pulled_again(
+    machine: Machine, shelf: Faults
+) -> None:
+    shelf.put_image("a/b:1", Image((layer(Entry("etc/motd", b"hello")),)))
+    reference = shelf.name("a/b:1")
+    if isinstance(machine.engine, LocalEngine):
+        machine.engine.watch(stack(STACK, web=service(image=reference)))
+    action = PullImage(reference=reference, stack=STACK)
+    for _ in range(2):
+        before = await machine.engine.observe()
+        expected = effects.expect(before, action, machine.now())
+        await machine.engine.apply(action)
+        after = await machine.engine.observe()
+        assert set(after.images) == set(expected.images) == {reference}
+        assert not before.images or after.images[reference].id == before.images[reference].id

@@ -8,7 +8,14 @@ from itertools import pairwise
 import trio
 
 from orchestrator.engines.simulated import Faults, Program
-from orchestrator.model.action import CreateContainer, ProbeContainer, SignalContainer, StartContainer, verb
+from orchestrator.model.action import (
+    CreateContainer,
+    ProbeContainer,
+    PullImage,
+    SignalContainer,
+    StartContainer,
+    verb,
+)
 from orchestrator.model.desired import Desired
 from orchestrator.model.observation import HealthStatus, State
 from orchestrator.reconciler.loop import View
@@ -369,5 +376,36 @@ def test_every_action_has_its_reason_in_the_history() -> None:
             assert all(event.because for event in loop.history)
         done = [(a.target, verb(a)) for _, a in stage.engine.applied if not isinstance(a, ProbeContainer)]
         assert sorted(told) == sorted(done)
+
+    play(scene)
+
+
+def test_services_start_while_the_images_of_others_come_and_a_lost_image_comes_back() -> None:
+    async def scene() -> None:
+        wish = stack(db=service(image="db"), web=service(image="web", restart="always"))
+        stage = Stage(desired=up(wish), images=("db",), faults=Faults(delay=(0.1, 0.3)))
+        async with stage.supervisor():
+            await stage.settled()
+            pulled = [a.reference for _, a in stage.engine.applied if isinstance(a, PullImage)]
+            assert pulled == ["web"]
+            stage.engine.disturb(replace(stage.engine.world, images={}))
+            await stage.settled(stage.want(wanting(stage.desired, "web", generation=1, turn=2)))
+            pulled = [a.reference for _, a in stage.engine.applied if isinstance(a, PullImage)]
+            assert pulled == ["web", "web"]
+        stage.check()
+
+    play(scene)
+
+
+def test_down_does_not_wait_for_a_pull() -> None:
+    async def scene() -> None:
+        wish = stack(web=service(image="web"))
+        stage = Stage(desired=up(wish), faults=Faults(delay=(500.0, 500.0)))
+        async with stage.supervisor() as loop:
+            await loop.until(lambda _: "image:web" in loop.in_flight or None)
+            loop.want(down(wish))
+            with trio.fail_after(100):
+                while "image:web" in loop.in_flight:
+                    await trio.sleep(0.1)
 
     play(scene)

@@ -12,10 +12,14 @@ from orchestrator.engines.local import clock, probes, storage
 from orchestrator.engines.local.containers import Containers
 from orchestrator.engines.local.execs import Execs
 from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.pulls import Pulls
 from orchestrator.engines.local.table import Table
 from orchestrator.engines.local.trouble import of_file
 from orchestrator.engines.local.wiring import Wiring
+from orchestrator.images import reference as references
 from orchestrator.images.config import ImageConfig
+from orchestrator.images.registry import platforms
+from orchestrator.images.registry.platforms import Platform
 from orchestrator.images.store import Store
 from orchestrator.model.action import (
     Action,
@@ -23,6 +27,7 @@ from orchestrator.model.action import (
     CreateNetwork,
     CreateVolume,
     ProbeContainer,
+    PullImage,
     RemoveContainer,
     RemoveNetwork,
     RemoveVolume,
@@ -30,6 +35,8 @@ from orchestrator.model.action import (
     StartContainer,
 )
 from orchestrator.model.errors import EngineError
+from orchestrator.model.frozen import replace
+from orchestrator.model.images import period
 from orchestrator.model.observation import HeldPort, ImageState, Observation, PublishedPort
 from orchestrator.model.stack import ImageRoot, Stack
 
@@ -48,7 +55,11 @@ class LocalEngine:
         execs: Execs,
         store: Store,
         places: Places,
+        pulls: Pulls,
     ) -> None:
+        self._pulls = pulls
+        self._checked: dict[str, float | None] = {}
+        """Reference -> when its registry was last asked, for those of which that matters."""
         self._stack = stack
         self._table = table
         self._containers = containers
@@ -62,6 +73,7 @@ class LocalEngine:
 
     def watch(self, desired: Stack) -> None:
         self._desired = desired
+        self._checked = {}
         self._ports = (0.0, ())
 
     # --- observe -----------------------------------------------------------------------------------
@@ -82,13 +94,26 @@ class LocalEngine:
 
     def _images(self) -> dict[str, ImageState]:
         services = self._desired.services.values() if self._desired else ()
-        references = {service.root.reference for service in services if isinstance(service.root, ImageRoot)}
-        found = {}
-        for reference in references:
-            image = self._store.resolve(reference)
+        found: dict[str, ImageState] = {}
+        for service in services:
+            if not isinstance(service.root, ImageRoot):
+                continue
+            reference = service.root.reference
+            image = self._store.resolve(reference) if reference not in found else None
             if image is not None:
-                found[reference] = _image_state(self._store.config(image.id))
+                config = self._store.config(image.id)
+                if _fits(config, service.platform):
+                    found[reference] = _image_state(config)
+            if reference in found and period(service.pull_policy) is not None:
+                found[reference] = replace(found[reference], checked=self._last_checked(reference))
         return found
+
+    def _last_checked(self, reference: str) -> float | None:
+        """In boot time, to be compared with when the user asked; looked up once for each order of theirs."""
+        if reference not in self._checked:
+            pull = self._store.last_pull(str(references.parse(reference)))
+            self._checked[reference] = clock.now() - (time.time() - pull.at) if pull is not None else None
+        return self._checked[reference]
 
     def _subnets(self) -> tuple[str, ...]:
         """Looked up only while a network of the stack is still to be made."""
@@ -142,6 +167,8 @@ class LocalEngine:
                 await self._containers.remove(action)
             case ProbeContainer():
                 await self._probe(action)
+            case PullImage():
+                await self._pull(action)
             case CreateNetwork():
                 await self._wiring.create_network(action)
             case RemoveNetwork():
@@ -150,6 +177,11 @@ class LocalEngine:
                 await self._create_volume(action)
             case RemoveVolume():
                 await self._remove_volume(action.name)
+
+    async def _pull(self, action: PullImage) -> None:
+        await self._pulls.pull(action.stack, action.reference, action.platform)
+        self._checked[action.reference] = clock.now()
+        self._table.ring()
 
     async def _create_volume(self, action: CreateVolume) -> None:
         try:
@@ -180,6 +212,14 @@ class LocalEngine:
             image = self._store.config(live.container.image_id)
         result = await probes.probe(self._execs, live, image, action.healthcheck)
         self._containers.probed(live, action.run_started, result, action.healthcheck)
+
+
+def _fits(config: ImageConfig, platform: str | None) -> bool:
+    """An image for another platform than the service wants counts as absent (Compose Specification)."""
+    if not platform or not config.architecture:
+        return True
+    present = Platform(os=config.os or "linux", architecture=config.architecture, variant=config.variant)
+    return platforms.fits(present, platforms.parse(platform))
 
 
 def _image_state(config: ImageConfig) -> ImageState:

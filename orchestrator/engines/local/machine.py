@@ -18,6 +18,7 @@ from orchestrator.engines.local.execs import PREFIX, Execs, Execution
 from orchestrator.engines.local.keeper import Exited, Keeper, KeeperLost, connect
 from orchestrator.engines.local.outside import Outside, open_outside
 from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.pulls import Pulls
 from orchestrator.engines.local.records import Boot
 from orchestrator.engines.local.refusals import Rights, refusals
 from orchestrator.engines.local.shared import Shared
@@ -47,6 +48,7 @@ class Machine:
         self.containers = Containers(shared)
         self.execs = execs
         self._respawn = respawn
+        self.pulls = Pulls(str(shared.places.images), shared.nursery)
         self._engines: dict[str, LocalEngine] = {}
         self._leaving = False
         self._advice = ""
@@ -64,7 +66,14 @@ class Machine:
 
     def _new_engine(self, stack: str) -> LocalEngine:
         return LocalEngine(
-            stack, self.table, self.containers, self.shared.wiring, self.execs, self.store, self.places
+            stack,
+            self.table,
+            self.containers,
+            self.shared.wiring,
+            self.execs,
+            self.store,
+            self.places,
+            self.pulls,
         )
 
     def look(self, desired: Stack) -> LocalEngine:

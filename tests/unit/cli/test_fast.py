@@ -258,7 +258,6 @@ def test_commands_of_two_words_and_their_slips(line: str, message: str, hint: st
     [
         ("watch", "`watch` is not supported yet"),
         ("up -d --build", "--build is not supported yet"),
-        ("up --pull always", "--pull is not supported yet"),
         ("down --rmi all", "--rmi is not supported yet"),
     ],
 )

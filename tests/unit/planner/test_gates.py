@@ -171,7 +171,7 @@ def test_a_failure_is_passed_on_along_the_chain() -> None:
 
 
 def test_a_dependency_whose_image_is_missing_fails_with_its_exit_code() -> None:
-    desired = up(stack(db=service(image="db"), web=service(after="db")))
+    desired = up(stack(db=service(image="db", pull_policy="never"), web=service(after="db")))
     decided = plan(desired, converge(desired, nothing()), NOW)
     (wait,) = (w for w in decided.waits if w.target == "container:shop-web-1")
     assert (wait.failed, wait.exit_code) == (True, 6)

@@ -98,11 +98,13 @@ def test_an_up_without_changes_does_nothing() -> None:
     assert (again.actions, again.waits, again.wake_at) == ((), (), None)
 
 
-def test_a_missing_image_is_refused_by_name() -> None:
-    decided = plan(up(stack(web=service(image="nginx:1"))), converge(up(stack()), nothing()), NOW)
+@pytest.mark.parametrize("policy", ["never", "build"])
+def test_a_missing_image_that_may_not_be_pulled_is_refused_by_name(policy: str) -> None:
+    wish = stack(web=service(image="nginx:1", pull_policy=policy))
+    decided = plan(up(wish), converge(up(stack()), nothing()), NOW)
     (wait,) = (w for w in decided.waits if w.target == "container:shop-web-1")
     assert (wait.failed, wait.exit_code) == (True, 6)
-    assert wait.because == "image not here: nginx:1"
+    assert wait.because == f"image not here: nginx:1, and pull_policy is {policy}"
     assert "pystack load -i FILE" in wait.hint
 
 

@@ -96,7 +96,7 @@ def test_what_failed_is_said_once_with_a_hint_where_to_look() -> None:
 
 
 def test_a_missing_image_fails_with_its_code_when_the_rest_has_started() -> None:
-    desired = up(stack(web=service(image="web"), db=service()))
+    desired = up(stack(web=service(image="web", pull_policy="never"), db=service()))
     early, late = told(desired, nothing()), told(desired, converge(desired, nothing()))
     assert not early.started.done
     assert early.started.exit_code == 6
