@@ -89,7 +89,7 @@ def one_message(ran: Ran) -> None:
 LINES = {
     # the command line
     "upp": (2, 'error: unknown command "upp"'),
-    "pull": (2, "error: `pull` is not supported yet"),
+    "watch": (2, "error: `watch` is not supported yet"),
     "top --all": (2, "error: no such option: --all"),
     "up -d --build": (2, "error: --build is not supported yet"),
     "ps --nonsense": (2, "error: no such option: --nonsense"),
