@@ -38,6 +38,7 @@ class Lent(NamedTuple):
         parts = tuple(piece["target"] for piece in self.view["root"][1:])
         view = {**self.view, "mounts": [], "seed": [], "readonly": False} if bare else self.view
         return Entry(
+            name=self.name,
             init=self.init,
             view=view,
             mountpoint=self.view["mountpoint"],

@@ -251,6 +251,12 @@ def test_volumes_binds_and_memory_are_seen_running_or_not(
     assert Path("/proc/self/mountinfo").read_text() == before
     site.ask("start", stack="c", services=["web"])
     assert site.execute("c", "web", "cat", "/fresh") == "new\n"
+    site.ask("stop", stack="c", services=["web"], timeout=0)
+    shutil.rmtree(site.dir / "bound")
+    with pytest.raises(
+        PystackError, match=r"container c-web-1: its files can't be reached: .*bound: No such file"
+    ):
+        copy(site, "web:/x", ".")
 
 
 KEPT = """

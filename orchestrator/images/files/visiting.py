@@ -27,13 +27,14 @@ _ANSWER_LIMIT = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """How to get at the files of one container. `init`: pidfd of its first process, -1 when none runs.
+    """How to get at the files of one container, called `name`.
 
-    `view`, for one that does not run: its root, what is bound into it, the volumes to fill first. `run`: the
-    run directory of an ordinary user's state root. `bare`: without what is mounted into it, but for
-    `targets`, which are parts of the root.
+    `init`: pidfd of its first process, -1 when none runs. `view`, for one that does not run: its root, what
+    is bound into it, the volumes to fill first. `run`: the run directory of an ordinary user's state root.
+    `bare`: without what is mounted into it, but for `targets`, which are parts of the root.
     """
 
+    name: str
     init: int = -1
     view: Mapping[str, Any] | None = None
     mountpoint: str = ""
@@ -79,7 +80,8 @@ class Visitor:
             self.answer()
         except FilesError as error:
             self._end()
-            raise EngineError(f"its files can't be reached: {error}", retryable=False) from error
+            said = f"container {self._entry.name}: its files can't be reached: {error}"
+            raise EngineError(said, retryable=False) from error
         except BaseException:
             self._end()
             raise
