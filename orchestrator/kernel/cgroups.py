@@ -316,7 +316,7 @@ def _enable(base: str, path: str, controllers: Iterable[str]) -> None:
             except OSError as error:
                 reason = (
                     "it has processes of its own, as in a container without a delegated cgroup"
-                    if error.errno == errno.EBUSY
+                    if error.errno in (errno.EBUSY, errno.EOPNOTSUPP)  # the second: for threads alone
                     else error.strerror
                 )
                 raise CgroupError(

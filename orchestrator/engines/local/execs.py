@@ -16,15 +16,15 @@ from typing import Any
 
 import trio
 
-from orchestrator.engines.local.keeper import Exited, Keeper, KeeperLost, Started
+from orchestrator.engines.local.keeper import START_SECONDS, Exited, Keeper, KeeperLost, Started
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.table import Live
 from orchestrator.kernel import syscalls
 from orchestrator.model.errors import EngineError
 
 PREFIX = "exec-"
-KEEPER_SECONDS = 5.0
-"""How long a successor of a dead keeper is waited for."""
+KEEPER_SECONDS = START_SECONDS
+"""How long a successor of a dead keeper is waited for: as long as a keeper may take to start."""
 
 
 @dataclass(slots=True)
