@@ -95,6 +95,12 @@ def architecture() -> str:
     return _ARCHITECTURES.get(machine, machine)
 
 
+def damaged(problem: str) -> UserError:
+    """What is said of a store that has lost something, and the way out."""
+    hint = "`pystack image verify` tells all that is wrong, with --repair it mends what it can"
+    return UserError(problem, exit_code=ExitCode.IMAGE, hint=hint)
+
+
 def broken(why: str) -> UserError:
     return UserError(f"broken image: {why}", exit_code=ExitCode.IMAGE)
 

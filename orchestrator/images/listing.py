@@ -48,16 +48,24 @@ def read(root: str, loads: Loads) -> list[Listed]:
     try:
         data = _json(f"{root}/index.json", loads)
     except FileNotFoundError:
-        return []
+        if not os.path.exists(f"{root}/oci-layout"):
+            return []
+        from orchestrator.images.config import damaged
+
+        raise damaged(f"{root}/index.json is damaged: it is gone") from None
     except PermissionError:
         raise
     except _WRONG as error:
-        from orchestrator.images.store import damaged
+        from orchestrator.images.config import damaged
 
         raise damaged(f"{root}/index.json is damaged: it can't be read") from error
-    rows = data.get("manifests") if isinstance(data, dict) else None
+    rows = data.get("manifests") if isinstance(data, dict) else data
+    if not isinstance(data, dict) or not isinstance(rows, list | None):
+        from orchestrator.images.config import damaged
+
+        raise damaged(f"{root}/index.json is damaged: it has no list of manifests")
     found: dict[str, Listed] = {}
-    for row in rows if isinstance(rows, list) else ():
+    for row in rows or ():
         notes = row.get("annotations") if isinstance(row, dict) else None
         if not isinstance(notes, dict) or not _is_digest(notes.get(_IMAGE_ID)):
             # Another tool has written here: its lines take more thought.

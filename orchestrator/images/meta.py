@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from orchestrator.images import config as configs
 from orchestrator.model import codec
-from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.frozen import dataclass
 
 
@@ -44,5 +44,4 @@ def read_meta(layer: Path) -> Meta:
         problem = str(error.strerror)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         problem = f"its record is damaged ({str(error)[:80]})"
-    hint = "`pystack image verify` tells all that is wrong, with --repair it mends what it can"
-    raise UserError(f"layer sha256:{layer.name[:12]}: {problem}", exit_code=ExitCode.IMAGE, hint=hint)
+    raise configs.damaged(f"layer sha256:{layer.name[:12]}: {problem}")

@@ -104,7 +104,7 @@ class Store:
         known = self._configs.get(image_id)
         if known is None:
             parsed = configs.parse(self.blob(image_id, limit=configs.CONFIG_LIMIT), image_id)
-            size = sum(self._size(diff_id) for diff_id in parsed.diff_ids)
+            size = sum(collecting.size_of(self.layer_path(diff_id)) for diff_id in parsed.diff_ids)
             known = replace(parsed, size=size)
             if len(self._configs) >= _CACHE_LIMIT:
                 self._configs.clear()
@@ -127,7 +127,7 @@ class Store:
             with open(self.blob_path(digest), "rb") as file:
                 content = file.read(limit + 1)
         except FileNotFoundError:
-            raise damaged(f"blob {digest[:19]} is not in the store") from None
+            raise configs.damaged(f"blob {digest[:19]} is not in the store") from None
         if len(content) > limit:
             raise configs.broken(f"{digest[:19]} is larger than {limit >> 20} MiB")
         return content
@@ -354,23 +354,29 @@ class Store:
     # --- inside ----------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        if (self.root / "oci-layout").exists():
+        needed = (self._blobs, self._layers, self._tmp, self.root / "oci-layout")
+        if all(map(os.path.exists, needed)):
             return
         # 0700: layers hold setuid programs of unknown make, which no other user may reach (CVE-2021-41091).
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for directory in (self.root / "blobs", self._blobs, self._layers, self._tmp):
             directory.mkdir(mode=0o700, exist_ok=True)
         with scratch.locked(self._lock):
-            if not (self.root / "index.json").exists():
+            if not (self.root / "oci-layout").exists() and not (self.root / "index.json").exists():
                 self._write(())
             scratch.write_file(self.root / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
 
     def _read(self) -> tuple[Entry, ...]:
-        """The descriptors of index.json; parsed again only when the file was replaced."""
+        """The descriptors of index.json; parsed again only when the file was replaced.
+
+        No index in a store that was once made is not the same as an empty one: nothing may be collected then.
+        """
         path = self.root / "index.json"
         try:
             now = os.stat(path)
         except FileNotFoundError:
+            if (self.root / "oci-layout").exists():
+                raise configs.damaged(f"{path} is damaged: it is gone") from None
             return ()
         stamp = (now.st_mtime_ns, now.st_ino, now.st_size)
         if stamp != self._index[0]:
@@ -382,10 +388,10 @@ class Store:
             data = configs.read_json(path.read_bytes(), path.name, limit=_INDEX_LIMIT)
         except UserError as error:
             why = error.message.partition(f"{path.name} ")[2]
-            raise damaged(f"{path} is damaged: it {why}") from None
+            raise configs.damaged(f"{path} is damaged: it {why}") from None
         rows = data.get("manifests")
         if not isinstance(rows, list | None):
-            raise damaged(f"{path} is damaged: it has no list of manifests")
+            raise configs.damaged(f"{path} is damaged: it has no list of manifests")
         entries = (self._entry(row) for row in rows or () if isinstance(row, dict))
         return tuple(entry for entry in entries if entry is not None)
 
@@ -442,13 +448,6 @@ class Store:
             ids = [entry.id for entry in entries if entry.name == full]
         return index.image_of(entries, ids[0]) if ids else None
 
-    def _size(self, diff_id: str) -> int:
-        """0 for a layer that is gone: such an image can still be listed and removed."""
-        try:
-            return meta.read_meta(self.layer_path(diff_id)).size
-        except UserError:
-            return 0
-
     def _find_layers(self, config: ImageConfig) -> tuple[Path, ...]:
         """Topmost first, each directory once: overlayfs refuses a lower directory given twice, and the
         higher one of two equal layers hides the other."""
@@ -461,7 +460,7 @@ class Store:
             lowers.append(path / "fs")
             known = meta.read_meta(path)
             if not os.path.isdir(path / "fs"):
-                raise damaged(f"layer {diff_id[:19]}: its files are gone")
+                raise configs.damaged(f"layer {diff_id[:19]}: its files are gone")
             if known.opaque_root:
                 break
         return tuple(lowers)
@@ -476,12 +475,6 @@ class Store:
         if not lost_blobs and not lost_layers:
             return None
         return Missing(blobs=tuple(lost_blobs), layers=tuple(lost_layers))
-
-
-def damaged(problem: str) -> UserError:
-    """What is said of a store that has lost something, and the way out."""
-    hint = "`pystack image verify` tells all that is wrong, with --repair it mends what it can"
-    return UserError(problem, exit_code=ExitCode.IMAGE, hint=hint)
 
 
 def _with_tag(name: str) -> str:

@@ -196,8 +196,8 @@ class _Round:
         except OSError as error:
             problem = str(error.strerror)
         self._tick()
-        if not problem:
-            return None
+        if not problem or (problem == "gone" and not images):
+            return None  # what nobody needs may have been collected just now
         self._rotten.add(name)
         if self._mend and problem != "gone":
             self._take_away(path)
@@ -315,5 +315,6 @@ class _Round:
 
 def _blob_names(store: Store) -> list[str]:
     """What is not a blob is none of ours: a temporary name of a process that was killed, for the sweeper."""
-    names = os.listdir(store.root / "blobs" / "sha256") if store.root.is_dir() else []
+    place = store.root / "blobs" / "sha256"
+    names = os.listdir(place) if place.is_dir() else []
     return [name for name in names if references.is_digest(f"sha256:{name}")]

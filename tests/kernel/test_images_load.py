@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from orchestrator.images import archive, saving
 from orchestrator.images.archive import Loaded
@@ -104,9 +105,27 @@ def test_several_images_and_names_of_one_archive_come_in(
     assert os.listdir(store.root / "tmp") == []
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
 def test_the_archive_may_be_compressed(store: Store, pack: Pack) -> None:
     assert load(store, pack(docker_save(WEB)))[0].id == WEB.id
+
+
+def test_layers_may_be_compressed_each_in_its_way_and_are_kept_as_they_came(store: Store) -> None:
+    """In docker's form too, where nothing tells: the manifest that is made for it says so."""
+    packed = [zstandard.compress(WEB.layers[0]), b"".join(map(gzip.compress, _halves(WEB.layers[1])))]
+    files = {"c.json": WEB.config, "a": packed[0], "b": packed[1]}
+    files["manifest.json"] = archives.dumps(
+        [{"Config": "c.json", "RepoTags": ["web:1"], "Layers": ["a", "b"]}]
+    )
+    assert load_file(store, archives.pack(files))[0].id == WEB.id
+    assert files_of(store, "web:1") == {"motd", "web"}
+    rows = store.manifest(store.demand("web:1").manifest)["layers"]
+    assert [row["mediaType"].rpartition(".")[2] for row in rows] == ["tar+zstd", "tar+gzip"]
+    assert [store.blob_path(row["digest"]).read_bytes() for row in rows] == packed
+
+
+def _halves(content: bytes) -> list[bytes]:
+    return [content[:700], content[700:]]
 
 
 def test_a_pipe_will_do(store: Store) -> None:

@@ -180,8 +180,8 @@ def test_a_repair_where_layers_meet_is_made_again(store: Store) -> None:
 def test_a_damaged_index_is_named_and_made_anew_with_nearly_all_names(store: Store) -> None:
     store.tag("db:2", "last:1")
     path = store.root / "index.json"
-    for rest in (b"", b"[]", b'{"manifests": 5}', b'{"manifests": [{"dig'):
-        path.write_bytes(rest)
+    for rest in (None, b"", b"[]", b'{"manifests": 5}', b'{"manifests": [{"dig'):
+        path.unlink() if rest is None else path.write_bytes(rest)
         other = Store(store.root)
         for act in (other.images, lambda: Store(store.root).remove("web:1"), lambda: verify(store)):
             with pytest.raises(UserError, match=r"index\.json is damaged: it ") as caught:
@@ -196,7 +196,7 @@ def test_a_damaged_index_is_named_and_made_anew_with_nearly_all_names(store: Sto
     names = {name for image in store.images() for name in image.names}
     assert names == {"docker.io/library/web:1", "docker.io/library/db:2"}
     # Without the one before, the images are found, but not their names.
-    path.write_bytes(rest)
+    path.unlink()
     (store.root / "index.json.before").unlink()
     assert verify(store, mend=True).images == 2
     assert {image.id for image in store.images()} == {WEB.id, DB.id}
@@ -220,4 +220,13 @@ def test_what_no_image_needs_is_looked_at_too(store: Store) -> None:
 def test_images_of_docker_archives_verify_as_well(tmp_path: Path) -> None:
     store = Store(tmp_path / "other")
     archive.load(store, io.BytesIO(docker_save(WEB, DB)))
+    assert verify(store).faults == ()
+
+
+def test_a_store_that_lost_its_directories_is_told_so_and_takes_images_again(store: Store) -> None:
+    for name in ("blobs", "layers", "tmp"):
+        shutil.rmtree(store.root / name)
+    report = verify(store, mend=True)
+    assert {fault.problem for fault in report.faults} == {"gone"}
+    archive.load(store, io.BytesIO(oci_layout(WEB, DB)))
     assert verify(store).faults == ()
