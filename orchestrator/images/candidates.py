@@ -61,8 +61,11 @@ def parse_config(config: Part) -> ImageConfig:
 
 
 def any_json(part: Part, what: str) -> object:
+    text = part.read(MANIFEST_LIMIT)
+    if configs.too_many_parts(text):
+        raise configs.broken(f"{what} has more than {configs.PARTS_LIMIT} parts")
     try:
-        data: object = json.loads(part.read(MANIFEST_LIMIT))
+        data: object = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise configs.broken(f"{what} is not JSON: {str(error)[:120]}") from None
     return data

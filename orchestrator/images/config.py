@@ -18,6 +18,8 @@ from orchestrator.model.stack import Healthcheck
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 CONFIG_LIMIT = 8 << 20
+PARTS_LIMIT = 200_000
+"""Values in one document: each costs up to 200 bytes of memory, and three in the text."""
 LAYER_LIMIT = 500
 """Lower directories that one overlay takes (Linux, fs/overlayfs/params.h: OVL_MAX_STACK)."""
 
@@ -80,6 +82,8 @@ def read_json(text: bytes, what: str, *, limit: int) -> dict[str, Any]:
     """A JSON object of at most `limit` bytes. Raises UserError."""
     if len(text) > limit:
         raise broken(f"{what} is larger than {limit >> 20} MiB")
+    if too_many_parts(text):
+        raise broken(f"{what} has more than {PARTS_LIMIT} parts")
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -87,6 +91,11 @@ def read_json(text: bytes, what: str, *, limit: int) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise broken(f"{what} is not a JSON object")
     return data
+
+
+def too_many_parts(text: bytes) -> bool:
+    """Whether a JSON document has more values than anybody needs; signs in texts count, too."""
+    return sum(map(text.count, (b"{", b"[", b","))) > PARTS_LIMIT
 
 
 def architecture() -> str:

@@ -31,7 +31,7 @@ from orchestrator.images.registry.platforms import Platform
 from orchestrator.images.registry.selection import Found
 from orchestrator.images.store import Store
 from orchestrator.images.workers import Workers
-from orchestrator.model.errors import ExitCode, UserError
+from orchestrator.model.errors import ExitCode, PystackError, UserError
 from orchestrator.model.frozen import dataclass
 
 _ATTEMPTS = 3
@@ -124,10 +124,21 @@ class Pulling:
         """
         reference = references.parse(name)
         wanted = platforms.parse(platform) if platform else platforms.this_machine()
+        try:
+            return await self._pull(reference, wanted, environment, strict=bool(platform))
+        except PystackError as error:
+            # What speaks HTTP knows of hosts, not of images.
+            if reference.path not in error.message:
+                error.message = f"{reference.familiar}: {error.message}"
+            raise
+
+    async def _pull(
+        self, reference: Reference, wanted: Platform, environment: Mapping[str, str], *, strict: bool
+    ) -> Pulled:
         registry = await self._registry(reference.host, environment)
         asked = reference.digest or reference.tag
         here = self._store.resolve(str(reference))
-        if here is not None and self._suits(here, wanted, strict=bool(platform)):
+        if here is not None and self._suits(here, wanted, strict=strict):
             current = await self._unchanged(registry, reference, here)
             if current:
                 self._note(reference, current)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import binascii
 import functools
 import gzip
+import itertools
 import lzma
 import os
+import random
 import re
 import struct
 import tarfile
@@ -24,6 +26,7 @@ import zstandard
 from orchestrator.images.trees import discard
 from tests.kit.archives import (
     CONFIG,
+    INDEX,
     LAYER,
     MANIFEST,
     Entry,
@@ -34,7 +37,7 @@ from tests.kit.archives import (
     layer,
     tree_of,
 )
-from tests.kit.faults import Faults
+from tests.kit.faults import Endless, Fault, Faults, Html, Length, Redirect, Resize, Say, Spoil
 from tests.kit.trial import Outcome, Trial
 
 pytestmark = [
@@ -533,3 +536,218 @@ def test_after_all_of_that_nothing_lies_about_and_the_next_image_comes_in(
     # The workers of all pulls have ended by now.
     assert max(came.workers_mib, came.own_mib) < MEMORY
     assert [name for name in os.listdir(scene.trial.store / "tmp") if name != "lock"] == []
+
+
+# --- what a registry says ---------------------------------------------------------------------------------
+
+_serial = itertools.count()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fresh:
+    """An image that nobody has seen, and how it would come."""
+
+    name: str
+    top: bytes
+    packed: bytes
+
+    @property
+    def config(self) -> bytes:
+        return Image((self.top,)).config
+
+    def row(self, shelf: Faults, **more: object) -> dict[str, object]:
+        """Put the layer on the shelf; its descriptor."""
+        found = shelf.put_blob(self.name, self.packed)
+        return {"mediaType": f"{LAYER}+gzip", "digest": found, "size": len(self.packed), **more}
+
+
+def fresh() -> Fresh:
+    number = next(_serial)
+    top = layer(Entry("./"), Entry("f", random.Random(number).randbytes(9000)))
+    return Fresh(name=f"r{number}/evil", top=top, packed=gzip.compress(top, 1, mtime=0))
+
+
+def ordinary(shelf: Faults, **more: object) -> Fresh:
+    """An image that is as it should be."""
+    made = fresh()
+    put_image(shelf, f"{made.name}:1", made.config, [made.row(shelf)], **more)
+    return made
+
+
+def said(content: bytes, kind: str = MANIFEST) -> Callable[[Faults], str]:
+    """These bytes as a manifest."""
+
+    def put(shelf: Faults) -> str:
+        name = fresh().name
+        shelf.put_manifest(name, "1", content, kind)
+        return name
+
+    return put
+
+
+def config(content: bytes) -> Callable[[Faults], str]:
+    """These bytes as a config."""
+
+    def put(shelf: Faults) -> str:
+        made = fresh()
+        put_image(shelf, f"{made.name}:1", content, [made.row(shelf)])
+        return made.name
+
+    return put
+
+
+def when(fault: Fault, path: str) -> Callable[[Faults], str]:
+    """An ordinary image, and this goes wrong at its MANIFEST, CONFIG or LAYER."""
+
+    def put(shelf: Faults) -> str:
+        made = ordinary(shelf)
+        places = {
+            "MANIFEST": "manifests/",
+            "CONFIG": f"blobs/{digest(made.config)}",
+            "LAYER": f"blobs/{digest(made.packed)}",
+        }
+        shelf.add(fault, f"/{made.name}/{places[path]}")
+        return made.name
+
+    return put
+
+
+def in_a_circle(shelf: Faults) -> str:
+    """An index whose entry is, says the registry, the index."""
+    name = fresh().name
+    fake = "sha256:" + "ab" * 32
+    row: dict[str, object] = {
+        "mediaType": INDEX,
+        "digest": fake,
+        "size": 0,
+        "platform": {"os": "linux", "architecture": "amd64"},
+    }
+    for _ in range(3):
+        content = dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [row]})
+        row["size"] = len(content)
+    shelf.put_manifest(name, "1", content, INDEX)
+    shelf.put_manifest(name, fake, content, INDEX, digest=fake)
+    return name
+
+
+def nested(shelf: Faults) -> str:
+    """Indexes in indexes, all of them honest."""
+    name = fresh().name
+    image = Image((fresh().top,))
+    row: dict[str, object] = {"mediaType": MANIFEST, "digest": shelf.put_image(f"{name}:x", image), "size": 1}
+    for _ in range(6):
+        content = dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [row]})
+        found = shelf.put_manifest(name, "1", content, INDEX)
+        row = {"mediaType": INDEX, "digest": found, "size": len(content)}
+    return name
+
+
+def sized(size: Callable[[int], int]) -> Callable[[Faults], str]:
+    """A layer of which the manifest says another size."""
+
+    def put(shelf: Faults) -> str:
+        made = fresh()
+        row = made.row(shelf, size=size(len(made.packed)))
+        put_image(shelf, f"{made.name}:1", made.config, [row])
+        return made.name
+
+    return put
+
+
+LIES: dict[str, tuple[Callable[[Faults], str], str]] = {
+    "a layer of another digest": (when(Spoil(at=2000), "LAYER"), "digest|damaged|checksum"),
+    "a config of another digest": (when(Spoil(), "CONFIG"), "digest"),
+    "a manifest of another digest": (when(Spoil(at=-2), "MANIFEST"), "digest"),
+    "a layer larger than said": (sized(lambda size: size - 1), "bytes"),
+    "a layer smaller than said": (sized(lambda size: size + 1), "bytes"),
+    "a layer of a negative size": (sized(lambda _: -1), "size of -1"),
+    "a layer of an exbibyte": (sized(lambda _: 1 << 60), "size of"),
+    "a longer body": (when(Resize(1), "LAYER"), "bytes"),
+    "a shorter body": (when(Resize(-1), "LAYER"), "bytes"),
+    "a config longer than said": (when(Resize(1), "CONFIG"), "bytes|larger|more than"),
+    "a Content-Length that says less": (when(Length(-7), "LAYER"), "bytes"),
+    "redirects without end, of a manifest": (
+        when(Redirect("http://{host}{path}?{number}"), "MANIFEST"),
+        "redirects",
+    ),
+    "redirects without end, of a layer": (
+        when(Redirect("http://{host}{path}?{number}"), "LAYER"),
+        "redirects",
+    ),
+    "redirects without end, of a config": (
+        when(Redirect("http://{host}{path}?{number}"), "CONFIG"),
+        "redirects",
+    ),
+    "a redirect to a file": (when(Redirect("file:///etc/passwd"), "LAYER"), "not a web address"),
+    "a page for people instead of a manifest": (when(Html(200), "MANIFEST"), "."),
+    "a page for people instead of a layer": (when(Html(200), "LAYER"), "bytes"),
+    "a manifest that never ends": (when(Endless(), "MANIFEST"), "larger|more than|too"),
+    "a config that never ends": (when(Endless(), "CONFIG"), "bytes|larger|more than"),
+    "another media type in the header": (when(Say(media_type=INDEX), "MANIFEST"), "calls it"),
+    "an index that is its own entry": (in_a_circle, "digest"),
+    "indexes in indexes": (nested, "nested"),
+    "a manifest and an index at once": (
+        lambda shelf: ordinary(shelf, manifests=[]).name,
+        "index and a manifest at once",
+    ),
+    "a manifest of 5 MiB": (
+        said(b'{"schemaVersion": 2, "x": "' + b"x" * (5 << 20) + b'"}'),
+        "larger|more than|too",
+    ),
+    "a manifest nested 100,000 levels": (said(b'{"a":' * 100_000 + b"1" + b"}" * 100_000), "nested|deep"),
+    "a manifest of a million objects": (
+        said(b'{"schemaVersion": 2, "x": [' + b"{}," * 1_300_000 + b"{}]}"),
+        "more than 200000 parts",
+    ),
+    "a manifest of ten thousand layers": (
+        said(
+            dumps(
+                {
+                    "schemaVersion": 2,
+                    "mediaType": MANIFEST,
+                    "config": {"mediaType": CONFIG, "digest": digest(b""), "size": 0},
+                    "layers": [
+                        {"mediaType": LAYER, "digest": digest(b"%d" % n), "size": 1} for n in range(10_000)
+                    ],
+                }
+            )
+        ),
+        "at most",
+    ),
+    "a manifest that is no JSON": (said(b"\xff\xfe{"), "not JSON"),
+    "a manifest that is a number": (said(b"1" * 100_000), "not"),
+    "a config nested 100,000 levels": (
+        config(b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
+        "not JSON|nested|deep",
+    ),
+    "a config of three million objects": (
+        config(b'{"os": "linux", "x": [' + b"{}," * 2_700_000 + b"{}]}"),
+        "more than 200000 parts",
+    ),
+    "a config with other diff_ids": (config(Image((b"other",)).config), "config says"),
+    "a config with fewer diff_ids": (config(Image(()).config), "1 layers, but 0"),
+    "a config larger than read": (config(b'{"x": "' + b"x" * (9 << 20) + b'"}'), "at most|larger|too many"),
+}
+
+
+@pytest.fixture(scope="module")
+def lied(state_root: Path) -> Iterator[dict[str, Outcome]]:
+    """Lie -> how its pull ended; in a process of its own, for its memory's sake."""
+    environment = {"DOCKER_CONFIG": str(state_root), "HOME": str(state_root), "REGISTRY_AUTH_FILE": ""}
+    with Faults().serving() as shelf, Trial(state_root / "lied", environment) as trial:
+        names = {lie: shelf.name(f"{put(shelf)}:1") for lie, (put, _) in LIES.items()}
+        ends = dict(zip(names, trial.pull(*names.values()), strict=True))
+        (good,) = trial.pull(shelf.name(f"{ordinary(shelf).name}:1"))
+        assert good.error == ""
+        assert good.workers_mib < MEMORY
+        yield ends
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_registry_that_lies_is_not_believed(lied: dict[str, Outcome], lie: str) -> None:
+    came = lied[lie]
+    assert came.exit_code == IMAGE_ERROR, came
+    assert re.search(LIES[lie][1], came.error), came.error
+    assert "/evil" in came.error, came.error
+    assert "<html" not in came.error
+    assert came.own_mib < MEMORY, came

@@ -152,6 +152,8 @@ def read(content: bytes, name: str) -> dict[str, Any]:
     """JSON within limits: bytes, depth. Raises UserError."""
     if len(content) > LIMIT:
         broken(name, f"the manifest is larger than {LIMIT >> 20} MiB")
+    if configs.too_many_parts(content):
+        broken(name, f"the manifest has more than {configs.PARTS_LIMIT} parts")
     depth = 0
     for letter in re.findall(rb"[\[\]{}]", _STRINGS.sub(b"", content)):
         depth += 1 if letter in b"[{" else -1
