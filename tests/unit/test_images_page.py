@@ -22,7 +22,7 @@ SHOWN = [
 
 @pytest.mark.parametrize(("page", "line"), SHOWN)
 def test_a_line_of_the_page_is_understood(page: str, line: str) -> None:
-    call = fast.parse(shlex.split(line)[1:])
+    call = fast.parse(shlex.split(line, comments=True)[1:])
 
     assert call is not None, page
     form = call.values.get("format")
