@@ -29,7 +29,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks import docker, launch, measure  # noqa: E402
+from benchmarks import docker, launch, measure, pull  # noqa: E402
 from benchmarks.measure import Series  # noqa: E402
 from tests.kit import images  # noqa: E402
 from tests.kit.programs import Pystack, program  # noqa: E402
@@ -231,6 +231,8 @@ def measure_all(both: Bench, size: Size) -> None:
                     side(both, services, size)
     _note("warm")
     _warm(both, size)
+    _note("pulls")
+    both.series.update(pull.measure_pulls(quick=size is QUICK).series)
     _note("memory and idle time")
     _at_rest_ours(both, size)
     if both.theirs is not None and size.compare_most:
@@ -363,10 +365,15 @@ def _expect(found: int, wanted: int, whose: str) -> None:
 # --- results ----------------------------------------------------------------------------------------------
 
 
+UNITS = ("s", "ms", "MiB", "%", "times", "requests")
+
+
 def table(series: dict[str, Series]) -> str:
     """As Markdown."""
     lines = ["| | pystack | docker compose | times less |", "|---|---:|---:|---:|"]
-    for row in sorted(series.values(), key=lambda row: ("s", "ms", "MiB", "%", "times").index(row.unit)):
+    for row in sorted(
+        series.values(), key=lambda row: ("s", "ms", "MiB", "%", "times", "requests").index(row.unit)
+    ):
         ratio = f"**{row.ratio:.1f}**" if row.ratio else ""
         ours, theirs = _shown(row.our_median, row.unit), _shown(row.their_median, row.unit)
         lines.append(f"| {row.title} | {ours} | {theirs} | {ratio} |")
