@@ -22,6 +22,7 @@ from orchestrator.images import layouts, repairs, saved, spool
 from orchestrator.images import reference as references
 from orchestrator.images.candidates import Candidate
 from orchestrator.images.layers import Limits, unpack
+from orchestrator.images.pairs import Pairs
 from orchestrator.images.registry.platforms import Platform
 from orchestrator.images.spool import Contents, Part
 from orchestrator.images.store import Store
@@ -98,11 +99,18 @@ def _called(found: list[Candidate]) -> dict[str, str]:
 def _bring(store: Store, found: list[Candidate], workshop: _Workshop) -> None:
     """Make ready what is lacking and add; again when another process removed something meanwhile."""
     parts = {part.digest: part for one in found for part in one.parts}
-    sources = {diff_id: parts[part.digest] for one in found for diff_id, part in one.layers.items()}
+    sources = dict.fromkeys(
+        (diff_id, parts[part.digest]) for one in found for diff_id, part in one.layers.items()
+    )
     blobs = [digest for digest in parts if not store.has_blob(digest)]
-    layers = [diff_id for diff_id in sources if not store.has_layer(diff_id)]
+    pairs = Pairs(store)
+    layers = [
+        (diff_id, part)
+        for diff_id, part in sources
+        if not store.has_layer(diff_id) or not pairs.known(part.digest, diff_id)
+    ]
     for _ in range(_ATTEMPTS):
-        workshop.make([parts[one] for one in blobs], {one: sources[one] for one in layers})
+        workshop.make([parts[one] for one in blobs], layers)
         mended = repairs.make_all(
             [one.config.diff_ids for one in found], workshop.layers, store, workshop.work, workshop.called
         )
@@ -110,7 +118,8 @@ def _bring(store: Store, found: list[Candidate], workshop: _Workshop) -> None:
         missing = store.add(images, blobs=workshop.blobs, layers=workshop.layers, repairs=mended)
         if missing is None:
             return
-        blobs, layers = list(missing.blobs), list(missing.layers)
+        blobs = list(missing.blobs)
+        layers = [one for one in sources if one[0] in missing.layers]
     raise UserError("the image's layers are being removed by somebody else", exit_code=ExitCode.CONFLICT)
 
 
@@ -129,10 +138,13 @@ class _Workshop:
         self._done = 0
         self._lock = threading.Lock()
 
-    def make(self, blobs: list[Part], layers: dict[str, Part]) -> None:
-        """Side by side, the largest first, so that the last to end is a small one. Raises UserError."""
+    def make(self, blobs: list[Part], layers: list[tuple[str, Part]]) -> None:
+        """Side by side, the largest first, so that the last to end is a small one. Raises UserError.
+
+        A layer that comes as several blobs is made of each: all of them must be it.
+        """
         jobs: dict[Part, list[str]] = {part: [] for part in blobs}
-        for diff_id, part in layers.items():
+        for diff_id, part in layers:
             jobs.setdefault(part, []).append(diff_id)
         order = sorted(jobs, key=lambda part: -part.size)
         with (
@@ -151,7 +163,7 @@ class _Workshop:
             if copied:
                 self._progress(self._done)
         for diff_id in diff_ids:
-            target = self.work / f"layer-{diff_id[7:]}"
+            target = self.work / f"layer-{diff_id[7:]}-{part.digest[7:19]}"
             what = self.called[diff_id]
             meta = unpack(path, target, self._limits, workers, what=what)
             if meta.diff_id != diff_id:

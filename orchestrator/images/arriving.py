@@ -14,6 +14,7 @@ import trio
 from orchestrator.images import layers, trees
 from orchestrator.images.layers import Limits
 from orchestrator.images.leases import Lease
+from orchestrator.images.pairs import Pairs
 from orchestrator.images.registry import backoff, blame
 from orchestrator.images.registry.blame import (
     BrokenAnswerError,
@@ -127,6 +128,9 @@ class Arrivals:
         self._waiting: list[_Job] = []
         self._running = 0
         self._count = 0
+        self._pairs = Pairs(store)
+        self._kept: set[tuple[str, str]] = set()
+        """Blob and layer of what has arrived."""
 
     async def all_of(self, wants: Sequence[Want], tell: Callable[[Step], None]) -> None:
         """Wait until all are here. Raises what the first failure raises; what others want goes on."""
@@ -165,7 +169,10 @@ class Arrivals:
         return job
 
     def _is_here(self, want: Want) -> bool:
-        return self._store.has_layer(want.diff_id) and self._store.has_blob(want.digest)
+        here = self._store.has_layer(want.diff_id) and self._store.has_blob(want.digest)
+        return here and (
+            (want.digest, want.diff_id) in self._kept or self._pairs.known(want.digest, want.diff_id)
+        )
 
     def _leave(self, job: _Job, image: str, tell: Callable[[Step], None]) -> None:
         job.tells.remove((image, tell))
@@ -264,9 +271,11 @@ class Arrivals:
                 f"the image's config says {want.diff_id[:19]}",
                 exit_code=ExitCode.IMAGE,
             )
-        layers.keep(directory, found)
+        layers.keep(directory, found, blob=want.digest)
         self._store.put_blob(want.digest, partial, self._lease)
         self._store.put_layer(want.diff_id, directory, self._lease)
+        self._kept.add((want.digest, want.diff_id))
+        partial.unlink(missing_ok=True)  # the blob may have been here
 
 
 class _Retry:

@@ -65,10 +65,10 @@ def orders(layer: Path, limits: Limits) -> dict[str, object]:
     }
 
 
-def keep(layer: Path, data: dict[str, Any]) -> Meta:
-    """Write down what the worker found out."""
+def keep(layer: Path, data: dict[str, Any], *, blob: str = "") -> Meta:
+    """Write down what the worker found out; `blob` is the digest of what it has unpacked."""
     known = {key: data[key] for key in ("diff_id", "size", "entries", "implied", "links", "opaque_root")}
-    meta = codec.decode(Meta, known)
+    meta = codec.decode(Meta, {**known, "blob": blob})
     write_meta(layer, meta)
     return meta
 

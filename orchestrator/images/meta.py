@@ -27,6 +27,8 @@ class Meta:
     implied: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
     opaque_root: bool = False
+    blob: str = ""
+    """Digest of the blob that it came in by, when it came from a registry."""
     format: int = 1
 
 

@@ -159,6 +159,34 @@ def test_layers_that_are_here_are_not_unpacked_again(store: Store) -> None:
     assert len(now) == 3
 
 
+def test_layers_that_are_here_are_believed_only_with_the_blobs_they_came_by(store: Store) -> None:
+    """Else an archive could make an image of which manifest and config say two things."""
+    import tarfile
+
+    load(store, oci_layout(WEB))
+    made = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(oci_layout(WEB))) as old,
+        tarfile.open(fileobj=made, mode="w") as new,
+    ):
+        rows = {one.name: old.extractfile(one) for one in old if one.isfile()}
+        files = {name: file.read() for name, file in rows.items() if file is not None}
+        index = json.loads(files["index.json"])
+        row = index["manifests"][0]
+        manifest = json.loads(files[f"blobs/sha256/{row['digest'][7:]}"])
+        manifest["layers"].reverse()
+        content = json.dumps(manifest).encode()
+        row |= {"digest": archives.digest(content), "size": len(content)}
+        files |= {"index.json": json.dumps(index).encode(), f"blobs/sha256/{row['digest'][7:]}": content}
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            new.addfile(member, io.BytesIO(text))
+    with pytest.raises(UserError, match="a layer should be"):
+        load(store, made.getvalue())
+    assert len(store.images()) == 1
+
+
 def test_an_archive_of_before_docker_1_10_becomes_images_as_docker_makes_them(store: Store) -> None:
     loaded = load_file(store, docker_save_of_old(WEB, DB))
     assert [one.names for one in loaded] == [("web:1", "web:latest"), ("ghcr.io/x/db:2",)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import random
 import subprocess
 import sys
@@ -137,6 +138,7 @@ def test_an_image_that_lost_a_layer_is_mended(store: Store, shelf: Faults) -> No
     assert not Store(store.root).has_layer(digest_of(SMALL))
     pull(Store(store.root), shelf.name("a/b:1"))
     assert files(Store(store.root), image)["etc/motd"] == b"hello"
+    assert is_tidy(store)
 
 
 def test_two_names_at_once_fetch_what_they_share_once(store: Store, shelf: Faults) -> None:
@@ -379,6 +381,20 @@ def test_a_layer_that_is_another_than_the_config_says_is_refused(store: Store, s
         pull(store, shelf.name("a/b:1"))
     assert not store.has_layer(digest_of(SMALL))
     assert is_tidy(store)
+
+
+def test_layers_that_are_here_are_believed_only_with_the_blobs_they_came_by(
+    store: Store, shelf: Faults
+) -> None:
+    """All that it names is here, and yet its manifest and its config say two things."""
+    shelf.put_image("a/b:1", IMAGE)
+    pull(store, shelf.name("a/b:1"))
+    manifest = json.loads(shelf.shelf["/v2/a/b/manifests/1"].content)
+    manifest["layers"].reverse()
+    shelf.put_manifest("a/b", "swapped", dumps(manifest))
+    with pytest.raises(PystackError, match=r"its content is .* the image's config says"):
+        pull(store, shelf.name("a/b:swapped"))
+    assert len(store.images()) == 1
 
 
 def test_who_we_are_is_told_to_nobody_but_the_registry(
