@@ -14,12 +14,13 @@ from orchestrator.api import orders
 from orchestrator.engines.local import clock, records
 from orchestrator.engines.local.engine import LocalEngine
 from orchestrator.engines.local.machine import Machine
+from orchestrator.engines.local.mending import Mended
 from orchestrator.engines.local.trouble import of_file, report
 from orchestrator.model.desired import Desired
 from orchestrator.model.observation import Container
 from orchestrator.planner.layout import layout
 from orchestrator.planner.leaving import finished
-from orchestrator.reconciler.history import History
+from orchestrator.reconciler.history import Event, History
 from orchestrator.reconciler.loop import Loop, View
 
 RESTART_SECONDS = 1.0
@@ -48,6 +49,25 @@ class Stacks:
         self._stacks: dict[str, Supervised] = {}
         self._ordering = trio.Lock()
         self.changed = trio.Event()
+        machine.mending.told = self._mended
+
+    def _mended(self, mended: Mended) -> None:
+        """`events` tells of it, in every stack that may have felt it."""
+        live = mended.container
+        names = [live.container.stack] if live is not None else list(self._stacks)
+        for name in names:
+            self.history.record(
+                Event(
+                    at=clock.now(),
+                    target=mended.target,
+                    verb="repair",
+                    because=mended.because,
+                    outcome="ok",
+                    stack=name,
+                    service=live.container.service if live is not None else "",
+                    id=live.container.id if live is not None else "",
+                )
+            )
 
     def __iter__(self) -> Iterator[Supervised]:
         return iter(list(self._stacks.values()))

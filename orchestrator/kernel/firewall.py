@@ -17,6 +17,7 @@ import ipaddress
 import socket
 import struct
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +25,7 @@ from typing import Literal
 
 from orchestrator.kernel import netns
 from orchestrator.kernel import nftables as nft
-from orchestrator.kernel.netlink import EXCL, NETFILTER, Netlink, Request, subscribe
+from orchestrator.kernel.netlink import EXCL, NETFILTER, Netlink, Request, attributes, subscribe
 
 _GROUP_NFTABLES = 7
 _IFNAME_SIZE = 16
@@ -89,6 +90,29 @@ def events() -> socket.socket:
 def replace(firewall: Netlink, ruleset: Ruleset) -> None:
     """Make the table be exactly this. Raises OSError; then the old one stands."""
     firewall.transact(encode(ruleset))
+
+
+def is_whole(firewall: Netlink, ruleset: Ruleset) -> bool:
+    """Whether the table is there with as many rules in each chain, and elements in each map, as it should.
+
+    Not rule by rule: what is announced to us are mostly others' changes to tables of their own.
+    """
+    wanted = Counter(attributes(request.body, 4)[2] for request in encode(ruleset) if nft.adds_rule(request))
+    found: Counter[bytes] = Counter()
+    for _, data in firewall.dump(*nft.list_rules(ruleset.table)):
+        found[attributes(data, 4)[2]] += 1
+    if found != wanted:
+        return False
+    for name, elements in _elements(ruleset.ports).items():
+        held = 0
+        try:
+            for _, data in firewall.dump(*nft.list_elements(ruleset.table, name)):
+                held += nft.count_elements(data)
+        except FileNotFoundError:
+            return False
+        if held != len(elements):
+            return False
+    return True
 
 
 def change(firewall: Netlink, before: Ruleset, after: Ruleset) -> None:

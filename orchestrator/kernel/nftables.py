@@ -8,14 +8,15 @@ register contents as the packet or the kernel has them.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from orchestrator.kernel.netlink import CREATE, Request, attribute, nested, text
+from orchestrator.kernel.netlink import CREATE, Request, attribute, attributes, nested, text
 
 _SUBSYSTEM = 10 << 8
 _NEWTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN = 0, 2, 3, 4
-_NEWRULE, _GETRULE, _DELRULE, _NEWSET, _NEWELEMENTS, _DELELEMENTS = 6, 7, 8, 9, 12, 14
+_NEWRULE, _GETRULE, _DELRULE, _NEWSET, _NEWELEMENTS, _GETSETELEM, _DELELEMENTS = 6, 7, 8, 9, 12, 13, 14
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _APPEND = 0x800
 _IPV4 = 2
@@ -108,6 +109,33 @@ def new_rule(table: str, chain: str, *expressions: bytes, comment: str = "") -> 
 def get_rules(table: str, chain: str) -> Request:
     """For a dump."""
     return _request(_GETRULE, 0, text(1, table) + text(2, chain), f"list firewall chain {table} {chain}")
+
+
+def adds_rule(request: Request) -> bool:
+    return request.kind == _SUBSYSTEM | _NEWRULE
+
+
+def list_rules(table: str) -> tuple[int, bytes]:
+    """Kind and body of a dump of a table's rules, of every chain; none when there is no such table."""
+    request = _request(_GETRULE, 0, text(1, table), "")
+    return request.kind, request.body
+
+
+def list_elements(table: str, name: str) -> tuple[int, bytes]:
+    """Kind and body of a dump of what a set or map holds."""
+    request = _request(_GETSETELEM, 0, text(1, table) + text(2, name), "")
+    return request.kind, request.body
+
+
+def count_elements(data: bytes) -> int:
+    """How many elements one message of such a dump has."""
+    listed = attributes(data, 4).get(3, b"")  # NFTA_SET_ELEM_LIST_ELEMENTS
+    count, at = 0, 0
+    while at + 4 <= len(listed):
+        length = int.from_bytes(listed[at : at + 2], sys.byteorder)
+        count += 1
+        at += max((length + 3) & ~3, 4)
+    return count
 
 
 def delete_rule(table: str, chain: str, handle: bytes, tolerate: tuple[int, ...] = ()) -> Request:

@@ -16,6 +16,7 @@ from orchestrator.engines.local.containers import THREADS, Containers
 from orchestrator.engines.local.engine import LocalEngine
 from orchestrator.engines.local.execs import PREFIX, Execs, Execution
 from orchestrator.engines.local.keeper import Exited, Keeper, KeeperLost, connect
+from orchestrator.engines.local.mending import Mending
 from orchestrator.engines.local.outside import Outside, open_outside
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.pulls import Pulls
@@ -46,6 +47,7 @@ class Machine:
         self.table = shared.table
         self.store = shared.store
         self.containers = Containers(shared)
+        self.mending = Mending(shared.wiring, shared.table)
         self.execs = execs
         self._respawn = respawn
         self.pulls = Pulls(str(shared.places.images), shared.nursery)
@@ -278,6 +280,7 @@ async def open_machine(places: Places, nursery: trio.Nursery) -> Machine:
     await recovery.recover(machine.containers, shared, keeper)
     machine.adopt(keeper)
     nursery.start_soon(machine.keep_keeper)
+    nursery.start_soon(machine.mending.run)
     nursery.start_soon(machine.containers.ooms.run)
     if ends.adopt_orphans():
         nursery.start_soon(ends.bury, machine.is_awaited)

@@ -139,30 +139,44 @@ class Wiring:
 
     def _plug_in(self, container: Container, namespace: int) -> None:
         """One veth a network, in the order of connection; the default route by gw_priority, then order."""
-        addresses, ports = [], []
-        for number, (name, address) in enumerate(container.addresses.items()):
-            state = self._table.networks.get(name)
-            if state is None:
-                raise EngineError(f"network {name} is not there")
-            wanted = self._attachment(container, name)
-            ports.append(interfaces.port(self.tag, container.id, name))
-            with self._route_lock:
-                index = links.link_index(self._route, interfaces.bridge(self.tag, name))
-                if index is None:
-                    raise EngineError(f"the bridge of network {name} is not there")
-                links.attach(
-                    self._route,
-                    host_name=ports[-1],
-                    bridge_index=index,
-                    namespace=namespace,
-                    peer_name=f"eth{number}",
-                    mac=(wanted.mac_address if wanted else None) or links.mac(address),
-                    group=interfaces.group(self.tag, name),
-                )
-            addresses.append((f"eth{number}", f"{address}/{state.subnet.rpartition('/')[2]}"))
+        addresses = [
+            self._attach(container, number, name, namespace)
+            for number, name in enumerate(container.addresses)
+        ]
         links.configure(namespace, addresses, self._gateway(container))
-        for port in ports:
-            links.settle(self._route, port)
+        for name in container.addresses:
+            links.settle(self._route, interfaces.port(self.tag, container.id, name))
+
+    def _attach(self, container: Container, number: int, name: str, namespace: int) -> tuple[str, str]:
+        """The veth to one network; returns its inner end and the address that belongs there."""
+        state = self._table.networks.get(name)
+        if state is None:
+            raise EngineError(f"network {name} is not there")
+        wanted, address = self._attachment(container, name), container.addresses[name]
+        with self._route_lock:
+            index = links.link_index(self._route, interfaces.bridge(self.tag, name))
+            if index is None:
+                raise EngineError(f"the bridge of network {name} is not there")
+            links.attach(
+                self._route,
+                host_name=interfaces.port(self.tag, container.id, name),
+                bridge_index=index,
+                namespace=namespace,
+                peer_name=f"eth{number}",
+                mac=(wanted.mac_address if wanted else None) or links.mac(address),
+                group=interfaces.group(self.tag, name),
+            )
+        return f"eth{number}", f"{address}/{state.subnet.rpartition('/')[2]}"
+
+    def plug_in_again(self, live: Live, number: int, name: str) -> None:
+        """The link of a running container to one network, which somebody has deleted or carried off."""
+        assert live.wires is not None
+        namespace = live.wires.namespace
+        with links.open_route_in(namespace) as inside:
+            links.delete_link(inside, f"eth{number}")  # its other end may be in a place we can't see
+        made = self._attach(live.container, number, name, namespace)
+        links.configure(namespace, [made], self._gateway(live.container))
+        links.settle(self._route, interfaces.port(self.tag, live.container.id, name))
 
     def _attachment(self, container: Container, name: str) -> Attachment | None:
         live = self._table.containers[container.id]
@@ -353,6 +367,18 @@ class Wiring:
             for port in container.ports
         ]
 
+    async def restore_firewall(self) -> bool:
+        """Whether our table was not as we had left it; then it is again."""
+        async with self._installing:
+            wanted = self._installed
+            if wanted is None or not wanted.networks:
+                return False
+            if await trio.to_thread.run_sync(firewall.is_whole, self._filter, wanted):
+                return False
+            self._installed = None
+        await self.sync()
+        return True
+
     async def sync(self) -> None:
         """Bring the firewall in line with the table. Calls that come while one is under way share one."""
         async with self._installing:
@@ -397,6 +423,12 @@ class Wiring:
         with self._route_lock:
             for bridge in bridges:
                 links.delete_link(self._route, bridge)
+
+    def our_links(self) -> dict[str, links.Link]:
+        """Every interface of this state root on this side, by name."""
+        with self._route_lock:
+            start = interfaces.prefix(self.tag)
+            return {link.name: link for link in links.list_links(self._route) if link.name.startswith(start)}
 
     def bridge_of(self, network: str) -> str:
         return interfaces.bridge(self.tag, network)
