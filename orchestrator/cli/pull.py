@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.images.arriving import Step
     from orchestrator.images.pulling import Pulled
     from orchestrator.images.store import Store
+    from orchestrator.images.workers import Workers
     from orchestrator.model.stack import Stack
 
 _FRAME = 0.1
@@ -155,6 +156,16 @@ def _perform(scope: Scope, wants: list[Want], *, all_tags: bool, quiet: bool, ig
 
 
 def _run(store: Store, wants: list[Want], board: Board, *, all_tags: bool, ignore: bool) -> int:
+    from orchestrator.images.workers import Workers
+
+    with Workers() as workers:
+        # What follows imports for 200 ms, in which they get ready.
+        return _with(workers, store, wants, board, all_tags=all_tags, ignore=ignore)
+
+
+def _with(
+    workers: Workers, store: Store, wants: list[Want], board: Board, *, all_tags: bool, ignore: bool
+) -> int:
     import trio
 
     from orchestrator.images.pulling import Pulling, open_pulling
@@ -177,7 +188,7 @@ def _run(store: Store, wants: list[Want], board: Board, *, all_tags: bool, ignor
         return found
 
     async def main() -> None:
-        async with open_pulling(store, tell=board.take, warn=board.warn) as pulling:
+        async with open_pulling(store, tell=board.take, warn=board.warn, workers=workers) as pulling:
             try:
                 chosen = await every(pulling) if all_tags else wants
             except PystackError as error:

@@ -11,6 +11,7 @@ others, so that the next pull goes on where this one ended.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -58,12 +59,15 @@ async def open_pulling(
     tell: Tell = lambda _: None,
     warn: Callable[[str], None] = lambda _: None,
     limits: Limits | None = None,
+    workers: Workers | None = None,
 ) -> AsyncIterator[Pulling]:
-    """What all pulls of one process share."""
-    with _in_thread_order(store) as (lease, work), Workers() as workers:
+    """What all pulls of one process share. `workers` are the caller's, if it has some: who starts them before
+    importing this module has them ready when the first layer comes."""
+    ours = Workers() if workers is None else contextlib.nullcontext(workers)
+    with _in_thread_order(store) as (lease, work), ours as hands:
         async with AsyncExitStack() as registries, trio.open_nursery() as nursery:
             arrivals = Arrivals(
-                store, workers=workers, nursery=nursery, work=work, lease=lease, limits=limits or Limits()
+                store, workers=hands, nursery=nursery, work=work, lease=lease, limits=limits or Limits()
             )
             yield Pulling(store, arrivals, registries, tell=tell, warn=warn, lease=lease, work=work)
             nursery.cancel_scope.cancel()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -22,6 +25,8 @@ from orchestrator.model.errors import PystackError
 from tests.kit import faults as wrong
 from tests.kit.archives import Entry, Image, dumps, layer
 from tests.kit.faults import Faults, digest_of
+from tests.kit.patience import patient
+from tests.kit.programs import program
 from tests.kit.registries import Registry, fresh
 from tests.kit.tokens import SERVICE
 
@@ -472,3 +477,33 @@ def test_two_processes_that_pull_the_same_share_the_work(tmp_path: Path, shelf: 
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert {one.communicate()[0] for one in both} == {f"{IMAGE.id}\n"}
     assert shelf.count("GET", f"blobs/{blob}") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_pull_leaves_nothing_half_done_and_the_next_takes_the_rest(
+    tmp_path: Path, shelf: Faults, number: signal.Signals
+) -> None:
+    """The command as users have it; what is sent again is counted by the registry."""
+    shelf.put_image("a/b:1", IMAGE)
+    blob = blob_of(LARGE)
+    shelf.add(wrong.Stall(2 << 20), f"blobs/{digest_of(blob)}", times=1)
+    environ = {**os.environ, "HOME": str(tmp_path)}
+    command = [*program(), "--root", str(tmp_path), "pull", "-q", shelf.name("a/b:1")]
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + patient(20)
+    while not any(one.stat().st_size == 2 << 20 for one in tmp_path.rglob(digest_of(blob)[7:])):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == (-9 if number == signal.SIGKILL else 130)
+    (partial,) = tmp_path.rglob(digest_of(blob)[7:])
+    root = partial.parents[1]
+    assert Store(root).images() == []
+    shelf.clear()
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shelf.sent(f"blobs/{digest_of(blob)}") == len(blob) - (2 << 20)
+    assert shelf.count("GET", f"blobs/{digest_of(blob_of(SMALL))}") == 0
+    assert files(Store(root), IMAGE.id)["usr/noise"] == NOISE
+    assert is_tidy(Store(root))
