@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.patience import patient
 from tests.kit.site import Site
 
 pytestmark = pytest.mark.kernel
@@ -72,7 +73,7 @@ def test_a_flood_of_output_and_of_clients_is_not_kept(site: Site) -> None:
     assert max(grown) < ALLOWANCE, grown
     logs = next(site.places.stacks.glob("f1/containers/*"))
     assert sum(path.stat().st_size for path in logs.glob("container.log*")) <= 2 << 20
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + patient(10)
     while [descriptors(pid) for pid in pids] > [count + 12 for _, count in before]:
         assert time.monotonic() < deadline, [descriptors(pid) for pid in pids]
         time.sleep(0.1)
