@@ -694,6 +694,15 @@ LIES: dict[str, tuple[Callable[[Faults], str], str]] = {
         said(b'{"schemaVersion": 2, "x": "' + b"x" * (5 << 20) + b'"}'),
         "larger|more than|too",
     ),
+    "a manifest that is one long text": (
+        said(b'{"schemaVersion": 2, "x": "' + b"x" * 4_100_000 + b'"}'),
+        "names no config",
+    ),
+    "a manifest of one long text of escapes": (
+        said(b'{"schemaVersion": 2, "x": "' + b"\\\\n" * 1_300_000 + b'"}'),
+        "names no config|nobody",
+    ),
+    "a manifest of quotes": (said(b'"' * 4_100_000), "more than 200000 parts"),
     "a manifest nested 100,000 levels": (said(b'{"a":' * 100_000 + b"1" + b"}" * 100_000), "nested|deep"),
     "a manifest of a million objects": (
         said(b'{"schemaVersion": 2, "x": [' + b"{}," * 1_300_000 + b"{}]}"),
