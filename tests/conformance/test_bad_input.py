@@ -93,7 +93,7 @@ LINES = {
     "top --all": (2, "error: no such option: --all"),
     "up -d --build": (2, "error: --build is not supported yet"),
     "ps --nonsense": (2, "error: no such option: --nonsense"),
-    "ps --format yaml": (2, "error: invalid value for '--format': 'yaml' is not one of table, json"),
+    "ps --format yaml": (2, "error: --format: 'yaml' is no format"),
     "stop -t abc": (2, "error: invalid value for '-t' / '--timeout': 'abc' is not a valid float"),
     "stop -t -1": (2, "error: invalid value for '-t' / '--timeout': -1 is not a number from 0 on"),
     "exec": (2, "error: missing argument 'service'"),

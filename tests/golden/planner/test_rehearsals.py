@@ -12,7 +12,7 @@ import pytest
 from orchestrator.model import effects
 from orchestrator.model.desired import Desired
 from orchestrator.model.observation import ImageState, Observation
-from orchestrator.model.stack import OfService
+from orchestrator.model.stack import OfService, Stack
 from orchestrator.planner.rehearse import rehearse
 from tests.kit.stacks import check, converge, down, network, nothing, service, stack, up, wanting
 
@@ -44,6 +44,16 @@ def shop_from_nothing() -> tuple[Desired, Observation]:
 
 def shop_without_images() -> tuple[Desired, Observation]:
     return up(SHOP), nothing("nginx", "redis")
+
+
+def shop_that_may_not_pull() -> tuple[Desired, Observation]:
+    wish = stack_without_pulls()
+    return up(wish), nothing("nginx", "redis")
+
+
+def stack_without_pulls() -> Stack:
+    services = {name: replace(one, pull_policy="never") for name, one in SHOP.services.items()}
+    return replace(SHOP, services=services)
 
 
 def shop_unchanged() -> tuple[Desired, Observation]:
@@ -102,6 +112,7 @@ def one_after_another() -> tuple[Desired, Observation]:
 SCENES: tuple[Scene, ...] = (
     shop_from_nothing,
     shop_without_images,
+    shop_that_may_not_pull,
     shop_unchanged,
     shop_goes_down,
     new_database_image,

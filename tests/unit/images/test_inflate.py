@@ -41,7 +41,7 @@ def test_each_kind_is_recognised_also_when_it_trickles(pack: Callable[[bytes], b
 
 
 def test_several_gzip_members_are_one_stream_and_zeros_after_them_are_padding() -> None:
-    assert inflate(gzip.compress(b"one") + gzip.compress(b"two") + bytes(1000)) == b"onetwo"
+    assert inflate(gzip.compress(b"one", mtime=0) + gzip.compress(b"two") + bytes(1000)) == b"onetwo"
 
 
 def skippable(kind: int, content: bytes) -> bytes:
@@ -60,7 +60,7 @@ def test_zstd_frames_in_a_row_are_one_stream_and_skippable_ones_say_nothing(piec
 
 def headed(flags: int) -> bytes:
     """A gzip member with optional header fields."""
-    plain = gzip.compress(b"x" * 100)
+    plain = gzip.compress(b"x" * 100, mtime=0)
     head = b"\x1f\x8b\x08" + bytes([flags]) + plain[4:10]
     head += b"\x04\x00abcd" if flags & 4 else b""
     head += b"name\0" if flags & 8 else b""
@@ -78,7 +78,7 @@ def test_gzip_headers_may_have_everything_and_come_in_pieces(flags: int, piece: 
 
 def test_a_gzip_header_has_an_end() -> None:
     with pytest.raises(InflateError, match="endless"):
-        inflate(gzip.compress(b"x")[:3] + b"\x08" + b"n" * (1 << 18), piece=4096)
+        inflate(gzip.compress(b"x", mtime=0)[:3] + b"\x08" + b"n" * (1 << 18), piece=4096)
 
 
 def test_nothing_is_nothing() -> None:
@@ -88,10 +88,10 @@ def test_nothing_is_nothing() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        gzip.compress(CONTENT)[:-9],
-        gzip.compress(CONTENT)[:1000],
-        gzip.compress(b"x")[:-8] + bytes(8),
-        gzip.compress(b"x") + b"trailing",
+        gzip.compress(CONTENT, mtime=0)[:-9],
+        gzip.compress(CONTENT, mtime=0)[:1000],
+        gzip.compress(b"x", mtime=0)[:-8] + bytes(8),
+        gzip.compress(b"x", mtime=0) + b"trailing",
         lzma.compress(CONTENT)[:-20],
         bz2.compress(CONTENT)[:-4],
         zstandard.compress(CONTENT)[:-1],
@@ -115,7 +115,7 @@ def test_without_the_libraries_gzip_works_and_zstd_is_refused_with_advice(
 ) -> None:
     monkeypatch.setitem(sys.modules, "isal", None)
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    assert inflate(gzip.compress(CONTENT)) == CONTENT
+    assert inflate(gzip.compress(CONTENT, mtime=0)) == CONTENT
     with pytest.raises(InflateError, match="zstd -d"):
         inflate(zstandard.compress(b"x"))
 

@@ -51,8 +51,8 @@ def test_a_problem_carries_its_place_path_and_code() -> None:
 
 
 def test_warnings_carry_their_place() -> None:
-    (warned,) = loaded(web("platform: linux/arm64")).warnings
-    assert str(warned).startswith("stack.yml:4:5: warning: services.web.platform is not supported yet")
+    (warned,) = loaded(web("use_api_socket: true")).warnings
+    assert str(warned).startswith("stack.yml:4:5: warning: services.web.use_api_socket is not supported yet")
 
 
 def test_an_unset_variable_is_told_once() -> None:
