@@ -25,6 +25,7 @@ from orchestrator.kernel.cgroups import CgroupError, Hierarchies, Limits
 from orchestrator.kernel.devices import DEFAULT, EVERYTHING, NOTHING, DeviceRule, fold
 from orchestrator.kernel.syscalls import PR_SET_CHILD_SUBREAPER, prctl
 from orchestrator.kernel.usage import usage
+from tests.kit import family
 from tests.kit.patience import patient
 
 pytestmark = [
@@ -47,9 +48,7 @@ def hier() -> Iterator[Hierarchies]:
         with contextlib.suppress(CgroupError):
             cgroups.kill(found, f"pystack-{TAG}/s/{name}")
     cgroups.remove_root(found, TAG)
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, 0):
-            pass
+    family.bury(patient(10))
     prctl(PR_SET_CHILD_SUBREAPER, 0)
     left = [path for base in found.bases for path in Path(base).glob(f"pystack-{TAG}*")]
     assert left == []

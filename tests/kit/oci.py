@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from orchestrator.kernel import syscalls
+from tests.kit import family
 from tests.kit.keeper import MASKED, NEW, PATIENCE, READ_ONLY, build_image, default_mounts, default_process
 
 COMMAND = (sys.executable, "-c", "from orchestrator.oci.__main__ import main; main()")
@@ -226,13 +227,7 @@ class Console:
 
 def reap() -> None:
     """Collect whatever ended and is ours."""
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline:
-        try:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                time.sleep(0.01)
-        except ChildProcessError:
-            return
+    family.bury(2)
 
 
 def end(pid: int) -> int:

@@ -34,6 +34,7 @@ from typing import Any
 
 import bcrypt
 
+from tests.kit import family
 from tests.kit.archives import Image, docker_save, oci_layout
 from tests.kit.patience import patient
 from tests.kit.servers import Authority
@@ -282,6 +283,7 @@ def running(
             stderr=log,
             env={**environ, "OTEL_TRACES_EXPORTER": "none"},
         )
+    family.SERVERS.add(process.pid)
     try:
         yield Registry(
             port=_port(process, folder / "log"),
@@ -294,6 +296,7 @@ def running(
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+        family.SERVERS.discard(process.pid)
 
 
 def _hashed(password: str) -> str:

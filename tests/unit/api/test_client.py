@@ -16,6 +16,7 @@ from orchestrator import __version__
 from orchestrator.api import client
 from orchestrator.api.paths import Paths
 from orchestrator.model.errors import ExitCode, PystackError
+from tests.kit import family
 from tests.unit.cli.scripted import Scripted, Talk
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts a supervisor")
@@ -146,11 +147,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     script = tmp_path / "interpreter"
     monkeypatch.setattr(sys, "executable", str(script))
     yield script
-    while True:
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
+    family.bury(10)
 
 
 def _write(script: Path, text: str) -> None:
