@@ -382,4 +382,5 @@ def _size() -> tuple[int, int]:
         found = os.get_terminal_size(say.STDOUT)
     except OSError:
         return 79, 20
-    return max(found.columns - 1, 20), max(found.lines - 2, 3)
+    # 0 is a terminal that does not know its size, as under script(1).
+    return max(found.columns - 1, 20) if found.columns else 79, max(found.lines - 2, 3) if found.lines else 20

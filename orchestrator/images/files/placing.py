@@ -30,6 +30,9 @@ _ID_LIMIT = (1 << 32) - 2
 _NODES = {tar.CHARACTER: stat.S_IFCHR, tar.BLOCKDEV: stat.S_IFBLK, tar.FIFO: stat.S_IFIFO}
 
 
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY
+
+
 class Placer:
     """Files on their way to one directory, `ground` (a descriptor).
 
@@ -106,26 +109,38 @@ class Placer:
         return fd
 
     def _reach(self, path: bytes) -> int:
-        flags = os.O_PATH | os.O_DIRECTORY
+        """A directory, which is made if it is not there, and those above it. No recursion: an archive may
+        name one that is a thousand deep."""
+        there, missing = path, []
+        while (fd := self._open_directory(there)) < 0:
+            above, _, _ = there.rpartition(b"/")
+            missing.append(there)
+            there = above
+        for below in reversed(missing):
+            try:
+                os.mkdir(below.rpartition(b"/")[2], 0o755, dir_fd=fd)
+            except FileExistsError:
+                pass
+            finally:
+                os.close(fd)
+            # From the ground again: what was made may be another thing by now.
+            fd = syscalls.openat2(self._ground, below, _DIRECTORY, resolve=self._resolve)
+        return fd
+
+    def _open_directory(self, path: bytes) -> int:
+        """-1 when there is none. Raises FilesError for a link that leads elsewhere."""
+        if not path:
+            return os.dup(self._ground)
         try:
-            return syscalls.openat2(self._ground, path, flags, resolve=self._resolve)
+            return syscalls.openat2(self._ground, path, _DIRECTORY, resolve=self._resolve)
         except FileNotFoundError:
-            pass
+            return -1
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.EXDEV):
                 raise FilesError(
                     f"{os.fsdecode(path)}: a link there leads elsewhere; it is not followed"
                 ) from error
             raise
-        above, _, name = path.rpartition(b"/")
-        parent = self._reach(above) if above else os.dup(self._ground)
-        try:
-            os.mkdir(name, 0o755, dir_fd=parent)
-        except FileExistsError:
-            pass
-        finally:
-            os.close(parent)
-        return syscalls.openat2(self._ground, path, flags, resolve=self._resolve)
 
     def _clear(self, member: Member, path: bytes, parent: int, name: bytes) -> bool:
         """Whether what is in the way has gone; a file that something is mounted on is written to instead."""

@@ -294,6 +294,21 @@ def test_an_archive_never_leaves_its_destination(name: str, tmp_path: Path, stat
     assert not Path("/tmp/pystack-out").exists()
 
 
+def test_a_name_of_a_thousand_directories_is_made_or_refused_in_words(tmp_path: Path) -> None:
+    ground = tmp_path / "ground"
+    ground.mkdir()
+    deep = "/".join("d" * 1500)
+    place(layer(Entry(f"{deep}/file", b"x")), ground)
+    here = os.open(ground, os.O_PATH)
+    for _ in range(1500):
+        below = os.open("d", os.O_PATH, dir_fd=here)
+        os.close(here)
+        here = below
+    assert os.stat("file", dir_fd=here).st_size == 1
+    os.close(here)
+    discard(str(ground / "d"))
+
+
 def place(
     content: bytes, ground: Path, *, error: bool = False, owner: bool = False, guarded: bool = True
 ) -> Placer:
