@@ -17,6 +17,7 @@
     origin                 config --explain: where a value comes from
     check diagnose schema  check; problems and findings as text, JSON and SARIF; the schema for editors
     plan volumes           plan; volumes, volume ls rm inspect prune
+    pull ahead             pull; what an ordinary user's up and run fetch by themselves
     resume                 resume, systemd install|uninstall
     simulate               a stack's life in memory: timeline, verdict, the shortest breach
     listing images         images; load import rmi tag save

@@ -46,6 +46,7 @@ def run(
     terminal = execute.wants_terminal(no_tty=no_tty, tty=tty, detach=detach)
     started = client.begin_supervisor(scope.paths)
     # What follows imports for 100 ms, in which the supervisor gets ready.
+    from orchestrator.api import orders
     from orchestrator.cli import oneoff
     from orchestrator.cli.arrange import pulled
     from orchestrator.model import codec
@@ -73,6 +74,11 @@ def run(
         base=os.getcwd(),
     )
     stack = pulled(replace(stack, services={**stack.services, recipe.name: recipe}), pull)
+    if os.geteuid() != 0:
+        from orchestrator.cli.ahead import fetch
+
+        needed = () if no_deps else orders.with_dependencies(stack, orders.needed(recipe))
+        stack = fetch(scope, stack, {recipe.name, *needed}, quiet=quiet_pull)
     request: Message = {
         "verb": "run",
         "environment": kept(os.environ),

@@ -169,7 +169,12 @@ def send(
     demand_runnable(loaded, about)
     stack = settle(loaded, stack, about, runtime)
     demand_ports(stack, about)
-    request["stack"] = codec.encode(pulled(stack, pull))
+    ready = pulled(stack, pull)
+    if os.geteuid() != 0:
+        from orchestrator.cli.ahead import fetch
+
+        ready = fetch(scope, ready, about, quiet=bool(request.get("quiet_pull")))
+    request["stack"] = codec.encode(ready)
     request["environment"] = kept(os.environ)
     if started is not None:
         started.wait()

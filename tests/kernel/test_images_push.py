@@ -39,3 +39,28 @@ def test_an_ordinary_user_logs_in_pushes_looks_and_logs_out(
         user.pystack("pull", name)
         user.pystack("logout", host)
         assert json.loads(config.read_text())["auths"] == {}
+
+
+def test_what_an_ordinary_user_s_stack_lacks_is_fetched_by_up_and_run(
+    state_root: Path, open_registry: Registry
+) -> None:
+    """The supervisor, in a network of its own, could not."""
+    name, other = (open_registry.name(f"{fresh()}:1") for _ in range(2))
+    with Ordinary(state_root, uid=4748) as user:
+        for one in (name, other):
+            user.pystack("import", str(user.box), one)
+            user.pystack("push", "-q", one)
+            user.pystack("rmi", one)
+        file = user.home / "stack.yml"
+        file.write_text(
+            f"name: s\nservices:\n  a: {{image: {name}, command: sleep 99, stop_grace_period: 0s}}\n"
+            f"  b: {{image: {other}, command: echo hello, scale: 0}}\n"
+            f"  c: {{image: {open_registry.name('no/such:1')}, profiles: [x]}}\n"
+        )
+        user.pystack("-f", str(file), "up", "-d")
+        assert "Up" in user.pystack("-f", str(file), "ps").stdout
+        user.pystack("rmi", other, exit_code=None)
+        assert user.pystack("-f", str(file), "run", "--rm", "-T", "b").stdout.endswith("hello\n")
+        refused = user.pystack("-f", str(file), "--profile", "x", "up", "-d", exit_code=6)
+        assert "no/such" in refused.stderr
+        user.pystack("-f", str(file), "down")

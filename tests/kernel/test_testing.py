@@ -59,8 +59,8 @@ def test_it_says_what_is_wrong(stack):
         stack("nowhere.yml")
 
 def test_the_laws_hold(simulated_stack):
-    simulated_stack("stack.yml").check("{lasts: 10m, faults: {retryable: 0.1}, events: [{at: 1m, kill: web}]}", seeds=range(3))
-    assert simulated_stack("stack.yml").play().converged is not None
+    simulated_stack("stack.yml").check("{lasts: 1m, faults: {retryable: 0.1}, events: [{at: 30s, kill: web}]}", seeds=range(3))
+    assert simulated_stack("stack.yml").play("lasts: 10s").converged is not None
 """
 
 
