@@ -15,7 +15,7 @@ from orchestrator.api.stacks import Stacks
 from orchestrator.engines.local import clock
 from orchestrator.engines.local.table import Follower
 from orchestrator.images.config import ImageConfig
-from orchestrator.images.store import Store
+from orchestrator.images.store.content import Store
 from orchestrator.model import codec
 from orchestrator.model.desired import Desired
 from orchestrator.model.errors import PystackError

@@ -13,12 +13,12 @@ from orchestrator.cli import columns, lent, say
 from orchestrator.cli.change import usage
 from orchestrator.cli.lent import Lent
 from orchestrator.cli.scope import Scope
-from orchestrator.images import tar
 from orchestrator.images.files import finding
 from orchestrator.images.files.finding import Source, Target
 from orchestrator.images.files.packing import FilesError, Packer
 from orchestrator.images.files.placing import Placer
 from orchestrator.images.files.visiting import Visitor
+from orchestrator.images.layers import tar
 from orchestrator.model.errors import ExitCode, UserError
 
 CHUNK = 1 << 20

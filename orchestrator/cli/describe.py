@@ -7,7 +7,7 @@ import time
 from orchestrator.api import client
 from orchestrator.cli import clock, columns, listing, say, shape
 from orchestrator.cli.images import Opened
-from orchestrator.images import describing
+from orchestrator.images.store import describing
 from orchestrator.model.errors import ExitCode, UserError
 
 TYPE_CHECKING = False
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from orchestrator.cli.scope import Scope
-    from orchestrator.images.describing import Shared, Step
-    from orchestrator.images.index import StoredImage
-    from orchestrator.images.store import Store
+    from orchestrator.images.store.content import Store
+    from orchestrator.images.store.describing import Shared, Step
+    from orchestrator.images.store.index import StoredImage
 
     Document = dict[str, Any]
     Find = Callable[[str], Document | None]

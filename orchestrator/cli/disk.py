@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from orchestrator.cli.scope import Scope
-    from orchestrator.images.index import StoredImage
-    from orchestrator.images.removal import Pruned
-    from orchestrator.images.store import Store
-    from orchestrator.images.usage import Usage
+    from orchestrator.images.store.content import Store
+    from orchestrator.images.store.index import StoredImage
+    from orchestrator.images.store.removal import Pruned
+    from orchestrator.images.store.usage import Usage
 
     Row = dict[str, Any]
 
@@ -73,7 +73,7 @@ def _idle_volumes(scope: Scope) -> list[Row]:
 
 
 def _images(scope: Scope, used: set[str]) -> Usage:
-    from orchestrator.images.usage import Usage, usage
+    from orchestrator.images.store.usage import Usage, usage
 
     with Opened(scope, write=False) as store:
         return Usage() if store is None else usage(store, used)
@@ -339,8 +339,8 @@ def time_limit(filters: Sequence[str]) -> float | None:
 
 def verify(scope: Scope, *, repair: bool, quiet: bool) -> int:
     """Hash every blob, compare every layer with its blob; with `repair`, mend what can be."""
-    from orchestrator.images.verifying import Report
-    from orchestrator.images.verifying import verify as look
+    from orchestrator.images.store.verifying import Report
+    from orchestrator.images.store.verifying import verify as look
 
     users = client.ask(scope.paths, {"verb": "image_users"}) or {}
     busy = [image for image, rows in users.items() if any(row["running"] for row in rows)]

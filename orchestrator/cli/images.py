@@ -16,15 +16,15 @@ from pathlib import Path
 from orchestrator.api import client
 from orchestrator.cli import clock, columns, say
 from orchestrator.cli.scope import Scope
-from orchestrator.images.removal import ImageUser
-from orchestrator.images.store import Store
+from orchestrator.images.store.content import Store
+from orchestrator.images.store.removal import ImageUser
 from orchestrator.model.errors import ExitCode, PystackError, UserError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from orchestrator.images import saving
+    from orchestrator.images.archives import saving
 
 
 def load(
@@ -35,7 +35,7 @@ def load(
     platform: str | None,
 ) -> int:
     """Load the images of an archive: docker save or OCI layout, tar or tar.gz."""
-    from orchestrator.images import archive
+    from orchestrator.images.archives import loading
     from orchestrator.images.registry import platforms
 
     wanted = platforms.parse(platform) if platform else None
@@ -48,7 +48,7 @@ def load(
         except OSError as error:
             raise UserError(f"{input}: {error.strerror}", exit_code=ExitCode.FILE_NOT_FOUND) from None
         with source, Bytes(quiet=quiet) as progress, named(input):
-            loaded = archive.load(store, source, platform=wanted, progress=progress)
+            loaded = loading.load(store, source, platform=wanted, progress=progress)
     if not quiet:
         lines = [f"Loaded image: {name}\n" for image in loaded for name in image.names]
         lines += [f"Loaded image ID: {image.id}\n" for image in loaded if not image.names]
@@ -60,7 +60,7 @@ def import_(
     scope: Scope, *, path: str, name: str | None, change: tuple[str, ...], message: str | None
 ) -> int:
     """Make an image of a directory, or of a tar file (- is standard input); print its id."""
-    from orchestrator.images import importing
+    from orchestrator.images.archives import importing
 
     if path.startswith(("http://", "https://")):
         raise UserError(
@@ -102,7 +102,7 @@ def import_(
 
 def save(scope: Scope, *, names: tuple[str, ...], output: str | None) -> int:
     """Write images into an archive."""
-    from orchestrator.images import saving
+    from orchestrator.images.archives import saving
 
     if output is None and say.is_terminal(say.STDOUT):
         raise UserError(
@@ -138,7 +138,7 @@ def _standard_output() -> Iterator[None]:
 
 
 def _chosen(scope: Scope, store: Store, name: str) -> list[saving.Chosen]:
-    from orchestrator.images import saving
+    from orchestrator.images.archives import saving
 
     try:
         return saving.choose(store, name)

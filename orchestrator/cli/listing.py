@@ -9,7 +9,7 @@ import time
 
 from orchestrator.api.wire import loads
 from orchestrator.cli import clock, columns, say, shape
-from orchestrator.images import listing
+from orchestrator.images.store import listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from orchestrator.cli.scope import Scope
-    from orchestrator.images.listing import Listed
+    from orchestrator.images.store.listing import Listed
     from orchestrator.model.errors import UserError
 
     Row = dict[str, Any]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from orchestrator.cli.scope import Scope
-    from orchestrator.images.store import Store
+    from orchestrator.images.store.content import Store
     from orchestrator.model.errors import PystackError
 
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from typing import Self
 
     from orchestrator.cli.scope import Scope
-    from orchestrator.images.arriving import Step
-    from orchestrator.images.pulling import Pulled
-    from orchestrator.images.store import Store
-    from orchestrator.images.workers import Workers
+    from orchestrator.images.layers.workers import Workers
+    from orchestrator.images.store.content import Store
+    from orchestrator.images.transfer.arriving import Step
+    from orchestrator.images.transfer.pulling import Pulled
     from orchestrator.model.stack import Stack
 
 _FRAME = 0.1
@@ -156,7 +156,7 @@ def _perform(scope: Scope, wants: list[Want], *, all_tags: bool, quiet: bool, ig
 
 
 def _run(store: Store, wants: list[Want], board: Board, *, all_tags: bool, ignore: bool) -> int:
-    from orchestrator.images.workers import Workers
+    from orchestrator.images.layers.workers import Workers
 
     with Workers() as workers:
         # What follows imports for 200 ms, in which they get ready.
@@ -168,7 +168,7 @@ def _with(
 ) -> int:
     import trio
 
-    from orchestrator.images.pulling import Pulling, open_pulling
+    from orchestrator.images.transfer.pulling import Pulling, open_pulling
 
     failed: list[PystackError] = []
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing import Self, TypeVar
 
     from orchestrator.cli.scope import Scope
-    from orchestrator.images.push import Layer, Pushed
     from orchestrator.images.registry.search import Hit
+    from orchestrator.images.transfer.push import Layer, Pushed
 
     T = TypeVar("T")
 
@@ -45,7 +45,7 @@ TAG_HEADS = {"Name": "NAME", "Tag": "TAG"}
 
 def push(scope: Scope, *, names: tuple[str, ...], all_tags: bool, quiet: bool) -> int:
     """Bring images, or all tags of repositories, to their registries. All are found before one is sent."""
-    from orchestrator.images import push as pushing
+    from orchestrator.images.transfer import push as pushing
 
     quiet = quiet or scope.progress == "quiet"
     live = say.is_terminal(say.STDOUT) and scope.progress not in ("plain", "json")

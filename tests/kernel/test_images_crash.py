@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.images import archive
-from orchestrator.images.store import Store
-from orchestrator.images.verifying import verify
+from orchestrator.images.archives import loading
+from orchestrator.images.store.content import Store
+from orchestrator.images.store.verifying import verify
 from tests.kit.archives import Entry, Image, docker_save, layer, oci_layout
 from tests.kit.patience import patient
 
@@ -43,7 +43,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (top / "old.tar").write_bytes(docker_save(OLD))
     (top / "new.tar").write_bytes(oci_layout(NEW))
     with open(top / "old.tar", "rb") as source:
-        archive.load(Store(top / "store"), source)
+        loading.load(Store(top / "store"), source)
     return top
 
 
@@ -95,7 +95,7 @@ def swept(store: Store) -> set[str]:
 
 def load_new(top: Path, store: Store) -> None:
     with open(top / "new.tar", "rb") as source:
-        archive.load(store, source)
+        loading.load(store, source)
 
 
 def moments(total: int, label: str) -> list[int]:
@@ -162,15 +162,15 @@ def test_a_removal_killed_at_any_moment_leaves_the_other_image_whole(start: Path
 BUSY = """
 import random, sys
 from pathlib import Path
-from orchestrator.images import archive
-from orchestrator.images.store import Store
+from orchestrator.images.archives import loading
+from orchestrator.images.store.content import Store
 from orchestrator.model.errors import UserError
 top, root, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 dice = random.Random(seed)
 store = Store(root)
 def load(name):
     with open(top / name, "rb") as source:
-        archive.load(store, source)
+        loading.load(store, source)
 def leased():
     with store.lease() as lease:
         image = store.demand(dice.choice(("app:1", "old:1")))

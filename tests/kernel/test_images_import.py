@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.images.importing import import_directory, import_tar
-from orchestrator.images.store import Store
+from orchestrator.images.archives.importing import import_directory, import_tar
+from orchestrator.images.store.content import Store
 from orchestrator.model.errors import ExitCode, UserError
 from tests.kit.archives import Entry, digest, layer, tree_of
 
@@ -114,8 +114,8 @@ def test_what_is_not_the_images_stays_out(store: Store, tree: Path) -> None:
     script = f"""
 import os, sys
 from pathlib import Path
-from orchestrator.images.importing import import_directory
-from orchestrator.images.store import Store
+from orchestrator.images.archives.importing import import_directory
+from orchestrator.images.store.content import Store
 os.system("mount -t tmpfs none {tree}/mount && touch {tree}/mount/secret")
 import_directory(Store(Path("{store.root}")), Path("{tree}"), "mine")
 """

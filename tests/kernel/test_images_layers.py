@@ -19,10 +19,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.images import layers, workers
-from orchestrator.images.copying import copy_tree
-from orchestrator.images.layers import Limits
-from orchestrator.images.meta import Meta
+from orchestrator.images.layers import unpacking, workers
+from orchestrator.images.layers.copying import copy_tree
+from orchestrator.images.layers.meta import Meta
+from orchestrator.images.layers.unpacking import Limits
 from orchestrator.model.errors import PystackError, UserError
 from tests.kit.archives import Entry, digest, layer, tree_of
 
@@ -37,7 +37,7 @@ def unpacked(tmp_path: Path) -> Path:
 def unpack(content: bytes, fs: Path, limits: Limits | None = None) -> Meta:
     blob = fs.parent.parent / "blob"
     blob.write_bytes(content)
-    return layers.unpack(blob, fs.parent, limits or Limits())
+    return unpacking.unpack(blob, fs.parent, limits or Limits())
 
 
 # --- what a tar can say --------------------------------------------------------------------------
@@ -369,7 +369,7 @@ def test_what_steers_overlayfs_or_belongs_to_a_machine_is_dropped(unpacked: Path
 
 def test_the_image_cannot_slip_code_to_the_worker(tmp_path: Path) -> None:
     """Where the interpreter would look for modules lies inside the image once the worker is locked in."""
-    package = Path(layers.__file__).parents[2]
+    package = Path(unpacking.__file__).parents[3]
     for place in (package, Path(os.__file__).parent):
         evil = tmp_path / str(place)[1:] / "evil.py"
         evil.parent.mkdir(parents=True)
@@ -377,7 +377,7 @@ def test_the_image_cannot_slip_code_to_the_worker(tmp_path: Path) -> None:
     script = f"""
 import sys
 sys.path.append({str(package)!r})
-from orchestrator.images import worker
+from orchestrator.images.layers import worker
 worker.enter({str(tmp_path)!r})
 try:
     import evil
@@ -402,8 +402,8 @@ def test_a_whole_layer_is_unpacked_with_what_was_loaded_before(
     order = {"target": str(target), "path": str(blob), "max_bytes": 1 << 30, "max_entries": 99}
     script = f"""
 import os, sys
-sys.path += {[str(Path(layers.__file__).parents[2]), *workers._homes()]!r}
-from orchestrator.images import hashing, worker
+sys.path += {[str(Path(unpacking.__file__).parents[3]), *workers._homes()]!r}
+from orchestrator.images.layers import hashing, worker
 hashing.warm()
 worker.preload()
 worker.keeps_ids()

@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from orchestrator.images import archive, saving
-from orchestrator.images.archive import Loaded
-from orchestrator.images.layers import Limits
+from orchestrator.images.archives import loading, saving
+from orchestrator.images.archives.loading import Loaded
+from orchestrator.images.layers.unpacking import Limits
 from orchestrator.images.registry import platforms
 from orchestrator.images.registry.platforms import Platform
-from orchestrator.images.store import Store
+from orchestrator.images.store.content import Store
 from orchestrator.model.errors import ExitCode, PystackError, UserError
 from tests.kit import archives
 from tests.kit.archives import (
@@ -57,7 +57,7 @@ def store(tmp_path: Path) -> Store:
 def load(
     store: Store, content: bytes, limits: Limits | None = None, platform: Platform | None = None
 ) -> list[Loaded]:
-    return archive.load(store, io.BytesIO(content), limits=limits, platform=platform)
+    return loading.load(store, io.BytesIO(content), limits=limits, platform=platform)
 
 
 def load_file(store: Store, content: bytes) -> list[Loaded]:
@@ -66,7 +66,7 @@ def load_file(store: Store, content: bytes) -> list[Loaded]:
     path.write_bytes(b"first\n" + content)
     with open(path, "rb", buffering=0) as file:
         assert file.read(6) == b"first\n"
-        return archive.load(store, file)
+        return loading.load(store, file)
 
 
 def plain_layout(*images: Image) -> bytes:
@@ -134,7 +134,7 @@ def test_a_pipe_will_do(store: Store) -> None:
         assert cat.stdout is not None
         cat.stdin.write(docker_save(WEB))
         cat.stdin.close()
-        assert archive.load(store, cat.stdout)[0].id == WEB.id
+        assert loading.load(store, cat.stdout)[0].id == WEB.id
 
 
 def test_a_manifest_that_the_archive_has_keeps_its_digest(store: Store) -> None:
@@ -494,10 +494,10 @@ def test_an_archive_larger_than_the_limit_is_refused_while_it_is_read(store: Sto
 LOADER = """
 import sys
 from pathlib import Path
-from orchestrator.images import archive, saving
-from orchestrator.images.store import Store
+from orchestrator.images.archives import loading, saving
+from orchestrator.images.store.content import Store
 with open(sys.argv[2], "rb") as source:
-    archive.load(Store(Path(sys.argv[1])), source)
+    loading.load(Store(Path(sys.argv[1])), source)
 """
 
 

@@ -17,10 +17,10 @@ import pytest
 import trio
 import zstandard
 
-from orchestrator.images.arriving import Step
-from orchestrator.images.pulling import Pulled, open_pulling
 from orchestrator.images.registry.backoff import Patience
-from orchestrator.images.store import Store
+from orchestrator.images.store.content import Store
+from orchestrator.images.transfer.arriving import Step
+from orchestrator.images.transfer.pulling import Pulled, open_pulling
 from orchestrator.model.errors import PystackError
 from tests.kit import faults as wrong
 from tests.kit.archives import Entry, Image, dumps, layer
@@ -466,8 +466,8 @@ def test_two_processes_that_pull_the_same_share_the_work(tmp_path: Path, shelf: 
     blob = digest_of(blob_of(LARGE))
     shelf.add(wrong.Slow(rate=6 << 20), f"blobs/{blob}")
     script = (
-        "import sys, trio; from pathlib import Path; from orchestrator.images.pulling import open_pulling\n"
-        "from orchestrator.images.store import Store\n"
+        "import sys, trio; from pathlib import Path; from orchestrator.images.transfer.pulling import open_pulling\n"
+        "from orchestrator.images.store.content import Store\n"
         "async def main():\n"
         " async with open_pulling(Store(Path(sys.argv[1]))) as one:\n"
         "  print((await one.pull(sys.argv[2], environment={'HOME': '/nonexistent'})).id)\n"

@@ -23,8 +23,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from orchestrator.images import archive
-from orchestrator.images.store import Store
+from orchestrator.images.archives import loading
+from orchestrator.images.store.content import Store
 from tests.kit import layered, trees
 from tests.kit.archives import Entry, Image, digest, docker_save, layer, tree_of
 from tests.kit.programs import REPOSITORY
@@ -469,7 +469,7 @@ def saved() -> bytes:
 @pytest.fixture(scope="module")
 def store(state_root: Path, saved: bytes) -> Store:
     made = Store(state_root / "store")
-    archive.load(made, io.BytesIO(saved))
+    loading.load(made, io.BytesIO(saved))
     return made
 
 
@@ -518,9 +518,9 @@ def ours(state_root: Path, store: Store) -> dict[str, Tree]:
 ROOTLESS = """
 import io, sys
 from pathlib import Path
-from orchestrator.images import archive
-from orchestrator.images.store import Store
-archive.load(Store(Path(sys.argv[1])), io.BytesIO(sys.stdin.buffer.read()))
+from orchestrator.images.archives import loading
+from orchestrator.images.store.content import Store
+loading.load(Store(Path(sys.argv[1])), io.BytesIO(sys.stdin.buffer.read()))
 """
 USER = ["unshare", "--user", "--map-root-user", "--mount"]
 
@@ -619,7 +619,7 @@ def test_of_a_real_image_they_make_the_same_tree_too(
         place = Path(name)
         content = layered.save("redis", place / "redis.tar").read_bytes()
         store = Store(place / "store")
-        archive.load(store, io.BytesIO(content))
+        loading.load(store, io.BytesIO(content))
         stacks = {"ours": store.layers(store.demand("redis:7").id)}
         every = bool(os.environ.get("PYSTACK_ALL_WITNESSES"))
         docker = request.getfixturevalue("docker") if every else None

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.images import archive, comparing
-from orchestrator.images.store import Store
-from orchestrator.images.verifying import Report, verify
+from orchestrator.images.archives import loading
+from orchestrator.images.store import comparing
+from orchestrator.images.store.content import Store
+from orchestrator.images.store.verifying import Report, verify
 from orchestrator.model.errors import ExitCode, UserError
 from tests.kit.archives import Entry, Image, digest, docker_save, layer, oci_layout
 
@@ -31,7 +32,7 @@ DB = Image((BASE,), {"Cmd": ["db"]}, ("db:2",))
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "store")
-    archive.load(store, io.BytesIO(oci_layout(WEB, DB)))
+    loading.load(store, io.BytesIO(oci_layout(WEB, DB)))
     return store
 
 
@@ -140,7 +141,7 @@ def test_a_damaged_blob_is_taken_away_and_comes_back_with_the_next_load(store: S
     # The layer is still what it was, and the image runs; it cannot be pushed or saved.
     assert [fault.advice for fault in verify(store, mend=True).faults] == ["load or pull it again"]
     assert problems(verify(store)) == [("blob", "gone")]
-    archive.load(store, io.BytesIO(oci_layout(WEB, DB)))
+    loading.load(store, io.BytesIO(oci_layout(WEB, DB)))
     assert verify(store).faults == ()
 
 
@@ -157,7 +158,7 @@ def test_an_image_that_lost_its_manifest_or_config_can_be_removed_or_loaded_agai
         with pytest.raises(UserError, match="is not in the store") as caught:
             Store(store.root).config(lost.id)
         assert caught.value.exit_code is ExitCode.IMAGE
-    archive.load(store, io.BytesIO(oci_layout(WEB, DB)))
+    loading.load(store, io.BytesIO(oci_layout(WEB, DB)))
     assert verify(store).faults == ()
     path.unlink()
     store.remove(lost.names[0])
@@ -219,7 +220,7 @@ def test_what_no_image_needs_is_looked_at_too(store: Store) -> None:
 
 def test_images_of_docker_archives_verify_as_well(tmp_path: Path) -> None:
     store = Store(tmp_path / "other")
-    archive.load(store, io.BytesIO(docker_save(WEB, DB)))
+    loading.load(store, io.BytesIO(docker_save(WEB, DB)))
     assert verify(store).faults == ()
 
 
@@ -228,5 +229,5 @@ def test_a_store_that_lost_its_directories_is_told_so_and_takes_images_again(sto
         shutil.rmtree(store.root / name)
     report = verify(store, mend=True)
     assert {fault.problem for fault in report.faults} == {"gone"}
-    archive.load(store, io.BytesIO(oci_layout(WEB, DB)))
+    loading.load(store, io.BytesIO(oci_layout(WEB, DB)))
     assert verify(store).faults == ()

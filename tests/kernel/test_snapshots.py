@@ -13,10 +13,10 @@ import pytest
 
 from orchestrator.cli import snapshot
 from orchestrator.cli.scope import Scope
-from orchestrator.images import archive, saving
+from orchestrator.images.archives import loading, saving
+from orchestrator.images.archives.importing import import_directory
 from orchestrator.images.files import delta
-from orchestrator.images.importing import import_directory
-from orchestrator.images.store import Store
+from orchestrator.images.store.content import Store
 from orchestrator.model.errors import PystackError
 from tests.kit.keeper import build_image
 from tests.kit.site import Site, until
@@ -176,7 +176,7 @@ def test_an_image_of_a_container_runs_as_the_container_was(
     with open(tmp_path / "saved", "w+b") as file:
         saving.save(store, saving.choose(store, "made:1"), file.fileno())
         file.seek(0)
-        (loaded,) = archive.load(Store(tmp_path / "other"), file)
+        (loaded,) = loading.load(Store(tmp_path / "other"), file)
     assert loaded.id == image
     assert Store(tmp_path / "other").demand(image).manifest == store.demand(image).manifest
     nameless = commit(changed, capfd, "web", None)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.images.importing import import_directory
-from orchestrator.images.store import Store
+from orchestrator.images.archives.importing import import_directory
+from orchestrator.images.store.content import Store
 from tests.kit.site import Site
 
 pytestmark = pytest.mark.kernel

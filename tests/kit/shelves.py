@@ -11,11 +11,11 @@ import tarfile
 from pathlib import Path
 
 from orchestrator.api.paths import Paths
-from orchestrator.images import meta
-from orchestrator.images.index import NewImage
-from orchestrator.images.meta import Meta
+from orchestrator.images.layers import meta
+from orchestrator.images.layers.meta import Meta
 from orchestrator.images.reference import parse
-from orchestrator.images.store import Store
+from orchestrator.images.store.content import Store
+from orchestrator.images.store.index import NewImage
 from tests.kit.archives import CONFIG, LAYER, MANIFEST, Image, digest, dumps
 
 

@@ -78,13 +78,13 @@ class Trial:
 
 
 def _load(path: str, store: Path, limits: Mapping[str, int]) -> Iterator[Exception | None]:
-    from orchestrator.images import archive
-    from orchestrator.images.layers import Limits
-    from orchestrator.images.store import Store
+    from orchestrator.images.archives import loading
+    from orchestrator.images.layers.unpacking import Limits
+    from orchestrator.images.store.content import Store
 
     try:
         with open(path, "rb") as source:
-            archive.load(Store(store), source, limits=Limits(**limits))
+            loading.load(Store(store), source, limits=Limits(**limits))
         yield None
     except Exception as error:
         yield error
@@ -95,9 +95,9 @@ def _pull(
 ) -> list[tuple[Exception | None, float]]:
     import trio
 
-    from orchestrator.images.layers import Limits
-    from orchestrator.images.pulling import open_pulling
-    from orchestrator.images.store import Store
+    from orchestrator.images.layers.unpacking import Limits
+    from orchestrator.images.store.content import Store
+    from orchestrator.images.transfer.pulling import open_pulling
 
     found: list[tuple[Exception | None, float]] = []
 

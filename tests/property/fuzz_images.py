@@ -29,9 +29,9 @@ from types import FrameType
 import zstandard
 
 from orchestrator.images import config as configs
-from orchestrator.images import tar
-from orchestrator.images.apply import normal
-from orchestrator.images.inflate import InflateError, Inflater
+from orchestrator.images.layers import tar
+from orchestrator.images.layers.apply import normal
+from orchestrator.images.layers.inflate import InflateError, Inflater
 from orchestrator.images.registry import manifests
 from orchestrator.model.errors import UserError
 from tests.kit.archives import CONFIG, INDEX, LAYER, MANIFEST, Entry, dumps, layer

@@ -29,7 +29,16 @@ PACKAGES = (
     "gcc libc6-dev uidmap passt slirp4netns passwd podman conmon jq xz-utils zstd pigz "
     "qemu-user-static ca-certificates docker-registry"
 ).split()
-TESTING = ("pytest", "pytest-timeout", "pytest-trio", "pytest-xdist", "hypothesis", "bcrypt", "pyjwt", "trustme")
+TESTING = (
+    "pytest",
+    "pytest-timeout",
+    "pytest-trio",
+    "pytest-xdist",
+    "hypothesis",
+    "bcrypt",
+    "pyjwt",
+    "trustme",
+)
 """Of the development dependencies: what the tests inside import."""
 DISK = "6G"  # sparse
 KEPT = 3

@@ -20,7 +20,7 @@ from orchestrator.images import reference as references
 from orchestrator.images.config import ImageConfig
 from orchestrator.images.registry import platforms
 from orchestrator.images.registry.platforms import Platform
-from orchestrator.images.store import Store
+from orchestrator.images.store.content import Store
 from orchestrator.model.action import (
     Action,
     CreateContainer,

@@ -26,7 +26,7 @@ from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live, Table
 from orchestrator.engines.local.trouble import report
 from orchestrator.engines.local.wiring import Wiring
-from orchestrator.images.store import Store
+from orchestrator.images.store.content import Store
 from orchestrator.kernel import cgroups
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import State

@@ -107,7 +107,7 @@ class Pulls:
 
     async def _start(self) -> trio.Process:
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "orchestrator.images.puller", self._images],
+            [sys.executable, "-m", "orchestrator.images.transfer.puller", self._images],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             process_group=0,

@@ -7,7 +7,7 @@ import trio
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.table import Table
 from orchestrator.engines.local.wiring import Wiring
-from orchestrator.images.store import Store
+from orchestrator.images.store.content import Store
 from orchestrator.kernel import cgroups
 from orchestrator.model.frozen import dataclass
 

@@ -19,7 +19,7 @@ from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.trouble import report
 from orchestrator.images import hostroot, trees
 from orchestrator.images.config import ImageConfig
-from orchestrator.images.store import Store
+from orchestrator.images.store.content import Store
 from orchestrator.kernel import owner, syscalls
 from orchestrator.model import fingerprint
 from orchestrator.model.action import CreateVolume

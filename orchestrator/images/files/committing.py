@@ -17,13 +17,13 @@ from typing import IO, Any
 
 from orchestrator.images import changes as instructions
 from orchestrator.images import config as configs
-from orchestrator.images import layers
 from orchestrator.images import reference as references
 from orchestrator.images.files.packing import Packer
-from orchestrator.images.index import NewImage, StoredImage, digest_of
-from orchestrator.images.layers import Limits
-from orchestrator.images.meta import Meta
-from orchestrator.images.store import MANIFEST, Store
+from orchestrator.images.layers import unpacking
+from orchestrator.images.layers.meta import Meta
+from orchestrator.images.layers.unpacking import Limits
+from orchestrator.images.store.content import MANIFEST, Store
+from orchestrator.images.store.index import NewImage, StoredImage, digest_of
 from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.frozen import dataclass
 from orchestrator.model.stack import Healthcheck, Service, VolumeMount
@@ -197,7 +197,7 @@ class _Layer:
 
     def _unpack(self, reading: int) -> None:
         try:
-            self.meta = layers.unpack(
+            self.meta = unpacking.unpack(
                 Path(f"/proc/{os.getpid()}/fd/{reading}"), self._work / "layer", Limits()
             )
         except BaseException as error:

@@ -14,8 +14,8 @@ import os
 import stat
 from collections.abc import Callable
 
-from orchestrator.images import tar
-from orchestrator.images.tar import Member
+from orchestrator.images.layers import tar
+from orchestrator.images.layers.tar import Member
 from orchestrator.images.trees import keeps_xattr
 from orchestrator.kernel import syscalls
 

@@ -15,9 +15,9 @@ import os
 import stat
 from collections.abc import Callable
 
-from orchestrator.images import tar
 from orchestrator.images.files.packing import FilesError, is_made_up
-from orchestrator.images.tar import Member
+from orchestrator.images.layers import tar
+from orchestrator.images.layers.tar import Member
 from orchestrator.images.trees import keeps_xattr, write
 from orchestrator.kernel import syscalls
 from orchestrator.kernel.owner import give

@@ -13,11 +13,11 @@ import os
 import resource
 from collections.abc import Callable
 
-from orchestrator.images import tar
 from orchestrator.images.files import finding
 from orchestrator.images.files.finding import Source, Target
 from orchestrator.images.files.packing import FilesError, Packer
 from orchestrator.images.files.placing import Placer
+from orchestrator.images.layers import tar
 from orchestrator.kernel import visit
 from orchestrator.model.compact import dumps, loads
 

@@ -19,10 +19,10 @@ import pytest
 
 from orchestrator.cli import cp, lent
 from orchestrator.cli.scope import Scope
-from orchestrator.images import tar
 from orchestrator.images.files.packing import FilesError, Packer
 from orchestrator.images.files.placing import Placer
 from orchestrator.images.files.visiting import Visitor
+from orchestrator.images.layers import tar
 from orchestrator.images.trees import discard
 from orchestrator.kernel import capabilities
 from orchestrator.model.errors import PystackError

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.__main__ import enter
 from orchestrator.api.paths import Paths
 from orchestrator.cli import describe
-from orchestrator.images.describing import Step, history
+from orchestrator.images.store.describing import Step, history
 from tests.kit.archives import Entry, Image, digest, layer
 from tests.kit.shelves import shelve
 from tests.unit.cli.scripted import Scripted, Talk

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.api.paths import Paths
 from orchestrator.cli import disk
-from orchestrator.images.usage import ImageUsage, Usage
+from orchestrator.images.store.usage import ImageUsage, Usage
 from orchestrator.model.errors import UserError
 from tests.unit.cli import command
 from tests.unit.cli.scripted import Scripted

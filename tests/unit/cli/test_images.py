@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.api.paths import Paths
 from orchestrator.cli.images import image_users
-from orchestrator.images.removal import ImageUser
+from orchestrator.images.store.removal import ImageUser
 from tests.unit.cli import command
 from tests.unit.cli.scripted import Scripted
 

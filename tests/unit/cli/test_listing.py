@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import listing
-from orchestrator.images.listing import Listed
+from orchestrator.images.store.listing import Listed
 from orchestrator.model.errors import ExitCode, UserError
 from tests.unit.cli import command
 
@@ -198,7 +198,7 @@ def test_listing_imports_nothing_that_it_can_do_without(tmp_path: Path) -> None:
         "typer",
     }
     assert not heavy & {name.partition(".")[0] for name in done.stderr.decode().split()}
-    assert "orchestrator.images.store" not in done.stderr.decode().split()
+    assert "orchestrator.images.store.content" not in done.stderr.decode().split()
 
 
 def test_what_is_broken_or_hostile_is_listed_all_the_same(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.api.paths import Paths
 from orchestrator.cli.pin import images_only, pinned
-from orchestrator.images.store import Store
+from orchestrator.images.store.content import Store
 from orchestrator.model.errors import ExitCode, UserError
 from tests.kit.archives import Entry, Image, layer
 from tests.kit.faults import Faults

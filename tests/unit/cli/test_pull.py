@@ -10,8 +10,8 @@ import pytest
 from orchestrator.cli import pull as commands
 from orchestrator.cli.pull import Board, Row, Want, line, table
 from orchestrator.cli.scope import Scope
-from orchestrator.images.arriving import Step
-from orchestrator.images.pulling import Pulled
+from orchestrator.images.transfer.arriving import Step
+from orchestrator.images.transfer.pulling import Pulled
 from orchestrator.model.errors import UserError
 
 

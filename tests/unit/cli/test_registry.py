@@ -15,10 +15,10 @@ import trio
 from orchestrator.cli import registry as commands
 from orchestrator.cli.registry import Board, line
 from orchestrator.cli.scope import Scope
-from orchestrator.images.push import Layer
 from orchestrator.images.registry import search as searching
 from orchestrator.images.registry.blame import BrokenAnswerError, DeniedError
 from orchestrator.images.registry.search import Hit
+from orchestrator.images.transfer.push import Layer
 from orchestrator.model.errors import ExitCode, UserError
 from tests.kit.archives import Entry, Image, dumps, layer
 from tests.kit.faults import Faults, Html, Say, Status
