@@ -7,6 +7,7 @@ container, an address given twice and the like are `UnsafeError`s, and kept in `
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Callable, Iterable, Mapping
 
@@ -25,6 +26,7 @@ from orchestrator.model.action import (
 from orchestrator.model.errors import EngineError, ExitCode
 from orchestrator.model.frozen import dataclass, field, replace
 from orchestrator.model.observation import Container, ImageState, Observation, ProbeResult, State
+from orchestrator.model.world import World
 
 SIGKILL = 9
 
@@ -87,30 +89,34 @@ class SimulatedEngine:
     """By service; others run until told."""
     faults: Faults = field(default_factory=Faults)
     images: Mapping[str, ImageState] = field(default_factory=dict)
-    world: Observation = field(default_factory=lambda: Observation(at=0.0))
+    begins: Observation = field(default_factory=lambda: Observation(at=0.0))
+    """The machine as it is at first."""
     applied: list[tuple[float, Action]] = field(default_factory=list)
     """Actions that took effect, with the time they did."""
     violations: list[str] = field(default_factory=list)
     watch: Callable[[Action], None] | None = None
     """Asked when each action begins; raises UnsafeError for what is wrong."""
+    _world: World = field(init=False)
     _random: random.Random = field(init=False)
     _busy: set[str] = field(default_factory=set)
     _exits: dict[str, _Due] = field(default_factory=dict)
+    _agenda: list[tuple[float, str]] = field(default_factory=list)
+    """When which container may exit, as a heap; what `_exits` does not say (any more) is void."""
     _runs: dict[str, int] = field(default_factory=dict)
     _probes: dict[tuple[str, float], int] = field(default_factory=dict)
-    _version: int = 1
-    _observed: int = 0
+    _observed: int = -1
+    """The version of the world that was looked at last."""
     _bell: trio.Event = field(default_factory=trio.Event)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)  # noqa: S311 (repeatable on purpose)
-        self.world = replace(self.world, images={**self.world.images, **self.images})
+        self._world = World(replace(self.begins, images={**self.begins.images, **self.images}))
 
     # --- the port -----------------------------------------------------------------------------------
 
     async def observe(self) -> Observation:
         self._settle()
-        self._observed = self._version
+        self._observed = self._world.version
         found = replace(self.world, at=self.now())
         await trio.sleep(self._random.uniform(*self.faults.observe_delay))
         return found
@@ -130,7 +136,7 @@ class SimulatedEngine:
                 await self._probe(action)
                 return
             if isinstance(action, StartContainer):
-                await trio.sleep(self._program(effects.find(self.world, action.id)).starts_in)
+                await trio.sleep(self._program(self._world.containers.get(action.id)).starts_in)
             await trio.sleep(delay * share)
             self._perhaps_fail(self.faults.retryable, action, retryable=True)
             self._perhaps_fail(self.faults.permanent, action, retryable=False)
@@ -146,11 +152,11 @@ class SimulatedEngine:
     async def changed(self) -> None:
         while True:
             self._settle()
-            if self._version != self._observed:
+            if self._world.version != self._observed:
                 await trio.lowlevel.checkpoint()
                 return
             bell = self._bell
-            next_exit = min((due.at for due in self._exits.values()), default=None)
+            next_exit = self._next_exit()
             if next_exit is None:
                 await bell.wait()
             else:
@@ -159,41 +165,67 @@ class SimulatedEngine:
 
     # --- what a test may do to the machine --------------------------------------------------------
 
+    @property
+    def world(self) -> Observation:
+        """Everything, as it is now."""
+        return self._world.observation()
+
     def container(self, name: str) -> Container:
         self._settle()
-        return next(found for found in self.world.containers if found.name == name)
+        return next(found for found in self._world.containers.values() if found.name == name)
 
     def kill(self, name: str, exit_code: int = 137) -> None:
         """The process dies without anybody of ours having asked."""
         self._exits.pop(self.container(name).id, None)
-        self._change(effects.expect_exit(self.world, self.container(name).id, self.now(), exit_code))
+        effects.end(self._world, self.container(name).id, self.now(), exit_code)
+        self._ring()
 
     def power_cut(self) -> None:
         """Every process dies; records stay."""
-        for container in self.world.containers:
-            self._change(effects.expect_exit(self.world, container.id, self.now(), None))
+        for container_id in tuple(self._world.containers):
+            effects.end(self._world, container_id, self.now(), None)
         self._exits.clear()
+        self._ring()
 
     def disturb(self, world: Observation) -> None:
         """Replace the world (a network removed by hand, a port taken)."""
-        self._change(world)
+        version = self._world.version
+        self._world = World(world)
+        self._world.version = version + 1
+        self._ring()
 
     # --- inside ---------------------------------------------------------------------------------------
 
-    def _change(self, world: Observation) -> None:
-        if world is self.world:
-            return
-        self.world = world
-        self._version += 1
-        bell, self._bell = self._bell, trio.Event()
-        bell.set()
+    def _ring(self) -> None:
+        """The world has changed, perhaps."""
+        if self._world.version != self._observed:
+            bell, self._bell = self._bell, trio.Event()
+            bell.set()
 
     def _settle(self) -> None:
         """Let every exit happen that is due."""
         now = self.now()
-        for container_id in [key for key, due in self._exits.items() if due.at <= now]:
+        while (at := self._next_exit()) is not None and at <= now:
+            _, container_id = heapq.heappop(self._agenda)
             due = self._exits.pop(container_id)
-            self._change(effects.expect_exit(self.world, container_id, due.at, due.exit_code))
+            effects.end(self._world, container_id, due.at, due.exit_code)
+            self._ring()
+
+    def _next_exit(self) -> float | None:
+        while self._agenda:
+            at, container_id = self._agenda[0]
+            due = self._exits.get(container_id)
+            if due is not None and due.at == at:
+                return at
+            heapq.heappop(self._agenda)
+        return None
+
+    def _schedule(self, container_id: str, due: _Due) -> None:
+        """The process ends then, unless it is to end earlier anyway."""
+        before = self._exits.get(container_id)
+        if before is None or due.at < before.at:
+            self._exits[container_id] = due
+            heapq.heappush(self._agenda, (due.at, container_id))
 
     def _perhaps_fail(self, chance: float, action: Action, *, retryable: bool) -> None:
         if chance and self._random.random() < chance:
@@ -205,48 +237,47 @@ class SimulatedEngine:
         self.applied.append((self.now(), action))
         if isinstance(action, StartContainer) and self._refuse(action):
             return
-        self._change(effects.expect(self.world, action, self.now()))
+        effects.perform(self._world, action, self.now())
+        self._ring()
         if isinstance(action, StartContainer):
             self._begin(action)
         elif isinstance(action, SignalContainer):
             self._signalled(action)
 
     def _refuse(self, action: StartContainer) -> bool:
-        container = effects.find(self.world, action.id)
+        container = self._world.containers.get(action.id)
         program = self._program(container)
         if program.refuses is None:
             return False
         code, error = program.refuses
-        self._change(effects.expect_failed_start(self.world, action, self.now(), code, error))
+        effects.fail_start(self._world, action, self.now(), code, error)
+        self._ring()
         raise EngineError(error, retryable=False, exit_code=ExitCode(code))
 
     def _begin(self, action: StartContainer) -> None:
-        program = self._program(effects.find(self.world, action.id))
+        program = self._program(self._world.containers.get(action.id))
         run = self._runs[action.id] = self._runs.get(action.id, 0) + 1
+        self._exits.pop(action.id, None)
         if program.exits_after is not None:
             code = program.exit_codes[min(run, len(program.exit_codes)) - 1]
-            self._exits[action.id] = _Due(self.now() + program.exits_after, code)
+            self._schedule(action.id, _Due(self.now() + program.exits_after, code))
         if program.crashes_every is not None:
-            due = _Due(self.now() + self._random.expovariate(1 / program.crashes_every), program.crash_code)
-            if action.id not in self._exits or due.at < self._exits[action.id].at:
-                self._exits[action.id] = due
+            after = self._random.expovariate(1 / program.crashes_every)
+            self._schedule(action.id, _Due(self.now() + after, program.crash_code))
 
     def _signalled(self, action: SignalContainer) -> None:
-        container = effects.find(self.world, action.id)
+        container = self._world.containers.get(action.id)
         if container is None or container.state is not State.RUNNING:
             return
         program = self._program(container)
         wait = 0.001 if action.signal == SIGKILL else program.ends_within
         if wait is None:
             return
-        due = _Due(self.now() + wait, 128 + action.signal)
-        before = self._exits.get(action.id)
-        if before is None or before.at > due.at:
-            self._exits[action.id] = due
+        self._schedule(action.id, _Due(self.now() + wait, 128 + action.signal))
 
     async def _probe(self, action: ProbeContainer) -> None:
         started = self.now()
-        program = self._program(effects.find(self.world, action.id))
+        program = self._program(self._world.containers.get(action.id))
         limit = action.healthcheck.timeout or 30.0
         await trio.sleep(min(program.probe_takes, limit))
         key = (action.id, action.run_started)
@@ -263,7 +294,8 @@ class SimulatedEngine:
             output="Health check exceeded timeout" if late else "",
         )
         self._settle()
-        self._change(effects.expect_probe(self.world, action.id, action.run_started, result))
+        effects.judge_probe(self._world, action.id, action.run_started, result)
+        self._ring()
 
     def _program(self, container: Container | None) -> Program:
         return self.programs.get(container.service, Program()) if container is not None else Program()
@@ -272,32 +304,34 @@ class SimulatedEngine:
         """What no caller may ask for, whatever happened before."""
         match action:
             case CreateContainer():
-                _guard_create(self.world, action)
+                _guard_create(self._world, action)
             case StartContainer():
                 self._guard_start(action)
             case RemoveContainer():
-                container = effects.find(self.world, action.id)
+                container = self._world.containers.get(action.id)
                 if container is not None and container.state is State.RUNNING:
                     raise UnsafeError(f"{action.name} is removed while it runs")
             case RemoveNetwork():
-                state = self.world.networks.get(action.name)
-                if state is not None and state.users:
-                    raise UnsafeError(f"network {action.name} is removed under {len(state.users)} containers")
+                row = self._world.networks.get(action.name)
+                if row is not None and row.state.users:
+                    count = len(row.state.users)
+                    raise UnsafeError(f"network {action.name} is removed under {count} containers")
             case _:
                 pass
 
     def _guard_start(self, action: StartContainer) -> None:
-        container = effects.find(self.world, action.id)
+        container = self._world.containers.get(action.id)
         if container is None:
             raise UnsafeError(f"{action.name} is started but does not exist")
         if container.state is State.RUNNING:
             raise UnsafeError(f"{action.name} is started while it runs")
-        taken = {(p.protocol, p.host_port) for p in self.world.ports_taken}
-        clash = [p.host_port for p in container.ports if (p.protocol, p.host_port) in taken]
-        if clash:
-            raise EngineError(f"port {clash[0]} is in use", exit_code=ExitCode.CONFLICT)
+        if container.ports:
+            taken = {(p.protocol, p.host_port) for p in self._world.ports_taken}
+            clash = [p.host_port for p in container.ports if (p.protocol, p.host_port) in taken]
+            if clash:
+                raise EngineError(f"port {clash[0]} is in use", exit_code=ExitCode.CONFLICT)
         for service, peer_id in action.peers.items():
-            peer = effects.find(self.world, peer_id)
+            peer = self._world.containers.get(peer_id)
             if peer is None:
                 raise UnsafeError(f"{action.name} is started beside {service}, which is not there")
             if peer.state is not State.RUNNING:
@@ -305,18 +339,19 @@ class SimulatedEngine:
                 raise EngineError(f"{service} does not run")
 
 
-def _guard_create(world: Observation, action: CreateContainer) -> None:
-    if effects.find(world, action.id) is not None:
+def _guard_create(world: World, action: CreateContainer) -> None:
+    if action.id in world.containers:
         return
-    if any(container.name == action.name for container in world.containers):
+    if action.name in world.names:
         raise UnsafeError(f"a second container called {action.name}")
     for name, address in action.addresses.items():
-        state = world.networks.get(name)
-        if state is None:
+        row = world.networks.get(name)
+        if row is None:
             raise UnsafeError(f"{action.name} is attached to {name}, which does not exist")
-        if address in state.addresses or address == state.gateway:
+        if row.has("addresses", address) or address == row.plain.gateway:
             raise UnsafeError(f"address {address} on {name} is given twice")
-    _guard_ports(world.containers, action)
+    if action.ports:
+        _guard_ports(world.containers.values(), action)
 
 
 def _guard_ports(containers: Iterable[Container], action: CreateContainer) -> None:

@@ -7,6 +7,7 @@
     action       one repeatable step on one target, with its reason
     plan         the actions possible now, what the rest waits for, when to look again
     effects      what an action is expected to change (rehearsal, simulation, contract tests)
+    world        an observation that changes in place, for those who play many actions
     graph        who needs whom; cycles; order
     fingerprint  digest of exactly those fields whose change requires a new container
     health       how one probe result changes a health state

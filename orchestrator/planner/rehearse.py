@@ -17,6 +17,7 @@ from orchestrator.model.desired import Desired
 from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.observation import HealthStatus, Observation
 from orchestrator.model.plan import Plan
+from orchestrator.model.world import World
 from orchestrator.planner.plan import plan
 
 DURATIONS: dict[str, float] = {"start": 0.2, "create": 0.02, "remove": 0.02, "probe": 0.02, "pull": 1.0}
@@ -68,7 +69,7 @@ class _Moment:
 class _Rehearsal:
     def __init__(self, desired: Desired, observation: Observation, now: float, until: float) -> None:
         self._desired = desired
-        self._world = observation
+        self._world = World(observation)
         self._began = self._now = now
         self._until = now + until
         self._in_flight: dict[str, Action] = {}
@@ -85,7 +86,7 @@ class _Rehearsal:
 
     def lines(self) -> tuple[Line, ...]:
         found: list[Line] = []
-        for container in self._world.containers:
+        for container in self._world.containers.values():
             if (
                 container.service in self._one_shots
                 and container.run is not None
@@ -93,7 +94,7 @@ class _Rehearsal:
             ):
                 self._push(ONE_SHOT, None, container.id)
         for _ in range(MOST_STEPS):
-            decided = plan(self._desired, self._world, self._now, self._in_flight)
+            decided = plan(self._desired, self._world.observation(), self._now, self._in_flight)
             found.extend(self._begin(decided))
             at = self._next_moment(decided)
             if at is None or at > self._until or self._quiet > PATIENCE + len(self._world.containers):
@@ -125,7 +126,7 @@ class _Rehearsal:
         return any(not wait.failed for wait in decided.waits)
 
     def _healthy(self, container_id: str) -> bool:
-        container = effects.find(self._world, container_id)
+        container = self._world.containers.get(container_id)
         health = container.run.health if container is not None and container.run is not None else None
         return health is not None and health.status is HealthStatus.HEALTHY
 
@@ -145,13 +146,11 @@ class _Rehearsal:
         while self._agenda and self._agenda[0].at <= self._now:
             moment = heapq.heappop(self._agenda)
             if moment.action is None:
-                self._world = effects.expect_exit(
-                    self._world, moment.container_id, self._now, moment.exit_code
-                )
+                effects.end(self._world, moment.container_id, self._now, moment.exit_code)
                 continue
             action = moment.action
             self._in_flight.pop(action.target, None)
-            self._world = effects.expect(self._world, action, self._now)
+            effects.perform(self._world, action, self._now)
             match action:
                 case StartContainer() if action.attempt == 1 and self._service(action.id) in self._one_shots:
                     # A restart by policy after success is taken to run on; else this would never end.
@@ -162,5 +161,5 @@ class _Rehearsal:
                     pass
 
     def _service(self, container_id: str) -> str:
-        container = effects.find(self._world, container_id)
+        container = self._world.containers.get(container_id)
         return container.service if container is not None else ""

@@ -126,7 +126,7 @@ class Stage:
             programs={**_one_shots(self.stack), **self.scenario.programs},
             faults=self.scenario.faults,
             images={name: ImageState(id=f"sha256:{name}") for name in references},
-            world=Observation(at=BOOT),
+            begins=Observation(at=BOOT),
             watch=self._watch,
         )
         self.desired = orders.up(None, self.stack, orders.UpOptions())
