@@ -69,6 +69,8 @@ class Desired:
     """When the stack was first wanted after it was last taken down (boot time). Anonymous volumes belong to
     one such life: they outlive their containers, but the next `up` after a `down` gets new ones."""
     remove_orphans: bool = False
+    repair: bool = True
+    """What is changed behind our back is put right; else it is only reported (`--no-repair`)."""
     down: bool = False
     """Networks go as well, when the last container is gone, and then the stack is forgotten."""
     remove_volumes: bool = False

@@ -134,6 +134,8 @@ class Container:
     """Target path -> name on the machine."""
     peers: Mapping[str, str] = field(default_factory=dict)
     """As in CreateContainer: service -> id of the container whose namespace it was made to join."""
+    broken: str = ""
+    """Why it can't go on as it is (its directory was deleted); "" while nothing is wrong with it."""
     run: Run | None = None
 
     @property
@@ -176,6 +178,8 @@ class VolumeState:
     """Wall clock (RFC 3339), for showing only."""
     labels: Mapping[str, str] = field(default_factory=dict)
     driver_opts: Mapping[str, str] = field(default_factory=dict)
+    lost: str = ""
+    """What became of its directory ("its directory /x is gone"). Never made anew empty: who needs it waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
