@@ -69,7 +69,7 @@ class Inotify:
             raise failure("inotify_init1", ctypes.get_errno())
 
     def fileno(self) -> int:
-        return self._fd
+        return int(self._fd)
 
     def add(self, path: str, mask: int, *, directory: bool = False, follow: bool = True) -> int:
         """Watch `path`; the same path gives the same number, and what is watched for is added up.

@@ -179,7 +179,7 @@ class VolumeState:
     labels: Mapping[str, str] = field(default_factory=dict)
     driver_opts: Mapping[str, str] = field(default_factory=dict)
     lost: str = ""
-    """What became of its directory ("its directory /x is gone"). Never made anew empty: who needs it waits."""
+    """What became of its directory ("its directory /x is gone"). Never made anew empty: its users wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
