@@ -105,6 +105,7 @@ async def plan(session: Session, stacks: Stacks, request: dict[str, Any]) -> Non
         desired = orders.up(previous, wanted, options)
     engine = stacks.machine.look(desired.stack)
     observation = await engine.observe()
+    desired = orders.acknowledge(previous, desired, observation.containers, observation.at)
     await session.end(_rehearsed(desired, observation))
 
 

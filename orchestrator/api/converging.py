@@ -130,9 +130,11 @@ async def start(session: Session, stacks: Stacks, request: dict[str, Any]) -> No
         if service not in made:
             raise UserError(f"service {service} has no container to start", hint="`pystack up` creates it")
     chosen = services or sorted(made & set(supervised.loop.desired.stack.services))
-    await converge(
-        session, stacks, name, lambda previous: orders.start(_existing(previous, name), chosen), chosen
-    )
+
+    def change(previous: Desired | None) -> Desired:
+        return orders.start(_existing(previous, name), chosen, insists=bool(services))
+
+    await converge(session, stacks, name, change, chosen)
 
 
 async def stop(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:

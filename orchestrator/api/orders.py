@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from orchestrator.model import fingerprint
 from orchestrator.model.desired import Desired, Intent, Wanted
 from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import Network, OfService, Service, Stack
+from orchestrator.planner.restarts import has_turn
 from orchestrator.planner.survey import name_of, slots_of
 
 NAME_BYTES = 200
@@ -146,6 +148,7 @@ def up(previous: Desired | None, stack: Stack, options: UpOptions) -> Desired:
             stop_timeout=options.timeout,
             ignore_dependencies=options.no_deps,
             asked=NOW,
+            insists=name in options.services,
         )
     return Desired(
         stack=merged, intents=intents, remove_orphans=options.remove_orphans, stop_timeout=options.timeout
@@ -203,13 +206,18 @@ def remove(previous: Desired, services: Iterable[str], *, volumes: bool = False)
     return _change(previous, services, wanted=Wanted.ABSENT, remove_volumes=volumes)
 
 
-def start(previous: Desired, services: Iterable[str]) -> Desired:
-    """Containers that have ended run again; those that were never made are not made (`start`)."""
+def start(previous: Desired, services: Iterable[str], *, insists: bool = False) -> Desired:
+    """Containers that have ended run again; those that were never made are not made (`start`).
+
+    `insists`: also one-shots that have succeeded.
+    """
     names = _chosen(previous, services)
     intents = dict(previous.intents)
     for name in names:
         old = intents.get(name, Intent())
-        intents[name] = replace(old, wanted=Wanted.RUNNING, turn=old.turn + 1, remove_volumes=False)
+        intents[name] = replace(
+            old, wanted=Wanted.RUNNING, turn=old.turn + 1, remove_volumes=False, insists=insists
+        )
     return replace(previous, intents=intents)
 
 
@@ -263,7 +271,7 @@ def run(previous: Desired | None, stack: Stack, oneoff: str, *, no_deps: bool) -
     base = up(previous, stack, UpOptions(services=(oneoff, *missing), no_deps=True))
     intents = dict(base.intents)
     for name in missing:
-        intents[name] = replace(intents[name], ignore_dependencies=False)
+        intents[name] = replace(intents[name], ignore_dependencies=False, insists=False)
     intents[oneoff] = replace(intents[oneoff], ignore_dependencies=no_deps)
     return replace(base, intents=intents, remove_orphans=False)
 
@@ -305,21 +313,56 @@ def found(name: str, containers: Iterable[Container]) -> Desired:
 
 
 def acknowledge(
-    previous: Desired | None, desired: Desired, running: Mapping[str, tuple[float, ...]], now: float
+    previous: Desired | None, desired: Desired, containers: Iterable[Container], now: float
 ) -> Desired:
-    """Mark the runs under way: for them a new turn is carried out. `running`: service -> their starts.
+    """Mark the runs for which a new turn is carried out: those under way, and one-shots that have succeeded.
 
     A stack that was not there, or was going down, begins a new life.
     """
     before = previous.intents if previous is not None else {}
     intents = dict(desired.intents)
     for name, intent in intents.items():
-        if intent.turn != before.get(name, Intent()).turn:
-            intents[name] = replace(intents[name], under_way=running.get(name, ()))
         if intent.asked == NOW:
             intents[name] = replace(intents[name], asked=now)
+    ordered = {name for name, intent in intents.items() if intent.turn != before.get(name, Intent()).turn}
+    one_shots = awaited(desired.stack)
+    marked: dict[str, list[float]] = {name: [] for name in ordered}
+    for container in containers:
+        name, run = container.service, container.run
+        if name not in ordered or run is None:
+            continue
+        under_way = run.finished is None and run.stopping is None
+        done = name in one_shots and not intents[name].insists and has_turn(run, before.get(name, Intent()))
+        if under_way or (done and _done(desired.stack.services[name], container)):
+            marked[name].append(run.started)
+    for name, began in marked.items():
+        intents[name] = replace(intents[name], under_way=tuple(began))
     goes_on = previous is not None and (not previous.down or desired.down)
     return replace(desired, intents=intents, began=previous.began if previous and goes_on else now)
+
+
+def awaited(stack: Stack) -> set[str]:
+    """The services that others wait for to complete: one-shots by what the file says."""
+    return {
+        dependency.service
+        for service in stack.services.values()
+        for dependency in service.depends_on
+        if dependency.condition == "service_completed_successfully" and dependency.service in stack.services
+    }
+
+
+def _done(service: Service, container: Container) -> bool:
+    """Its last run has succeeded by itself, as the stack file defines it now."""
+    run = container.run
+    return (
+        run is not None
+        and run.finished is not None
+        and run.exit_code == 0
+        and not run.error
+        and run.stopping is None
+        and service.restart.condition in ("no", "on-failure")
+        and container.fingerprint == fingerprint.of_service(service)
+    )
 
 
 def forget_service(previous: Desired, name: str) -> Desired:

@@ -123,7 +123,7 @@ class Stacks:
         async with self._ordering:
             supervised = self._stacks.get(name)
             previous = supervised.loop.desired if supervised else None
-            desired = orders.acknowledge(previous, change(previous), self._running(name), clock.now())
+            desired = orders.acknowledge(previous, change(previous), self._containers(name), clock.now())
             orders.demand_names(desired.stack)
             self._demand_free_names(previous, desired)
             layout(desired.stack)  # raises for a circle: it would keep the loop from ever looking
@@ -150,14 +150,8 @@ class Stacks:
             ],
         )
 
-    def _running(self, name: str) -> dict[str, tuple[float, ...]]:
-        """Service -> when its runs began that are under way."""
-        found: dict[str, tuple[float, ...]] = {}
-        for live in self.machine.table.of_stack(name):
-            run = live.container.run
-            if run is not None and run.finished is None and run.stopping is None:
-                found[live.container.service] = (*found.get(live.container.service, ()), run.started)
-        return found
+    def _containers(self, name: str) -> list[Container]:
+        return [live.container for live in self.machine.table.of_stack(name)]
 
     async def _write(self, desired: Desired) -> None:
         path = self.machine.places.desired(desired.stack.name)

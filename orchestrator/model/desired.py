@@ -37,7 +37,10 @@ class Intent:
     turn: int = 0
     """A container whose last run began in an earlier turn and has ended is started again (`up`, `start`)."""
     under_way: tuple[float, ...] = ()
-    """When the runs began that were under way as the turn was ordered: for them it is carried out."""
+    """When the runs began for which the turn is carried out already: those that were under way as it was
+    ordered, and one-shots that had succeeded."""
+    insists: bool = False
+    """One-shots that have succeeded run again all the same (`up NAME`, `start NAME`)."""
     restart_turn: int = 0
     """A run that began in an earlier turn is stopped and started again (`restart`)."""
     generation: int = 0

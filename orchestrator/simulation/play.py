@@ -187,6 +187,7 @@ class Stage:
         await self._live(nursery)
 
     def _want(self, desired: Desired) -> None:
+        desired = orders.acknowledge(self.desired, desired, self.engine.world.containers, self.now())
         self.desired = desired
         if self.loop is not None:
             self.loop.want(desired)
@@ -301,7 +302,7 @@ def _ordered(desired: Desired, stack: Stack, order: Order) -> Desired:
         case "stop":
             return orders.stop(desired, order.services, None)
         case "start":
-            return orders.start(desired, order.services)
+            return orders.start(desired, order.services, insists=bool(order.services))
         case "restart":
             return orders.restart(desired, order.services, timeout=None, no_deps=False)
     raise PystackError(f"nobody can order {order.command}")

@@ -87,7 +87,8 @@ def beside(condition: str, state: str) -> tuple[Desired, Observation]:
     wish = stack(
         "shop",
         db=service(
-            restart="on-failure" if "back-off" in state else "no", healthcheck=check() if checked else None
+            restart="on-failure" if "back-off" in state else "on-failure:3" if "given up" in state else "no",
+            healthcheck=check() if checked else None,
         ),
         web=service(after={"db": CONDITIONS[condition]}),
     )
@@ -121,6 +122,7 @@ def _run(state: str) -> Run | None:
         "ended with 0": replace(ended, exit_code=0),
         "ended with 1": replace(ended, exit_code=1),
         "ended with 1, back-off": replace(ended, exit_code=1),
+        "ended with 1, given up after its attempts": replace(ended, exit_code=1, attempt=4),
         "can't be executed": replace(ended, exit_code=127, error="exec: not found"),
     }[state]  # fmt: skip
 
@@ -142,9 +144,11 @@ def test_a_gate(state: str, condition: str, said: str) -> None:
 
 
 def standing(state: str) -> tuple[Desired, Observation]:
-    """A stack of one service, and its container as the row says."""
-    wish = stack("shop", web=service(user="1"))
-    first = orders.up(None, wish, orders.UpOptions())
+    """A stack of one service, and its container as the row says. A one-shot has somebody who waits for it, and
+    who has not been asked for."""
+    later = {"later": service(after={"web": "completed"})} if "one-shot" in state else {}
+    wish = stack("shop", web=service(user="1"), **later)
+    first = orders.up(None, wish, orders.UpOptions(services=("web",)))
     world = converge(first, nothing(), NOW)
     web = world.containers[0]
     assert web.run is not None
@@ -156,8 +160,10 @@ def standing(state: str) -> tuple[Desired, Observation]:
         case "runs, and its definition has changed":
             changed = stack("shop", web=service(user="2"))
             return replace(first, stack=changed), world
-        case "has ended":
+        case "has ended" | "is a one-shot that has succeeded":
             return first, effects.expect_exit(world, web.id, NOW, 0)
+        case "is a one-shot that has failed":
+            return first, effects.expect_exit(world, web.id, NOW, 1)
         case "was stopped by the user":
             stopped = replace(web.run, stopping=BY_USER, finished=NOW, exit_code=143)
             return orders.stop(first, ["web"], None), replace(world, containers=(replace(web, run=stopped),))
@@ -166,12 +172,11 @@ def standing(state: str) -> tuple[Desired, Observation]:
 
 
 def ordered(command: str, before: Desired, world: Observation) -> Desired:
-    running = {
-        one.service: (one.run.started,) for one in world.containers if one.run and not one.run.finished
-    }
     match command:
         case "up":
-            wanted = orders.up(before, before.stack, orders.UpOptions())
+            who = tuple({*before.stack.services} - {"web"})
+            wanted = orders.up(before, before.stack, orders.UpOptions(services=who))
+            wanted = replace(wanted, intents={"web": wanted.intents["web"]})
         case "start":
             made = [one.service for one in world.containers]
             wanted = orders.start(before, made) if made else before
@@ -181,7 +186,7 @@ def ordered(command: str, before: Desired, world: Observation) -> Desired:
             wanted = orders.restart(before, ["web"], timeout=None, no_deps=False)
         case _:
             wanted = orders.down(before, remove_volumes=False, remove_orphans=False, timeout=None)
-    return orders.acknowledge(before, wanted, running, NOW)
+    return orders.acknowledge(before, wanted, world.containers, NOW)
 
 
 def played(desired: Desired, world: Observation) -> str:

@@ -9,10 +9,12 @@ import pytest
 
 from orchestrator.api import orders
 from orchestrator.api.orders import UpOptions
+from orchestrator.model import fingerprint
 from orchestrator.model.desired import Desired, Intent, Wanted
 from orchestrator.model.errors import ExitCode, UserError
-from orchestrator.model.observation import Container
+from orchestrator.model.observation import Container, Run, Stopping
 from orchestrator.model.stack import OfService, Stack
+from orchestrator.planner.restarts import has_turn
 from tests.kit.stacks import service, stack
 
 SHOP = stack(
@@ -244,9 +246,72 @@ def test_a_lost_record_is_made_good_by_what_is_there() -> None:
 
 def test_a_new_turn_is_carried_out_for_runs_under_way() -> None:
     second = up(FIRST, SHOP, "web")
-    found = orders.acknowledge(FIRST, second, {"web": (5.0,), "log": (6.0,)}, 9.0)
+    found = orders.acknowledge(FIRST, second, [ran("web", None), ran("log", None)], 9.0)
     assert found.intents["web"].under_way == (5.0,)
     assert found.intents["log"].under_way == ()
+
+
+JOB = stack("shop", job=service(restart="on-failure"), web=service(after={"job": "completed"}), log=service())
+HAD = up(None, JOB)
+
+
+def ran(name: str, exit_code: int | None, wish: Stack = JOB, **fields: Any) -> Container:
+    """A container whose run began at 5 and has ended with `exit_code`, unless that is None."""
+    run = Run(turn=1, started=5.0, finished=None if exit_code is None else 6.0, exit_code=exit_code)
+    recipe = wish.services.get(name, service())
+    return Container(
+        id=name,
+        name=f"shop-{name}-1",
+        stack="shop",
+        service=name,
+        slot=1,
+        definition=recipe,
+        fingerprint=fingerprint.of_service(recipe),
+        generation=0,
+        image_id="",
+        created=0,
+        run=replace(run, **fields),
+    )
+
+
+@pytest.mark.parametrize(
+    ("ended", "again"),
+    [
+        (ran("job", 0), False),
+        (ran("job", 1), True),
+        (ran("job", 0, stopping=Stopping(since=5.5, signal=15, by="user")), True),
+        (ran("log", 0), True),
+        (replace(ran("job", 0), fingerprint="of another definition"), True),
+    ],
+)
+def test_a_one_shot_that_has_succeeded_by_itself_is_not_run_again(ended: Container, again: bool) -> None:
+    """One that nobody waits for is run again, as docker compose does."""
+    found = orders.acknowledge(HAD, up(HAD, JOB), [ended], 9.0)
+    assert ended.run is not None
+    assert has_turn(ended.run, found.intents[ended.service]) is not again
+
+
+@pytest.mark.parametrize(("names", "again"), [((), False), (("web",), False), (("job",), True)])
+def test_a_one_shot_runs_again_when_it_is_named(names: tuple[str, ...], again: bool) -> None:
+    job = ran("job", 0)
+    assert job.run is not None
+    ordered = orders.acknowledge(HAD, up(HAD, JOB, *names), [job], 9.0)
+    assert has_turn(job.run, ordered.intents["job"]) is not again
+    # An order that has not been carried out yet is not taken back by the next one.
+    later = orders.acknowledge(ordered, up(ordered, JOB), [job], 9.0)
+    assert has_turn(job.run, later.intents["job"]) is not again
+    started = orders.start(HAD, ["job"], insists=bool(names))
+    assert has_turn(job.run, orders.acknowledge(HAD, started, [job], 9.0).intents["job"]) is bool(not names)
+
+
+def test_run_does_not_run_what_its_one_shot_has_done() -> None:
+    wish = replace(JOB, services={**JOB.services, "web-run-1": replace(JOB.services["web"], oneoff=True)})
+    stopped = orders.stop(HAD, ["job"], None)
+    found = orders.acknowledge(
+        stopped, orders.run(stopped, wish, "web-run-1", no_deps=False), [ran("job", 0)], 9
+    )
+    assert found.intents["job"].wanted is Wanted.RUNNING
+    assert found.intents["job"].under_way == (5.0,)
 
 
 @pytest.mark.parametrize(
@@ -256,13 +321,13 @@ def test_a_new_turn_is_carried_out_for_runs_under_way() -> None:
 def test_a_stack_begins_a_new_life_when_it_was_not_there_or_going_down(
     previous: Desired | None, goes_on: bool
 ) -> None:
-    assert orders.acknowledge(previous, FIRST, {}, 9.0).began == (3.0 if goes_on else 9.0)
+    assert orders.acknowledge(previous, FIRST, (), 9.0).began == (3.0 if goes_on else 9.0)
 
 
 def test_going_down_goes_on_with_the_same_life() -> None:
     previous = replace(FIRST, began=3.0, down=True)
     again = orders.down(previous, remove_volumes=True, remove_orphans=False, timeout=None)
-    assert orders.acknowledge(previous, again, {}, 9.0).began == 3.0
+    assert orders.acknowledge(previous, again, (), 9.0).began == 3.0
 
 
 # --- names of containers ---------------------------------------------------------------------------------
