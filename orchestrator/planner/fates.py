@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import islice
 
 from orchestrator.model.desired import Intent, Wanted
-from orchestrator.model.observation import Container
-from orchestrator.model.stack import Service
+from orchestrator.model.observation import Container, Run
+from orchestrator.model.stack import Dependency, Service
 from orchestrator.planner import images
 from orchestrator.planner.changes import stale
 from orchestrator.planner.draft import Draft
+from orchestrator.planner.gates import RUNNING_RULES, Answer
 from orchestrator.planner.survey import Fate, Judgement, Survey, slots_of
 
 _KEEP = Judgement(fate=Fate.KEEP)
@@ -117,15 +118,16 @@ def _judge_seated(
         return Judgement(fate=Fate.CYCLE, because="asked to restart")
     if not intent.ignore_dependencies:
         for dependency in survey.layout.needs[service.name]:
-            because = _disturbance(survey, dependency.service) if dependency.restart else ""
-            if because:
+            if dependency.restart and (
+                because := _disturbance(survey, dependency.service)
+                or _recovery(survey, dependency, container.run)
+            ):
                 return Judgement(fate=Fate.CYCLE, because=because)
     return _KEEP
 
 
 def _disturbance(survey: Survey, name: str) -> str:
-    """An explicit operation on a dependency (its own crash and restart by policy is none, Compose
-    Specification, depends_on.restart)."""
+    """A dependency that is about to be replaced or restarted: its dependents stop before it does."""
     intent = survey.intent(name)
     if intent is None or intent.ignore_dependencies:
         return ""
@@ -134,4 +136,23 @@ def _disturbance(survey: Survey, name: str) -> str:
             return f"{name} is replaced"
         if survey.fate(container) is Fate.CYCLE:
             return f"{name} is restarted"
+    return ""
+
+
+def _recovery(survey: Survey, dependency: Dependency, run: Run) -> str:
+    """A dependency that has ended by itself, was restarted by its policy since `run` began, and is back.
+
+    The Compose Specification (depends_on.restart) leaves crashes out: there, nobody is left to see them. Who
+    never comes back disturbs nobody. What is compared stands in the records of the runs, so one crash is
+    followed once, whoever is killed meanwhile: the dependent's next run is younger.
+    """
+    intent = survey.intent(dependency.service)
+    if run.finished is not None or run.paused or intent is None or intent.ignore_dependencies:
+        return ""
+    for container in survey.seats.get(dependency.service, ()):
+        other = container.run
+        if other is None or other.finished is not None or other.restarts == 0 or other.started <= run.started:
+            continue
+        if RUNNING_RULES[dependency.condition](container).answer is Answer.OPEN:
+            return f"{dependency.service} was restarted after it had ended, and is back"
     return ""

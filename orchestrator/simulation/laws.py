@@ -146,7 +146,11 @@ def unconverged(
     if desired.down:
         left = [container.name for container in world.containers]
         return tuple(f"{name} is still there" for name in left)
-    return (*_pending(desired, world, decided, unquiet), *_missing(desired, world, unquiet))
+    return (
+        *_pending(desired, world, decided, unquiet),
+        *_missing(desired, world, unquiet),
+        *_left_behind(desired, world, unquiet),
+    )
 
 
 def _pending(desired: Desired, world: Observation, decided: Plan, unquiet: AbstractSet[str]) -> Iterator[str]:
@@ -186,3 +190,16 @@ def _missing(desired: Desired, world: Observation, unquiet: AbstractSet[str]) ->
             for one in there:
                 if one.state is State.RUNNING:
                     yield f"{one.name} still runs"
+
+
+def _left_behind(desired: Desired, world: Observation, unquiet: AbstractSet[str]) -> Iterator[str]:
+    """Who asked to be restarted with a dependency runs since after that one's last crash."""
+    began = [(one, one.run) for one in world.containers if one.state is State.RUNNING and one.run]
+    for name, service in desired.stack.services.items():
+        if name in unquiet or name not in desired.intents or desired.intents[name].ignore_dependencies:
+            continue
+        followed = {one.service for one in needs(service) if one.restart} & desired.intents.keys()
+        for one, own in (pair for pair in began if followed and pair[0].service == name):
+            for other, run in began:
+                if other.service in followed and run.restarts and run.started > own.started:
+                    yield f"{one.name} runs since before {other.name} was restarted"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import pytest
 import trio
 
 from orchestrator.engines.simulated import Program
 from orchestrator.model.action import StartContainer
 from orchestrator.model.stack import Stack
 from orchestrator.simulation.play import Played, play
-from orchestrator.simulation.scenario import KillSupervisor, Order, PowerCut, Scenario
-from tests.kit.stacks import service, stack, up
+from orchestrator.simulation.scenario import Event, Kill, KillSupervisor, Order, PowerCut, Scenario
+from tests.kit.stacks import check, service, stack, up
 from tests.simulation.stage import Stage
 from tests.simulation.stage import play as act
 
@@ -22,7 +25,7 @@ def begun(played: Played, name: str) -> list[float]:
     ]
 
 
-def told(wish: Stack, *events: Order | KillSupervisor | PowerCut, **programs: Program) -> Played:
+def told(wish: Stack, *events: Event, **programs: Program) -> Played:
     played = play(wish, Scenario(lasts=300.0, programs=programs, events=events), 1)
     assert played.broken == ""
     return played
@@ -69,3 +72,60 @@ def test_a_retrying_one_shot_is_judged_when_its_retries_end() -> None:
         assert names == [job]
 
     act(scenes)
+
+
+CHAIN = stack(
+    db=service(restart="always", healthcheck=check()),
+    api=service(after={"db": "healthy!"}),
+    web=service(after={"api": "started!"}, replicas=2),
+    log=service(after={"db": "healthy"}),
+    tables=service(after={"db": "healthy!"}),
+)
+DB = Program(healthy_after=5.0)
+
+
+def test_dependents_follow_a_dependency_that_crashed_once_it_is_healthy_and_in_order() -> None:
+    played = told(CHAIN, Kill(at=100, service="db"), db=DB, tables=Program(exits_after=1.0))
+    (first, back), (_, api) = begun(played, "shop-db-1"), begun(played, "shop-api-1")
+    assert first < 1
+    assert 100 < back < 101
+    assert back + 5 <= api < back + 7
+    stopped = [one.target for one in played.happenings if (one.verb, one.outcome) == ("stop", "ok")]
+    assert sorted(stopped[:2]) == ["container:shop-web-1", "container:shop-web-2"]
+    assert stopped[2:] == ["container:shop-api-1"]
+    assert all(api < begun(played, f"shop-web-{slot}")[1] < api + 1 for slot in (1, 2))
+    for untouched in ("shop-log-1", "shop-tables-1"):  # has not asked for it; has completed
+        assert len(begun(played, untouched)) == 1
+
+
+def test_one_crash_is_followed_once_whoever_is_killed_meanwhile() -> None:
+    for moment in (100.05, 100.2, 103, 106.1, 106.15, 106.3):
+        events = (Kill(at=100, service="db"), KillSupervisor(at=moment, absent=3.0))
+        played = told(CHAIN, *events, db=DB)
+        assert len(begun(played, "shop-db-1")) == 2, moment
+        assert len(begun(played, "shop-api-1")) == 2, moment
+        assert len(begun(played, "shop-web-1")) == 2, moment
+
+
+def test_an_order_or_the_machine_restart_dependents_no_second_time() -> None:
+    orders = (Kill(at=50, service="db"), Order(at=100, command="restart", services=("db",)))
+    played = told(CHAIN, *orders, PowerCut(at=200), db=DB)
+    assert len(begun(played, "shop-api-1")) == 3  # nobody starts one with restart: no after the power cut
+    assert len(begun(played, "shop-db-1")) == 4
+
+
+def test_a_dependency_that_crashes_again_and_again_disturbs_its_dependents_no_faster_than_it_comes_back() -> (
+    None
+):
+    wish = stack(db=service(restart="always"), web=service(after={"db": "started!"}))
+    played = told(wish, db=Program(exits_after=1.0, exit_codes=(1,)))
+    gaps = [after - before for before, after in pairwise(begun(played, "shop-web-1"))]
+    assert len(gaps) <= len(begun(played, "shop-db-1"))
+    assert gaps[-1] > 30
+
+
+@pytest.mark.parametrize("policy", ["no", "on-failure:1"])
+def test_who_never_comes_back_disturbs_nobody(policy: str) -> None:
+    wish = stack(db=service(restart=policy), web=service(after={"db": "started!"}))
+    played = told(wish, db=Program(exits_after=5.0, exit_codes=(1,)))
+    assert len(begun(played, "shop-web-1")) == len(begun(played, "shop-db-1"))

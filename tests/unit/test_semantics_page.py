@@ -140,6 +140,38 @@ def test_a_gate(state: str, condition: str, said: str) -> None:
     }[said], decided
 
 
+# --- a dependency that crashed ---------------------------------------------------------------------------
+
+
+def crashed(state: str, restart: bool) -> tuple[Desired, Observation]:
+    """db and web run, web since before or after db, which is as the row says."""
+    condition = ("healthy" if "service_healthy" in state else "started") + ("!" if restart else "")
+    rule = "no" if "nothing follows" in state else "always"
+    wish = stack("shop", db=service(restart=rule, healthcheck=check()), web=service(after={"db": condition}))
+    desired, world = up(wish), nothing()
+    world = converge(desired, world, NOW - 20)
+    back = Run(turn=1, started=NOW - 1, attempt=2, restarts=1, pid=7, health=Health())
+    match state:
+        case "has ended, back-off" | "has ended, and nothing follows":
+            back = replace(back, started=NOW - 30, restarts=0, attempt=1, finished=NOW, exit_code=1)
+        case "was back before the dependent's run began":
+            back = replace(back, started=NOW - 30)
+        case "was restarted by the user":
+            back = replace(back, restarts=0)
+    db, web = sorted(world.containers, key=lambda one: one.name)
+    return desired, replace(world, containers=(replace(db, run=back), web))
+
+
+@pytest.mark.parametrize(("state", "column", "said"), cells("crashes"))
+def test_a_crash_of_a_dependency(state: str, column: str, said: str) -> None:
+    desired, world = crashed(state, column == "restart: true")
+    signals = [one for one in plan(desired, world, NOW).actions if isinstance(one, SignalContainer)]
+    assert [one.name for one in signals] == (["shop-web-1"] if said == "restarted" else [])
+    paused = tuple(replace(one, run=replace(one.run, paused=True)) for one in world.containers if one.run)
+    idle = plan(desired, replace(world, containers=paused), NOW).actions
+    assert not any(isinstance(one, SignalContainer) for one in idle)
+
+
 # --- commands ------------------------------------------------------------------------------------------
 
 
@@ -225,5 +257,11 @@ def test_a_command(state: str, command: str, said: str) -> None:
 
 
 def test_every_table_of_the_page_is_read() -> None:
-    assert set(re.findall(r"<!-- table: (\w+) -->", PAGE)) == {"ends", "backoff", "gates", "commands"}
+    assert set(re.findall(r"<!-- table: (\w+) -->", PAGE)) == {
+        "ends",
+        "backoff",
+        "gates",
+        "crashes",
+        "commands",
+    }
     assert set(ENDS) == {row[0] for row in table("ends")[1:]}

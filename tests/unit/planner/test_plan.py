@@ -276,10 +276,16 @@ def test_restart_takes_along_dependents_that_ask_for_it() -> None:
     assert history(alone, world) == ["stop shop-db-1: asked to restart", "start shop-db-1: asked to restart"]
 
 
-def test_a_crash_takes_nobody_along() -> None:
-    wish = stack(db=service(restart="always"), web=service(after={"db": "started!"}))
+def test_a_crash_takes_those_along_that_ask_for_it_once_it_is_over() -> None:
+    wish = stack(db=service(restart="always"), web=service(after={"db": "started!"}), log=service(after="db"))
     world = crash(converge(up(wish), nothing()), "shop-db-1")
-    assert history(up(wish), world) == ["start shop-db-1: restarting (exit 1, attempt 2)"]
+    assert history(up(wish), world) == [
+        "start shop-db-1: restarting (exit 1, attempt 2)",
+        "stop shop-web-1: db was restarted after it had ended, and is back",
+        "start shop-web-1: was stopped to be restarted",
+    ]
+    alone = wanting(up(wish), "web", ignore_dependencies=True)
+    assert history(alone, world) == ["start shop-db-1: restarting (exit 1, attempt 2)"]
 
 
 def test_who_shares_a_namespace_is_replaced_with_its_owner() -> None:
