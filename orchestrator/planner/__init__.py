@@ -5,6 +5,7 @@
     survey     what is there: containers by service, seats taken and free
     draft      the plan in the making; back-off after failed actions
     changes    why a container is out of date (ordered rules)
+    seating    who keeps a seat of a service, and which seats are free
     fates      what is to become of each container: keep, stop, cycle, replace, remove
     stopping   signals, in reverse order of dependency, and their grace
     restarts   what follows the end of a run (ordered rules)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from orchestrator.model import fingerprint
 from orchestrator.model.desired import Intent
-from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import ImageRoot, Service
 from orchestrator.planner import networks, volumes
@@ -16,9 +16,10 @@ SHOWN_KEYS = 4
 """Of the keys in which a definition differs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seat:
-    """All that the rules look at."""
+class Seat(NamedTuple):
+    """All that the rules look at; never at the time, nor at other containers than peers (`seating` remembers
+    what they said). Made for every container in every pass, so it is of the kind that is made
+    quickest."""
 
     survey: Survey
     service: Service
@@ -32,7 +33,7 @@ Rule = Callable[[Seat], str | None]
 
 def stale(survey: Survey, service: Service, intent: Intent, container: Container) -> str:
     """The reason to replace `container`, or ""."""
-    seat = Seat(survey=survey, service=service, intent=intent, container=container)
+    seat = Seat(survey, service, intent, container)
     for rule in RULES:
         because = rule(seat)
         if because is not None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from orchestrator.model.desired import Intent, Wanted
 from orchestrator.model.observation import Container, Run
 from orchestrator.model.stack import Dependency, Service
 from orchestrator.planner import images
-from orchestrator.planner.changes import stale
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.gates import RUNNING_RULES, Answer
-from orchestrator.planner.survey import Fate, Judgement, Survey, slots_of
+from orchestrator.planner.seating import seating
+from orchestrator.planner.survey import Fate, Judgement, Survey
 
 _KEEP = Judgement(fate=Fate.KEEP)
 _LEAVE = Judgement(fate=Fate.LEAVE, because="nobody has asked for it")
@@ -71,33 +69,18 @@ def _judge_strangers(survey: Survey, draft: Draft) -> None:
 def _judge_wanted(
     survey: Survey, service: Service, intent: Intent, containers: tuple[Container, ...]
 ) -> None:
-    """Who keeps a seat: up-to-date ones first, then low numbers, so that scaling down takes the obsolete,
-    then the highest number (as docker compose does)."""
-    slots = slots_of(service)
-    count = len(slots)
-    reasons = {container.id: stale(survey, service, intent, container) for container in containers}
-    ranked = sorted(containers, key=lambda c: (bool(reasons[c.id]), c.slot, -c.created))
+    """Who has lost a seat goes; who keeps one is judged by itself and by what becomes of others."""
+    found = seating(survey, service, intent, containers)
+    for container_id, because in found.surplus.items():
+        survey.fates[container_id] = Judgement(fate=Fate.REMOVE, because=because)
     needed = images.needed(survey, service)
-    seated: dict[int, Container] = {}
-    for container in ranked:
-        if len(seated) >= count:
-            _surplus(survey, container, f"scaled to {count}")
-        elif container.slot in seated:
-            _surplus(survey, container, f"{seated[container.slot].name} has its place")
-        else:
-            seated[container.slot] = container
-    wanting = len(seated) < count or any(reasons[container.id] for container in seated.values())
-    if needed and (wanting or images.is_here(survey, service)):
+    if needed and (found.wanting or images.is_here(survey, service)):
         survey.pulls[service.name] = needed
-    for container in seated.values():
-        survey.fates[container.id] = _judge_seated(survey, service, intent, container, reasons[container.id])
-    survey.seats[service.name] = tuple(seated[slot] for slot in sorted(seated))
-    free = (slot for slot in slots if slot not in seated)
-    survey.vacant[service.name] = tuple(islice(free, count - len(seated)))
-
-
-def _surplus(survey: Survey, container: Container, because: str) -> None:
-    survey.fates[container.id] = Judgement(fate=Fate.REMOVE, because=because)
+    survey.seats[service.name] = found.seats
+    survey.vacant[service.name] = found.vacant
+    for container in found.seats:
+        reason = found.reasons[container.id]
+        survey.fates[container.id] = _judge_seated(survey, service, intent, container, reason)
 
 
 def _judge_seated(

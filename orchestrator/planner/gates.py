@@ -91,9 +91,15 @@ class Gates:
         self._survey = survey
         self._draft = draft
         self._known: dict[tuple[str, DependencyCondition], Gate] = {}
+        self._before: dict[str, Gate] = {}
 
     def before(self, service: str) -> Gate:
         """Whether containers of `service` may start. Optional dependencies that failed are warned about."""
+        if service not in self._before:
+            self._before[service] = self._weigh(service)
+        return self._before[service]
+
+    def _weigh(self, service: str) -> Gate:
         intent = self._survey.intent(service)
         if intent is not None and intent.ignore_dependencies:
             return _open("")

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestrator.model import fingerprint, graph
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.stack import Attachment, Dependency, Private, Service, Stack, VolumeMount
+
+
+class Memory:
+    """What the latest pass found of each service, and the circumstances it found it in. With it or without,
+    a plan is the same: see `seating`."""
+
+    __slots__ = ("circumstances", "seatings")
+
+    def __init__(self) -> None:
+        self.circumstances: object = None
+        self.seatings: dict[str, object] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +37,7 @@ class Layout:
     """By name on the machine."""
     static_addresses: Mapping[str, frozenset[str]]
     """Network name on the machine -> addresses that services ask for by number."""
+    memory: Memory = field(default_factory=Memory, compare=False)
 
 
 _kept: dict[int, Layout] = {}

@@ -160,9 +160,21 @@ def _range(subnet: str) -> Range:
     return ipaddress.IPv4Network(subnet, strict=False)
 
 
-@functools.lru_cache(maxsize=4096)
 def contains(subnet: str, address: str) -> bool:
-    return ipaddress.IPv4Address(address) in _range(subnet)
+    first, last = _span(subnet)
+    return first <= _number(address) <= last
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _number(address: str) -> int:
+    """Asked of every container in every pass: a memory that holds fewer than there are is none."""
+    return int(ipaddress.IPv4Address(address))
+
+
+@functools.lru_cache(maxsize=1024)
+def _span(subnet: str) -> tuple[int, int]:
+    whole = _range(subnet)
+    return int(whole.network_address), int(whole.broadcast_address)
 
 
 # --- addresses -----------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from orchestrator.model.action import ProbeContainer
 from orchestrator.model.health import next_probe_at
-from orchestrator.model.observation import State
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.survey import Survey
 
@@ -13,7 +12,7 @@ def probe(survey: Survey, draft: Draft) -> None:
     """A ProbeContainer for each check that is due; the time of the next for the others."""
     for container in survey.observation.containers:
         check, run = container.healthcheck, container.run
-        if check is None or run is None or container.state is not State.RUNNING or run.stopping is not None:
+        if check is None or run is None or run.finished is not None or run.stopping is not None:
             continue
         if run.paused:
             continue  # nobody would answer

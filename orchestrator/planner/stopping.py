@@ -19,7 +19,7 @@ def stop(survey: Survey, draft: Draft) -> None:
 
     A stop that has begun is carried through, also when the container is wanted again since.
     """
-    ending = [c for c in survey.observation.containers if survey.live(c) and survey.fate(c) in _ENDING]
+    ending = [c for c in survey.observation.containers if survey.fate(c) in _ENDING and survey.live(c)]
     holding = _Holding(survey, ending) if ending else None
     for container in survey.observation.containers:
         if container.state is not State.RUNNING:

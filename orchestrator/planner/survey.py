@@ -70,6 +70,8 @@ class Survey:
     fates: dict[str, Judgement] = field(default_factory=dict)
     seats: dict[str, tuple[Container, ...]] = field(default_factory=dict)
     """Service -> those who keep their seat (or are replaced in it)."""
+    compared: bool = False
+    """Whether what is remembered of the pass before has been compared with this one's circumstances."""
     vacant: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Service -> slots without an occupant that should have one."""
     pulls: dict[str, str] = field(default_factory=dict)

@@ -236,6 +236,24 @@ def test_the_same_question_has_the_same_answer(data: st.DataObject) -> None:
 
 @LAWS
 @given(st.data())
+def test_a_plan_made_with_what_is_remembered_is_the_one_made_without(data: st.DataObject) -> None:
+    """Memory belongs to a stack by identity: an equal one has none."""
+    road = Walk(data)
+    desired = data.draw(wishes())
+    for _ in range(12):
+        if data.draw(st.integers(0, 9)) == 0:
+            desired = replace(data.draw(wishes()), stack=desired.stack)
+        if not road.in_flight and data.draw(st.integers(0, 9)) == 0:
+            road.world = replace(road.world, networks={}, volumes={})
+        before, now, busy = road.world, road.now, dict(road.in_flight)
+        decided = road.step(desired)
+        fresh = plan(replace(desired, stack=replace(desired.stack)), before, now, busy)
+        assert decided == fresh
+        assert [a.because for a in decided.actions] == [a.because for a in fresh.actions]
+
+
+@LAWS
+@given(st.data())
 def test_from_anywhere_it_converges_and_then_nothing_is_left_to_do(data: st.DataObject) -> None:
     road = Walk(data)
     for _ in range(data.draw(st.integers(0, 8))):

@@ -1,0 +1,95 @@
+"""Who keeps a seat of a service, and which seats are free.
+
+It is asked of every container in every pass, and nearly always nothing has changed since the last one. So
+what was found is kept beside the layout, and taken again while all that it was made from is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+
+from orchestrator.model.desired import Intent
+from orchestrator.model.frozen import dataclass, fields
+from orchestrator.model.observation import Container
+from orchestrator.model.stack import Service
+from orchestrator.planner.changes import stale
+from orchestrator.planner.survey import Survey, slots_of
+
+_PASSING = frozenset({"at", "containers", "failures", "ports_taken", "ports_held"})
+"""Of an observation: what makes no container out of date."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seating:
+    """The containers of one service, and where they sit."""
+
+    seats: tuple[Container, ...]
+    """By slot."""
+    vacant: tuple[int, ...]
+    reasons: Mapping[str, str]
+    """Container id -> why it is out of date, "" if it isn't."""
+    surplus: Mapping[str, str]
+    """Container id -> why it has no seat."""
+
+    @property
+    def wanting(self) -> bool:
+        """Somebody has to be made."""
+        return bool(self.vacant) or any(self.reasons[container.id] for container in self.seats)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Remembered:
+    """A seating and what it was made from."""
+
+    intent: Intent
+    containers: tuple[Container, ...]
+    seating: Seating
+
+
+def seating(survey: Survey, service: Service, intent: Intent, containers: tuple[Container, ...]) -> Seating:
+    """Who keeps a seat: up-to-date ones first, then low numbers, so that scaling down takes the obsolete,
+    then the highest number (as docker compose does)."""
+    if survey.layout.shares[service.name]:
+        return _seat(survey, service, intent, containers)  # Its peers, too, would have to be the same.
+    memory = survey.layout.memory
+    if not survey.compared:
+        survey.compared = True
+        circumstances = _circumstances(survey)
+        if memory.circumstances != circumstances:
+            memory.circumstances = circumstances
+            memory.seatings.clear()
+    kept = memory.seatings.get(service.name)
+    if isinstance(kept, _Remembered) and kept.containers == containers and kept.intent == intent:
+        return kept.seating
+    found = _seat(survey, service, intent, containers)
+    memory.seatings[service.name] = _Remembered(intent=intent, containers=containers, seating=found)
+    return found
+
+
+def _circumstances(survey: Survey) -> tuple[object, ...]:
+    """All that the rules of `changes` may look at beside a container, its service and the wish for it."""
+    seen = survey.observation
+    return (survey.segments, *(getattr(seen, one.name) for one in fields(seen) if one.name not in _PASSING))
+
+
+def _seat(survey: Survey, service: Service, intent: Intent, containers: tuple[Container, ...]) -> Seating:
+    slots = slots_of(service)
+    count = len(slots)
+    reasons = {container.id: stale(survey, service, intent, container) for container in containers}
+    seated: dict[int, Container] = {}
+    surplus: dict[str, str] = {}
+    for container in sorted(containers, key=lambda c: (bool(reasons[c.id]), c.slot, -c.created)):
+        if len(seated) >= count:
+            surplus[container.id] = f"scaled to {count}"
+        elif container.slot in seated:
+            surplus[container.id] = f"{seated[container.slot].name} has its place"
+        else:
+            seated[container.slot] = container
+    free = (slot for slot in slots if slot not in seated)
+    return Seating(
+        seats=tuple(seated[slot] for slot in sorted(seated)),
+        vacant=tuple(islice(free, count - len(seated))),
+        reasons=reasons,
+        surplus=surplus,
+    )
