@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from orchestrator.model import fingerprint
-from orchestrator.model.desired import Desired, Intent, Wanted
+from orchestrator.model.desired import Desired, Intent, Rollout, Wanted
 from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Container
@@ -150,9 +150,39 @@ def up(previous: Desired | None, stack: Stack, options: UpOptions) -> Desired:
             asked=NOW,
             insists=name in options.services,
         )
+    kept = _rollouts(previous, merged, intents, targets)
     return Desired(
-        stack=merged, intents=intents, remove_orphans=options.remove_orphans, stop_timeout=options.timeout
+        stack=merged,
+        intents=intents,
+        remove_orphans=options.remove_orphans,
+        stop_timeout=options.timeout,
+        rollouts=kept,
+        pins={key: image for key, image in previous.pins.items() if key not in targets and key in intents}
+        if previous is not None
+        else {},
     )
+
+
+def _rollouts(
+    previous: Desired | None, stack: Stack, intents: Mapping[str, Intent], targets: set[str]
+) -> dict[str, Rollout]:
+    """`up` ends every verdict; an update on its way to the same end goes on. What it would go back to stays
+    the same until one has come through."""
+    kept: dict[str, Rollout] = {}
+    for name, rollout in previous.rollouts.items() if previous is not None and not previous.down else ():
+        if name not in targets or name not in stack.services:
+            if name in stack.services:
+                kept[name] = rollout
+        elif rollout.outcome == "" and rollout.kind == "update" and _goes_on(stack, intents, name, rollout):
+            kept[name] = replace(rollout, turn=intents[name].turn)
+        elif rollout.outcome != "done":
+            kept[name] = Rollout(before=rollout.before)
+    return kept
+
+
+def _goes_on(stack: Stack, intents: Mapping[str, Intent], name: str, rollout: Rollout) -> bool:
+    same = rollout.fingerprint == fingerprint.of_service(stack.services[name])
+    return same and rollout.generation == intents[name].generation
 
 
 def _merge(previous: Desired | None, stack: Stack, targets: set[str]) -> Stack:
@@ -164,16 +194,26 @@ def _merge(previous: Desired | None, stack: Stack, targets: set[str]) -> Stack:
         kept = name in services and name not in targets and name in previous.intents
         if service.oneoff or kept:
             services[name] = service
+    # A failed update goes back to what the service was before.
+    former = [
+        old for name, old in previous.stack.services.items() if name in targets and _by_steps(stack, name)
+    ]
+    former += [one.before.service for one in previous.rollouts.values() if one.before is not None]
     return replace(
         stack,
         services=services,
-        networks={**_used(previous.stack.networks, services), **stack.networks},
+        networks={**_used(previous.stack.networks, [*services.values(), *former]), **stack.networks},
         volumes={**previous.stack.volumes, **stack.volumes},
     )
 
 
-def _used(networks: Mapping[str, Network], services: Mapping[str, Service]) -> dict[str, Network]:
-    used = {attachment.network for service in services.values() for attachment in service.networks}
+def _by_steps(stack: Stack, name: str) -> bool:
+    deploy = stack.services[name].deploy if name in stack.services else None
+    return deploy is not None and deploy.update is not None
+
+
+def _used(networks: Mapping[str, Network], services: Iterable[Service]) -> dict[str, Network]:
+    used = {attachment.network for service in services for attachment in service.networks}
     return {key: network for key, network in networks.items() if key in used}
 
 
@@ -240,6 +280,7 @@ def restart(previous: Desired, services: Iterable[str], *, timeout: float | None
             wanted=Wanted.RUNNING,
             turn=turn,
             restart_turn=turn,
+            restart_because="",
             stop_timeout=timeout,
             remove_volumes=False,
         )
@@ -256,7 +297,14 @@ def after_boot(desired: Desired) -> Desired:
         else intent
         for name, intent in desired.intents.items()
     }
-    return replace(desired, intents=intents)
+    # Boot time has begun anew: what was good before the boot, or had failed, is so since long ago.
+    rollouts = {
+        name: replace(
+            one, began=0.0, ready=dict.fromkeys(one.ready, 0.0), failed=dict.fromkeys(one.failed, 0.0)
+        )
+        for name, one in desired.rollouts.items()
+    }
+    return replace(desired, intents=intents, rollouts=rollouts)
 
 
 def run(previous: Desired | None, stack: Stack, oneoff: str, *, no_deps: bool) -> Desired:

@@ -131,7 +131,7 @@ class Stacks:
             if supervised is None:
                 supervised = self._begin(desired)
                 return supervised, supervised.loop.revision
-            supervised.engine.watch(desired.stack)
+            supervised.engine.watch(desired.stack, desired.pins.values())
             return supervised, supervised.loop.want(desired)
 
     def _demand_free_names(self, previous: Desired | None, desired: Desired) -> None:
@@ -167,11 +167,24 @@ class Stacks:
                 raise of_file(error, f"stack {desired.stack.name} can't be written down") from error
             report(error)  # a full disk must not keep anybody from taking away what fills it
 
+    async def _note(self, supervised: Supervised, base: Desired, noted: Desired) -> None:
+        """Write down what the planner has decided, unless the user has ordered something else meanwhile."""
+        async with self._ordering:
+            if supervised.loop.desired is not base:
+                return
+            await self._write(noted)
+            if noted.stack is not base.stack:
+                supervised.engine.watch(noted.stack, noted.pins.values())
+
     def _begin(self, desired: Desired) -> Supervised:
         name = desired.stack.name
         engine = self.machine.engine(name)
-        engine.watch(desired.stack)
-        loop = Loop(engine, desired, now=clock.now, history=self.history, on_bug=report)
+        engine.watch(desired.stack, desired.pins.values())
+
+        async def write(base: Desired, noted: Desired) -> None:
+            await self._note(supervised, base, noted)
+
+        loop = Loop(engine, desired, now=clock.now, history=self.history, on_bug=report, write=write)
         supervised = Supervised(name=name, engine=engine, loop=loop)
         self._stacks[name] = supervised
         self._nursery.start_soon(self._supervise, supervised)

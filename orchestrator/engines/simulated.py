@@ -87,6 +87,8 @@ class SimulatedEngine:
     seed: int = 0
     programs: Mapping[str, Program] = field(default_factory=dict)
     """By service; others run until told."""
+    behaves: Callable[[Container], Program | None] | None = None
+    """Asked first: a container of a changed definition may behave otherwise than its service did before."""
     faults: Faults = field(default_factory=Faults)
     images: Mapping[str, ImageState] = field(default_factory=dict)
     begins: Observation = field(default_factory=lambda: Observation(at=0.0))
@@ -298,7 +300,10 @@ class SimulatedEngine:
         self._ring()
 
     def _program(self, container: Container | None) -> Program:
-        return self.programs.get(container.service, Program()) if container is not None else Program()
+        if container is None:
+            return Program()
+        found = self.behaves(container) if self.behaves is not None else None
+        return found or self.programs.get(container.service, Program())
 
     def _guard(self, action: Action) -> None:
         """What no caller may ask for, whatever happened before."""

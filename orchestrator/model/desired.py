@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Literal
 
 from orchestrator.model.frozen import dataclass, field
-from orchestrator.model.stack import Stack
+from orchestrator.model.stack import Service, Stack
 
 
 class Wanted(StrEnum):
@@ -43,6 +44,8 @@ class Intent:
     """One-shots that have succeeded run again all the same (`up NAME`, `start NAME`)."""
     restart_turn: int = 0
     """A run that began in an earlier turn is stopped and started again (`restart`)."""
+    restart_because: str = ""
+    """Why, when it was not the user who asked for it."""
     generation: int = 0
     """A container of an earlier generation is replaced (`--force-recreate`)."""
     keep_stale: bool = False
@@ -56,6 +59,47 @@ class Intent:
     after that."""
     ignore_dependencies: bool = False
     """`--no-deps`: start without waiting for anybody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edition:
+    """What containers of a service were made of: a definition and an image ("" for a root that is none)."""
+
+    service: Service
+    fingerprint: str
+    image_id: str
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """An update of one service by steps (`deploy.update_config`), or its way back: how far it has come.
+
+    Decided by the planner, and written down before it is acted on: what an observation can't show (when a
+    container was first good, who has failed) is known after a crash, and a verdict once reached stays.
+    """
+
+    kind: Literal["update", "rollback"] = "update"
+    outcome: Literal["", "paused", "done"] = ""
+    """"": under way. Whatever it is, the next `up` begins anew."""
+    because: str = ""
+    """Why it was paused, or why there is a rollback."""
+    fingerprint: str | None = None
+    """What is being brought out, with `image_id` and `generation`; None: not looked at yet."""
+    image_id: str = ""
+    generation: int = 0
+    before: Edition | None = None
+    """What the service goes back to if this fails: the latest that has come through."""
+    total: int = 0
+    """Containers that were to be replaced when it began."""
+    turn: int = 0
+    """The turn (`Intent.turn`) in which it began."""
+    began: float = 0.0
+    """Boot time; 0 after the machine was restarted."""
+    ready: Mapping[str, float] = field(default_factory=dict)
+    """Container id -> when it was first found good; 0 for who was there before."""
+    failed: Mapping[str, float] = field(default_factory=dict)
+    """Container name -> when it was found to have failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,3 +124,7 @@ class Desired:
     """With `down`: named and anonymous volumes go too, external ones never."""
     stop_timeout: float | None = None
     """For `down`: seconds of grace for every container, orphans included."""
+    rollouts: Mapping[str, Rollout] = field(default_factory=dict)
+    """Service -> its latest update by steps."""
+    pins: Mapping[str, str] = field(default_factory=dict)
+    """Service -> id of the image it was rolled back to, whatever its reference names meanwhile."""

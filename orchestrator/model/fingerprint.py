@@ -1,7 +1,8 @@
 """A digest of exactly those fields whose change requires a new container (or network, or volume).
 
 What counts follows docker compose: not the number of replicas, not dependencies, not profiles, not pull
-policy; everything a process could notice does, including the content of configs and environment files.
+policy, and (other than there) not how updates go; everything a process could notice does, including the
+content of configs and environment files.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _NOT_COUNTED = (
     "depends_on",
     "pull_policy",
     "build",
+    "deploy",
     "oneoff",
     "remove_on_exit",
     "place",

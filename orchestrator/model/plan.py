@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from orchestrator.model.action import Action
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.desired import Rollout
+from orchestrator.model.frozen import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +34,10 @@ class Plan:
     wake_at: float | None = None
     warnings: tuple[str, ...] = ()
     """Sentences for the user, each worth saying once (an optional dependency that failed, orphans)."""
+    rollouts: Mapping[str, Rollout] = field(default_factory=dict)
+    """Service -> what is to be written down of its update before more is done (`updates.accept`)."""
 
     @property
     def settled(self) -> bool:
         """Nothing to do, and nothing that waits for something still on its way."""
-        return not self.actions and all(wait.failed for wait in self.waits)
+        return not self.actions and not self.rollouts and all(wait.failed for wait in self.waits)

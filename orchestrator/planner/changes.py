@@ -33,8 +33,19 @@ Rule = Callable[[Seat], str | None]
 
 def stale(survey: Survey, service: Service, intent: Intent, container: Container) -> str:
     """The reason to replace `container`, or ""."""
-    seat = Seat(survey, service, intent, container)
-    for rule in RULES:
+    return _first(RULES, Seat(survey, service, intent, container))
+
+
+def cut_off(survey: Survey, service: Service, intent: Intent, container: Container) -> str:
+    """Why `container` can't wait for its turn in an update: something it stands on has gone. "": it can."""
+    if container.fingerprint == survey.layout.fingerprints[service.name]:
+        return _first(BY_LOSS, Seat(survey, service, intent, container))
+    # What its new definition asks for besides, it has never had.
+    return networks.gone(survey, container, tuple(container.addresses))
+
+
+def _first(rules: tuple[Rule, ...], seat: Seat) -> str:
+    for rule in rules:
         because = rule(seat)
         if because is not None:
             return because
@@ -61,7 +72,10 @@ def _image(seat: Seat) -> str | None:
     """An image that is not here any more is no reason to give up a container that works."""
     if not isinstance(seat.service.root, ImageRoot):
         return None
-    state = seat.survey.observation.images.get(seat.service.root.reference)
+    pinned = seat.survey.desired.pins.get(seat.service.name)
+    if pinned is not None:
+        return None if pinned == seat.container.image_id else "the service goes back to the image before"
+    state = seat.survey.image(seat.service)
     if state is None or state.id == seat.container.image_id:
         return None
     return f"image {seat.service.root.reference} is another one now"
@@ -85,4 +99,7 @@ def _peer(seat: Seat) -> str | None:
     return None
 
 
-RULES: tuple[Rule, ...] = (_by_order, _kept, _definition, _image, _network, _volume, _peer)
+BY_WISH: tuple[Rule, ...] = (_by_order, _kept, _definition, _image)
+"""These may be followed step by step (`updates`)."""
+BY_LOSS: tuple[Rule, ...] = (_network, _volume, _peer)
+RULES: tuple[Rule, ...] = (*BY_WISH, *BY_LOSS)

@@ -69,7 +69,7 @@ class _Maker:
         if isinstance(root, ImageRoot) and service.name in survey.pulls:
             self._wait_for(target, f"image:{root.reference}", f"waiting for image {root.reference}")
             return True
-        if isinstance(root, ImageRoot) and root.reference not in survey.observation.images:
+        if isinstance(root, ImageRoot) and not images.is_here(survey, service):
             draft.refuse(target, images.absent(service), ExitCode.IMAGE, BRINGS_IMAGE)
             return True
         for network in survey.layout.networks[service.name]:
@@ -140,11 +140,7 @@ class _Maker:
     ) -> CreateContainer:
         survey = self._survey
         stack = survey.desired.stack
-        image = (
-            survey.observation.images.get(service.root.reference)
-            if isinstance(service.root, ImageRoot)
-            else None
-        )
+        image = survey.image(service)
         intent = survey.intent(service.name)
         generation = intent.generation if intent is not None else 0
         fingerprint = survey.layout.fingerprints[service.name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestrator.model.action import Action, verb
+from orchestrator.model.desired import Rollout
 from orchestrator.model.observation import Failure
 from orchestrator.model.plan import Plan, Wait
 
@@ -28,6 +29,7 @@ class Draft:
         self._actions: dict[str, Action] = {}
         self._waits: dict[str, Wait] = {}
         self._warnings: dict[str, None] = {}
+        self._rollouts: dict[str, Rollout] = {}
         self._wake_at: float | None = None
 
     def act(self, action: Action) -> bool:
@@ -77,6 +79,10 @@ class Draft:
     def warn(self, sentence: str) -> None:
         self._warnings[sentence] = None
 
+    def note(self, service: str, rollout: Rollout) -> None:
+        """How far the update of `service` has come, to be written down."""
+        self._rollouts[service] = rollout
+
     def wake(self, at: float) -> None:
         self._wake_at = at if self._wake_at is None else min(self._wake_at, at)
 
@@ -89,6 +95,7 @@ class Draft:
             waits=tuple(self._waits.values()),
             wake_at=self._wake_at,
             warnings=tuple(self._warnings),
+            rollouts=self._rollouts,
         )
 
 

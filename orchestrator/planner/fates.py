@@ -5,7 +5,7 @@ from __future__ import annotations
 from orchestrator.model.desired import Intent, Wanted
 from orchestrator.model.observation import Container, Run
 from orchestrator.model.stack import Dependency, Service
-from orchestrator.planner import images
+from orchestrator.planner import images, updates
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.gates import RUNNING_RULES, Answer
 from orchestrator.planner.seating import seating
@@ -36,7 +36,7 @@ def judge(survey: Survey, draft: Draft) -> None:
             _all(survey, containers, _STOPPED)
             survey.seats[name] = containers
         else:
-            _judge_wanted(survey, service, intent, containers)
+            _judge_wanted(survey, draft, service, intent, containers)
 
 
 def _all(survey: Survey, containers: tuple[Container, ...], judgement: Judgement) -> None:
@@ -67,20 +67,41 @@ def _judge_strangers(survey: Survey, draft: Draft) -> None:
 
 
 def _judge_wanted(
-    survey: Survey, service: Service, intent: Intent, containers: tuple[Container, ...]
+    survey: Survey, draft: Draft, service: Service, intent: Intent, containers: tuple[Container, ...]
 ) -> None:
     """Who has lost a seat goes; who keeps one is judged by itself and by what becomes of others."""
     found = seating(survey, service, intent, containers)
-    for container_id, because in found.surplus.items():
-        survey.fates[container_id] = Judgement(fate=Fate.REMOVE, because=because)
     needed = images.needed(survey, service)
     if needed and (found.wanting or images.is_here(survey, service)):
         survey.pulls[service.name] = needed
+    division = updates.divide(survey, draft, service, intent, containers, found.reasons)
+    if division is not None:
+        _judge_divided(survey, service, intent, division)
+        return
+    for container_id, because in found.surplus.items():
+        survey.fates[container_id] = Judgement(fate=Fate.REMOVE, because=because)
     survey.seats[service.name] = found.seats
     survey.vacant[service.name] = found.vacant
     for container in found.seats:
         reason = found.reasons[container.id]
         survey.fates[container.id] = _judge_seated(survey, service, intent, container, reason)
+
+
+def _judge_divided(survey: Survey, service: Service, intent: Intent, division: updates.Division) -> None:
+    for container in division.seats:
+        because = division.replaced.get(container.id, "")
+        judgement = (
+            Judgement(fate=Fate.REPLACE, because=because)
+            if because
+            else _judge_seated(survey, service, intent, container, "")
+        )
+        if judgement.fate is Fate.CYCLE and container.id in division.waiting:
+            judgement = _KEEP  # it is about to be replaced
+        survey.fates[container.id] = judgement
+    for container_id, because in division.removed.items():
+        survey.fates[container_id] = Judgement(fate=Fate.REMOVE, because=because)
+    survey.seats[service.name] = division.seats
+    survey.vacant[service.name] = division.vacant
 
 
 def _judge_seated(
@@ -93,12 +114,12 @@ def _judge_seated(
         return Judgement(fate=Fate.REPLACE, because=reason)
     shared = survey.layout.shares[service.name]
     for peer, word in shared.items():
-        if any(survey.fate(other) is Fate.REPLACE for other in survey.seats.get(peer, ())):
+        if any(survey.fate(other) is Fate.REPLACE for other in survey.seats.get(peer, ())[:1]):
             return Judgement(fate=Fate.REPLACE, because=f"{peer}, whose {word} it shares, is replaced")
     if intent.wanted is not Wanted.RUNNING or container.run is None:
         return _KEEP
     if container.run.turn < intent.restart_turn:
-        return Judgement(fate=Fate.CYCLE, because="asked to restart")
+        return Judgement(fate=Fate.CYCLE, because=intent.restart_because or "asked to restart")
     if not intent.ignore_dependencies:
         for dependency in survey.layout.needs[service.name]:
             if dependency.restart and (
@@ -115,7 +136,8 @@ def _disturbance(survey: Survey, name: str) -> str:
     if intent is None or intent.ignore_dependencies:
         return ""
     for container in survey.seats.get(name, ()):
-        if survey.fate(container) is Fate.REPLACE:
+        if survey.fate(container) is Fate.REPLACE and name not in survey.rolling:
+            # One that is updated step by step is followed once, at the end.
             return f"{name} is replaced"
         if survey.fate(container) is Fate.CYCLE:
             return f"{name} is restarted"

@@ -20,7 +20,7 @@ NOT_AT_ALL = ("never", "build")
 
 def needed(survey: Survey, service: Service) -> str:
     """Why the image of a service would have to be pulled, "" if it is good as it is."""
-    if not isinstance(service.root, ImageRoot):
+    if not isinstance(service.root, ImageRoot) or service.name in survey.desired.pins:
         return ""
     policy = service.pull_policy or MISSING
     image = survey.observation.images.get(service.root.reference)
@@ -36,7 +36,7 @@ def needed(survey: Survey, service: Service) -> str:
 
 
 def is_here(survey: Survey, service: Service) -> bool:
-    return isinstance(service.root, ImageRoot) and service.root.reference in survey.observation.images
+    return survey.image(service) is not None
 
 
 def arrange(survey: Survey, draft: Draft) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from enum import StrEnum
 
 from orchestrator.model.desired import Desired, Intent, Wanted
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Container, HealthStatus, Observation, Run, State
 from orchestrator.model.plan import Plan, Wait
 from orchestrator.model.stack import ImageRoot
@@ -15,6 +15,7 @@ from orchestrator.planner.draft import Draft
 from orchestrator.planner.gates import DEPENDENCY, about, exited, where_to_look
 from orchestrator.planner.leaving import finished
 from orchestrator.planner.restarts import Sequel, has_turn, sequel
+from orchestrator.planner.rollouts import said
 from orchestrator.planner.survey import Fate, Survey, name_of, survey
 
 
@@ -71,9 +72,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seat:
-    """How one seat stands: None is "not yet", "" is "as it should be", a sentence is "failed"."""
+    """How one seat stands: None is "not yet", "" is "as it should be", a sentence is "failed". Without a row
+    it is the service's update that stands so."""
 
-    row: SeatProgress
+    row: SeatProgress | None
     started: str | None
     ready: str | None
     exit_code: int = 1
@@ -93,7 +95,10 @@ def progress(
     ending = [c for c in observation.containers if _chosen(c, services) and _to_end(seen, c)]
     to_go = [c for c in ending if seen.fate(c) is Fate.REMOVE]
     return Progress(
-        seats=(*(seat.row for seat in seats), *(_ending_row(seen, c) for c in ending)),
+        seats=(
+            *(seat.row for seat in seats if seat.row is not None),
+            *(_ending_row(seen, c) for c in ending),
+        ),
         started=_verdict([(seat.started, seat.exit_code, seat.hint) for seat in seats]),
         ready=_verdict([(seat.ready, seat.exit_code, seat.hint) for seat in seats]),
         stopped=_end_verdict([c for c in ending if c.state is State.RUNNING], refusals),
@@ -110,21 +115,53 @@ def _to_end(seen: Survey, container: Container) -> bool:
 
 
 def _seats(seen: Survey, refusals: dict[str, Wait], services: Collection[str] | None) -> Iterator[_Seat]:
-    stack = seen.desired.stack
     if seen.desired.down:
         return
+    stuck: set[str] = set()
+    """Services whose update can't go on, whatever the reason is."""
     for name in seen.layout.order:
         intent = seen.intent(name)
         if intent is None or intent.wanted not in (Wanted.RUNNING, Wanted.CREATED):
             continue
-        if services is not None and name not in services:
-            continue
-        for container in seen.seats.get(name, ()):
-            refusal = refusals.get(f"container:{container.name}") or _no_image(seen, name, refusals)
-            yield _of_container(seen, intent, container, refusal)
-        for slot in seen.vacant.get(name, ()):
-            title = name_of(stack.name, stack.services[name], slot)
-            yield _vacant(title, name, intent, refusals.get(f"container:{title}"))
+        seats = list(_seats_of(seen, refusals, name, intent))
+        failed = any(seat.row is not None and seat.row.phase is Phase.FAILED for seat in seats)
+        if failed or any(dependency.service in stuck for dependency in seen.layout.needs[name]):
+            stuck.add(name)
+        if services is None or name in services:
+            yield from _with_update(seen, refusals, name, intent, seats, name in stuck)
+
+
+def _seats_of(seen: Survey, refusals: dict[str, Wait], name: str, intent: Intent) -> Iterator[_Seat]:
+    stack = seen.desired.stack
+    for container in seen.seats.get(name, ()):
+        refusal = refusals.get(f"container:{container.name}") or _no_image(seen, name, refusals)
+        yield _of_container(seen, intent, container, refusal)
+    for slot in seen.vacant.get(name, ()):
+        title = name_of(stack.name, stack.services[name], slot)
+        yield _vacant(title, name, intent, refusals.get(f"container:{title}"))
+
+
+def _with_update(
+    seen: Survey, refusals: dict[str, Wait], name: str, intent: Intent, seats: list[_Seat], stuck: bool
+) -> Iterator[_Seat]:
+    """The seats, and how the update of the service stands if there is one. Once it is paused, that is the
+    one thing to be said."""
+    rollout = seen.desired.rollouts.get(name)
+    if name in seen.rolling:
+        refusal = refusals.get(f"service:{name}")
+        if refusal is not None:
+            yield _Seat(row=None, started=refusal.because, ready=refusal.because, exit_code=refusal.exit_code)
+        elif not stuck:
+            yield _Seat(row=None, started=None, ready=None)
+        yield from seats
+        return
+    because = said(name, rollout) if rollout is not None and rollout.turn == intent.turn else ""
+    if because:
+        yield _Seat(
+            row=None, started=because, ready=because, hint=f"`pystack logs {name}` shows what it wrote"
+        )
+    paused = because and rollout is not None and rollout.outcome == "paused"
+    yield from (replace(seat, started="", ready="") for seat in seats) if paused else seats
 
 
 def _no_image(seen: Survey, service: str, refusals: dict[str, Wait]) -> Wait | None:

@@ -19,6 +19,7 @@ from orchestrator.model.observation import HealthStatus, Observation
 from orchestrator.model.plan import Plan
 from orchestrator.model.world import World
 from orchestrator.planner.plan import plan
+from orchestrator.planner.rollouts import accept
 
 DURATIONS: dict[str, float] = {"start": 0.2, "create": 0.02, "remove": 0.02, "probe": 0.02, "pull": 1.0}
 """Assumed seconds of an action; what is not named takes no time worth showing."""
@@ -95,6 +96,9 @@ class _Rehearsal:
                 self._push(ONE_SHOT, None, container.id)
         for _ in range(MOST_STEPS):
             decided = plan(self._desired, self._world.observation(), self._now, self._in_flight)
+            if decided.rollouts:
+                self._desired = accept(self._desired, decided.rollouts)
+                continue
             found.extend(self._begin(decided))
             at = self._next_moment(decided)
             if at is None or at > self._until or self._quiet > PATIENCE + len(self._world.containers):

@@ -69,7 +69,9 @@ def _asked_again(end: End) -> Sequel | None:
         return None
     return Sequel(
         kind="start",
-        because="asked to restart" if end.run.turn < end.intent.restart_turn else "asked to start",
+        because=(end.intent.restart_because or "asked to restart")
+        if end.run.turn < end.intent.restart_turn
+        else "asked to start",
     )
 
 

@@ -70,7 +70,8 @@ def seating(survey: Survey, service: Service, intent: Intent, containers: tuple[
 def _circumstances(survey: Survey) -> tuple[object, ...]:
     """All that the rules of `changes` may look at beside a container, its service and the wish for it."""
     seen = survey.observation
-    return (survey.segments, *(getattr(seen, one.name) for one in fields(seen) if one.name not in _PASSING))
+    names = (one.name for one in fields(seen) if one.name not in _PASSING)
+    return (survey.segments, survey.desired.pins, *(getattr(seen, name) for name in names))
 
 
 def _seat(survey: Survey, service: Service, intent: Intent, containers: tuple[Container, ...]) -> Seating:

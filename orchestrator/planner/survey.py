@@ -10,8 +10,8 @@ from orchestrator.model import names
 from orchestrator.model.action import Action, CreateContainer, StartContainer
 from orchestrator.model.desired import Desired, Intent, Wanted
 from orchestrator.model.frozen import dataclass, field
-from orchestrator.model.observation import Container, NetworkState, Observation, State
-from orchestrator.model.stack import Network, Service
+from orchestrator.model.observation import Container, ImageState, NetworkState, Observation, State
+from orchestrator.model.stack import ImageRoot, Network, Service
 from orchestrator.planner.layout import Layout, layout
 
 
@@ -55,7 +55,7 @@ class Segment:
 
 @dataclass(slots=True, kw_only=True)
 class Survey:
-    """Everything a pass reads. `fates` (by container id), `seats` and `vacant` are filled in by
+    """Everything a pass reads. `fates` (by container id), `seats`, `vacant` and `rolling` are filled in by
     `fates.judge`, `segments` by `networks.assess`; nothing is changed after that."""
 
     desired: Desired
@@ -77,6 +77,9 @@ class Survey:
     pulls: dict[str, str] = field(default_factory=dict)
     """Service -> why its image has to be pulled before containers are made of it."""
 
+    rolling: dict[str, str] = field(default_factory=dict)
+    """Service -> how far its update by steps has come, while it is under way."""
+
     def intent(self, service: str) -> Intent | None:
         return self.desired.intents.get(service)
 
@@ -96,6 +99,13 @@ class Survey:
         nothing: it is looked at again when it is wanted."""
         going = (Fate.REPLACE, Fate.REMOVE)
         return (c for c in self.observation.containers if self.fates[c.id].fate in going)
+
+    def image(self, service: Service) -> ImageState | None:
+        """What new containers of `service` are made of; None: it is not here, or its root is no image."""
+        if not isinstance(service.root, ImageRoot):
+            return None
+        pinned = self.desired.pins.get(service.name)
+        return self.observation.images.get(pinned if pinned is not None else service.root.reference)
 
     def peer(self, service: str) -> Container | None:
         """The container of `service` that others share namespaces with: the one on its lowest seat."""

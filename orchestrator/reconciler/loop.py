@@ -15,19 +15,20 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import trio
 
 from orchestrator.engines.base import Engine
 from orchestrator.model.action import Action, CreateContainer, ProbeContainer, PullImage, verb
-from orchestrator.model.desired import Desired
+from orchestrator.model.desired import Desired, Rollout
 from orchestrator.model.errors import EngineError, PystackError
 from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Failure, Observation
 from orchestrator.model.plan import Plan
 from orchestrator.planner.plan import plan
+from orchestrator.planner.rollouts import accept, told
 from orchestrator.reconciler.history import Event, History, differences
 
 CALM = 0.02
@@ -44,6 +45,8 @@ LEAST_SLEEP = 0.001
 PATIENCE = 5.0
 """Seconds that actions under way get to finish when the loop is cancelled."""
 AFTER_A_BUG = 1.0
+MOST_NOTES = 8
+"""Times in one look that the planner may have something to be written down before it goes on."""
 
 T = TypeVar("T")
 
@@ -78,16 +81,22 @@ class Loop:
         now: Callable[[], float],
         history: History | None = None,
         on_bug: Callable[[BaseException], None] | None = None,
+        write: Callable[[Desired, Desired], Awaitable[None]] | None = None,
         calm: float = CALM,
         concurrency: int = CONCURRENCY,
         patience: float = PATIENCE,
     ) -> None:
-        """`now` is boot time in seconds; `on_bug` is told of every exception that is no EngineError."""
+        """`now` is boot time in seconds; `on_bug` is told of every exception that is no EngineError.
+
+        `write`: keeps what the planner has decided of an update (in place of what was desired, if that is
+        what it still is) before it is acted on.
+        """
         self.history = history if history is not None else History()
         self._engine = engine
         self._desired = desired
         self._now = now
         self._on_bug = on_bug or (lambda _: None)
+        self._write = write
         self._calm = calm
         self._pause = calm
         self._looked = -math.inf
@@ -201,9 +210,12 @@ class Loop:
         self._touched = {target: work.action for target, work in self._busy.items()}
         began = self._now()
         try:
-            observation = await self._engine.observe()
-            observation = replace(observation, failures=dict(self._failures))
-            view = self._judge(observation, self._touched)
+            decided = None
+            while decided is None:
+                observation = await self._engine.observe()
+                observation = replace(observation, failures=dict(self._failures))
+                decided = await self._decide(observation)
+            view = self._judge(observation, *decided)
         except Exception as error:
             self._bug("stack", "observe", error)
             return self._now() + AFTER_A_BUG
@@ -211,9 +223,33 @@ class Loop:
         self._pause = min(max(self._calm, SHARE * (self._now() - began)), MOST_CALM)
         return math.inf if view.plan.wake_at is None else view.plan.wake_at
 
-    def _judge(self, observation: Observation, busy: Mapping[str, Action]) -> View:
-        desired, revision = self._desired, self._revision
-        decided = plan(desired, observation, self._now(), busy)
+    async def _decide(self, observation: Observation) -> tuple[Desired, int, Plan] | None:
+        """What is desired, its revision and the plan; None when a service has another definition now, so that
+        other images matter. What the planner wants to be known after a crash is written down first; if that
+        fails, it goes on with what does not depend on it."""
+        for _ in range(MOST_NOTES):
+            desired, revision = self._desired, self._revision
+            decided = plan(desired, observation, self._now(), self._touched)
+            if not decided.rollouts:
+                break
+            noted = accept(desired, decided.rollouts)
+            try:
+                if self._write is not None:
+                    await self._write(desired, noted)
+            except Exception as error:
+                self._bug("stack", "update", error)
+                again = self._now() + AFTER_A_BUG
+                wake_at = again if decided.wake_at is None else min(again, decided.wake_at)
+                return desired, revision, replace(decided, wake_at=wake_at)
+            if self._desired is desired:
+                self._desired = noted
+                self._note_updates(desired.rollouts, decided.rollouts)
+            if self._desired.stack is not desired.stack:
+                return None
+        return desired, revision, decided
+
+    def _judge(self, observation: Observation, desired: Desired, revision: int, decided: Plan) -> View:
+        busy = self._touched
         self._passes += 1
         before = self._view
         self._view = View(
@@ -323,6 +359,12 @@ class Loop:
         for warning in after.plan.warnings:
             self._say_once("stack", "warn", warning, "seen")
 
+    def _note_updates(self, before: Mapping[str, Rollout], after: Mapping[str, Rollout]) -> None:
+        for name, rollout in after.items():
+            news = told(name, before.get(name), rollout)
+            if news is not None:
+                self._record(f"service:{name}", rollout.kind, *news)
+
     def _say_once(self, target: str, word: str, because: str, outcome: str) -> None:
         if (target, because) not in self._said and len(self._said) < 10_000:
             self._said.add((target, because))
@@ -345,6 +387,9 @@ class Loop:
 
     def _whose(self, target: str) -> tuple[str, str]:
         """(service, id) of the container that a target is; of one that is being made, too."""
+        kind, _, name = target.partition(":")
+        if kind == "service":
+            return name, ""
         work = self._busy.get(target)
         if work is not None and isinstance(work.action, CreateContainer):
             return work.action.service.name, work.action.id

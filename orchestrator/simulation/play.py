@@ -168,7 +168,13 @@ class Stage:
 
     async def _live(self, nursery: trio.Nursery) -> None:
         self.loop = Loop(
-            self.engine, self.desired, now=self.now, history=self._history, on_bug=self._bug, patience=0.0
+            self.engine,
+            self.desired,
+            now=self.now,
+            history=self._history,
+            on_bug=self._bug,
+            write=self._write,
+            patience=0.0,
         )
         await nursery.start(self._supervise, self.loop)
 
@@ -185,6 +191,11 @@ class Stage:
         self.loop = None
         await trio.sleep(absent)
         await self._live(nursery)
+
+    async def _write(self, base: Desired, noted: Desired) -> None:
+        """What the planner has decided of an update outlives the supervisor, as on disk."""
+        if self.desired is base:
+            self.desired = noted
 
     def _want(self, desired: Desired) -> None:
         desired = orders.acknowledge(self.desired, desired, self.engine.world.containers, self.now())

@@ -13,6 +13,7 @@ from orchestrator.model import effects, names
 from orchestrator.model.action import Action, ProbeContainer, SignalContainer
 from orchestrator.model.desired import Desired, Intent, Wanted
 from orchestrator.model.observation import ImageState, Observation
+from orchestrator.model.sections import Deploy, Update
 from orchestrator.model.stack import (
     Attachment,
     Dependency,
@@ -29,6 +30,7 @@ from orchestrator.model.stack import (
     VolumeMount,
 )
 from orchestrator.planner.plan import plan
+from orchestrator.planner.rollouts import accept
 
 
 def service(
@@ -104,6 +106,12 @@ def mount(text: str) -> VolumeMount:
 
 def check(**fields: Any) -> Healthcheck:
     return Healthcheck(test=("CMD", "true"), **{"interval": 1.0, "timeout": 1.0, "retries": 2, **fields})
+
+
+def steps(rollback: Mapping[str, Any] | None = None, **fields: Any) -> Deploy:
+    """deploy.update_config, and rollback_config if given: service(deploy=steps(order="start-first"))."""
+    back = Update(**rollback) if rollback is not None else None
+    return Deploy(update=Update(**fields), rollback=back)
 
 
 def network(subnet: str = "", **fields: Any) -> Network:
@@ -187,6 +195,9 @@ def converge(desired: Desired, world: Observation, now: float = 100.0) -> Observ
     idle = 0
     for _ in range(1000):
         decided = plan(desired, world, now)
+        if decided.rollouts:
+            desired = accept(desired, decided.rollouts)
+            continue
         probing = all(isinstance(action, ProbeContainer) for action in decided.actions)
         idle = idle + 1 if probing else 0
         if decided.settled or idle > 20 or not (decided.actions or decided.wake_at):

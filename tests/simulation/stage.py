@@ -62,12 +62,23 @@ class Stage:
     async def supervisor(self) -> AsyncIterator[Loop]:
         """A loop that works until the block ends, and is then killed (its actions with it)."""
         self.loop = Loop(
-            self.engine, self.desired, now=self.now, on_bug=self.bugs.append, patience=self.patience
+            self.engine,
+            self.desired,
+            now=self.now,
+            on_bug=self.bugs.append,
+            write=self._write,
+            patience=self.patience,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.loop.run)
             yield self.loop
             nursery.cancel_scope.cancel()
+
+    async def _write(self, base: Desired, noted: Desired) -> None:
+        """As the daemon does it."""
+        if self.desired is base:
+            self.desired = noted
+        await trio.sleep(0.001)
 
     def want(self, desired: Desired) -> int:
         self.desired = desired

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +36,7 @@ from orchestrator.model.action import (
     SignalContainer,
     StartContainer,
 )
-from orchestrator.model.errors import EngineError
+from orchestrator.model.errors import EngineError, PystackError
 from orchestrator.model.frozen import replace
 from orchestrator.model.images import period
 from orchestrator.model.observation import HeldPort, ImageState, Observation, PublishedPort
@@ -68,11 +70,14 @@ class LocalEngine:
         self._store = store
         self._places = places
         self._desired: Stack | None = None
+        self._pins: tuple[str, ...] = ()
         self._ports: tuple[float, tuple[PublishedPort, ...]] = (0.0, ())
         self._bell = table.bell(stack)
 
-    def watch(self, desired: Stack) -> None:
+    def watch(self, desired: Stack, pins: Iterable[str] = ()) -> None:
+        """`pins`: ids of images that services were rolled back to."""
         self._desired = desired
+        self._pins = tuple(pins)
         self._checked = {}
         self._ports = (0.0, ())
 
@@ -106,6 +111,9 @@ class LocalEngine:
                     found[reference] = _image_state(config)
             if reference in found and period(service.pull_policy) is not None:
                 found[reference] = replace(found[reference], checked=self._last_checked(reference))
+        for image_id in self._pins:
+            with contextlib.suppress(PystackError):  # it has been pruned
+                found[image_id] = _image_state(self._store.config(image_id))
         return found
 
     def _last_checked(self, reference: str) -> float | None:

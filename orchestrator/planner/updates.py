@@ -1,0 +1,239 @@
+"""Updates by steps: which out-of-date containers make room now, and how many new ones are made.
+
+With r replicas, parallelism p, and new containers that are ready (and rested for `delay`):
+
+stop-first   of the old, at least r - p - ready - failed stay; the others are replaced in their seats
+start-first  at most p new ones are on their way, on free slots; of the old, r - ready stay
+
+Who comes first follows from what is seen alone, so that a crash in the middle changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import count, islice
+
+from orchestrator.model.desired import Intent, Wanted
+from orchestrator.model.errors import ExitCode
+from orchestrator.model.frozen import dataclass, replace
+from orchestrator.model.observation import Container
+from orchestrator.model.stack import ImageRoot, OfHost, OfService, Service
+from orchestrator.planner import images
+from orchestrator.planner.changes import cut_off
+from orchestrator.planner.draft import Draft
+from orchestrator.planner.layout import attachments
+from orchestrator.planner.rollouts import Scene, course, follow, moments, said, serves
+from orchestrator.planner.survey import Fate, Survey
+
+_NO_IMAGE = "but the image is not here"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Division:
+    """What becomes of the containers of a service that is being updated. `waiting` are those whose turn is
+    still to come; reasons are by container id."""
+
+    seats: tuple[Container, ...]
+    replaced: dict[str, str]
+    removed: dict[str, str]
+    waiting: frozenset[str]
+    vacant: tuple[int, ...]
+
+
+def divide(
+    survey: Survey,
+    draft: Draft,
+    service: Service,
+    intent: Intent,
+    containers: tuple[Container, ...],
+    reasons: Mapping[str, str],
+) -> Division | None:
+    """None: nothing is being updated step by step."""
+    scene = _scene(survey, service, intent, containers, reasons)
+    if scene is None:
+        return None
+    record = follow(scene)
+    if record is None or (record.outcome == "done" and record == scene.record):
+        return None
+    scene = _by_course(draft, scene, record.kind)
+    if record != scene.record:
+        draft.note(service.name, record)
+    for at in moments(scene, record):
+        if at > survey.now:
+            draft.wake(at)
+    held = _held(survey, service)
+    sentence = said(service.name, record)
+    target = f"service:{service.name}"
+    if record.outcome == "paused":
+        draft.refuse(target, sentence)
+    elif record.outcome == "" and held is _NO_IMAGE:
+        survey.rolling[service.name] = images.absent(service)
+        draft.refuse(target, f"service {service.name}: {images.absent(service)}", ExitCode.IMAGE)
+    elif record.outcome == "":
+        far = f"{_made(scene)} of {service.replicas} containers are new{', ' + held if held else ''}"
+        survey.rolling[service.name] = f"{sentence}; {far}" if sentence else far
+        draft.wait(target, survey.rolling[service.name])
+    goes_on = record is scene.record and record.outcome == "" and not held
+    return _divided(scene, goes_on, reasons)
+
+
+def _scene(
+    survey: Survey,
+    service: Service,
+    intent: Intent,
+    containers: tuple[Container, ...],
+    reasons: Mapping[str, str],
+) -> Scene | None:
+    deploy = service.deploy
+    if deploy is None or deploy.update is None or service.oneoff or service.replicas == 0:
+        return None
+    if intent.wanted is not Wanted.RUNNING or intent.keep_stale:
+        return None
+    record = survey.desired.rollouts.get(service.name)
+    if not any(reasons[one.id] for one in containers) and (record is None or record.outcome == "done"):
+        return None
+    lost = tuple(
+        one
+        for one in containers
+        if reasons[one.id] and service.name not in survey.pulls and cut_off(survey, service, intent, one)
+    )
+    names = {one.name for one in containers}
+    making = (one for one in survey.being_made() if one.service.name == service.name)
+    return Scene(
+        survey=survey,
+        service=service,
+        intent=intent,
+        record=record,
+        course=course(service, record.kind if record is not None else "update"),
+        current=tuple(one for one in containers if not reasons[one.id]),
+        stale=tuple(one for one in containers if reasons[one.id] and one not in lost),
+        lost=lost,
+        coming=frozenset(one.slot for one in making if one.name not in names),
+    )
+
+
+def _made(scene: Scene) -> int:
+    return min(sum(scene.ready(one) for one in scene.current), scene.service.replicas)
+
+
+def _held(survey: Survey, service: Service) -> str:
+    """Why nothing may be replaced at present: there would be nothing to put in its place."""
+    if isinstance(service.root, ImageRoot):
+        if service.name in survey.pulls:
+            return "but first the image has to be here"
+        if not images.is_here(survey, service):
+            return _NO_IMAGE
+    for dependency in survey.layout.needs[service.name]:
+        name = dependency.service
+        going = any(survey.fate(one) is Fate.REPLACE for one in survey.seats.get(name, ()))
+        if name in survey.rolling or going:
+            return f"but first {name} is updated"
+    return ""
+
+
+# --- the order of things -------------------------------------------------------------------------------
+
+
+def _by_course(draft: Draft, scene: Scene, kind: str) -> Scene:
+    """Start-first is not possible where two containers can't live at the same time."""
+    found = course(scene.service, kind)
+    obstacle = _obstacle(scene) if found.start_first else ""
+    if obstacle:
+        draft.warn(
+            f"service {scene.service.name} can't be updated start-first, as {obstacle}: "
+            "the old container stops first"
+        )
+        found = replace(found, start_first=False)
+    return replace(scene, course=found)
+
+
+def _obstacle(scene: Scene) -> str:
+    service = scene.service
+    if service.container_name:
+        return "it has a container_name"
+    if any(one.ipv4_address for one in attachments(service)):
+        return "it has an ipv4_address"
+    if any(one.mac_address for one in attachments(service)):
+        return "it has a mac_address"
+    if isinstance(service.network_mode, OfHost):
+        return "it is on the network of the machine"
+    if isinstance(service.network_mode, OfService):
+        return f"it is on the network of {service.network_mode.service}"
+    for other, shares in scene.survey.layout.shares.items():
+        if service.name in shares:
+            return f"{other} shares its {shares[service.name]}"
+    return ""
+
+
+def _divided(scene: Scene, goes_on: bool, reasons: Mapping[str, str]) -> Division:
+    wanted = scene.service.replicas
+    replaced = {one.id: reasons[one.id] for one in scene.lost}
+    removed: dict[str, str] = {}
+    current = _without_surplus(scene, removed)
+    stale = sorted(scene.stale, key=_first_to_go)
+    ready = sum(scene.ready(one) for one in current)
+    total = len(current) + len(stale) + len(scene.lost) + len(scene.coming)
+    rested, failed = _rested(scene, current)
+    steps = min(scene.course.parallelism or wanted, wanted)
+    fresh = 0
+    if goes_on and not scene.course.start_first:
+        going = max(0, len(stale) - max(0, wanted - steps - rested - failed))
+        leaving = min(max(0, total - wanted), going)
+        replaced |= {one.id: reasons[one.id] for one in stale[leaving:going]}
+    else:
+        surplus = len(stale) if scene.course.start_first else max(0, total - wanted)
+        leaving = min(surplus, max(0, len(stale) - max(0, wanted - ready)))
+        if goes_on:
+            on_their_way = len(current) - rested - failed + len(scene.coming)
+            lacking = wanted - len(current) - len(scene.coming) - len(scene.lost)
+            fresh = max(0, min(lacking, steps - on_their_way))
+    for one in stale[:leaving]:
+        removed[one.id] = f"{reasons[one.id]}; the new ones serve"
+    seats = [*current, *stale[leaving:], *scene.lost]
+    missing = max(0, wanted - len(seats) - len(scene.coming))
+    taken = {one.slot for one in (*scene.current, *scene.stale, *scene.lost)} | scene.coming
+    free = islice((slot for slot in count(1) if slot not in taken), max(fresh, missing))
+    waiting = {one.id for one in stale[leaving:]} - replaced.keys()
+    return Division(
+        seats=tuple(sorted(seats, key=lambda one: one.slot)),
+        replaced=replaced,
+        removed=removed,
+        waiting=frozenset(waiting if goes_on else ()),
+        vacant=tuple(sorted((*scene.coming, *free))),
+    )
+
+
+def _without_surplus(scene: Scene, removed: dict[str, str]) -> list[Container]:
+    """Of the new ones those that are wanted, the good ones first; one for each slot."""
+    kept: dict[int, Container] = {}
+    for one in sorted(scene.current, key=lambda one: (not scene.ready(one), one.slot, -one.created)):
+        if one.slot in kept:
+            removed[one.id] = f"{kept[one.slot].name} has its place"
+        elif len(kept) >= scene.service.replicas:
+            removed[one.id] = f"scaled to {scene.service.replicas}"
+        else:
+            kept[one.slot] = one
+    return [kept[slot] for slot in sorted(kept)]
+
+
+def _rested(scene: Scene, current: list[Container]) -> tuple[int, int]:
+    """How many of the new ones hold nothing up any more: ready ones, and failed ones that are put up with.
+    The time between two steps has passed since."""
+    record = scene.record
+    if record is None:
+        return 0, 0
+    over = scene.now - scene.course.delay
+    ready = [one for one in current if scene.ready(one)]
+    failed = [one for one in current if one.name in record.failed and not scene.ready(one)]
+    # Who was there before it began (0) has nothing to rest from, nor has a job that has ended.
+    rested = sum(1 for one in ready if not record.ready[one.id] or record.ready[one.id] <= over)
+    ended = [one for one in current if one.id in record.ready and one not in ready and one not in failed]
+    done = sum(1 for one in ended if one.run is not None and one.run.exit_code == 0)
+    return rested + done, sum(1 for one in failed if record.failed[one.name] <= over)
+
+
+def _first_to_go(container: Container) -> tuple[bool, bool, int]:
+    """Who is on the way out already, then who is of no use, then low slots."""
+    run = container.run
+    leaving = run is not None and run.stopping is not None
+    return (not leaving, serves(container), container.slot)
