@@ -74,7 +74,7 @@ def main() -> int:
                     for pid, _ in alive.values():
                         os.kill(pid, signal.SIGKILL)
                     return 0
-                pidfd, pid = _fork(sockets[0], control)
+                pidfd, pid = _fork(sockets[0])
                 poll.register(pidfd, select.POLLIN)
                 poll.register(sockets[0], select.POLLRDHUP)
                 alive[pidfd] = (pid, sockets[0])
@@ -97,16 +97,17 @@ def main() -> int:
                 os.close(line)
 
 
-def _fork(line: int, control: socket.socket) -> tuple[int, int]:
+def _fork(line: int) -> tuple[int, int]:
     parent = os.getpid()
     pid = os.fork()  # noqa: TID251 - this process has no threads and no trio
     if pid:
         return os.pidfd_open(pid), pid
     code = 1
     try:
-        control.close()
         for number in (0, 1, 2):
             os.dup2(line, number)
+        # The sockets of other workers, too: held open here, theirs would not end with them.
+        os.closerange(3, (1 << 31) - 1)
         carry_out(parent)
         code = 0
     except BrokenPipeError:
