@@ -27,7 +27,7 @@ PACKAGES = (
     # What we and our tests call.
     "python3 nftables iptables iproute2 bind9-dnsutils curl openssl libseccomp2 runc crun strace "
     "gcc libc6-dev uidmap passt slirp4netns passwd podman conmon jq xz-utils zstd pigz "
-    "qemu-user-static ca-certificates docker-registry"
+    "qemu-user-static ca-certificates docker-registry skopeo"
 ).split()
 TESTING = (
     "pytest",
