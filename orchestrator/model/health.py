@@ -46,14 +46,13 @@ def advance(health: Health, result: ProbeResult, run: Run, check: Healthcheck) -
     """The state after one more probe. Failures within the start period do not count."""
     results = (*health.results, result)[-KEPT_RESULTS:]
     if result.exit_code == 0:
-        return Health(status=HealthStatus.HEALTHY, failing_streak=0, results=results)
+        return Health(status=HealthStatus.HEALTHY, was_healthy=True, results=results)
     if in_start_period(run, check, result.ended):
         return replace(health, results=results)
     streak = health.failing_streak + 1
     unhealthy = streak >= (check.retries or 3)
-    return Health(
-        status=HealthStatus.UNHEALTHY if unhealthy else health.status, failing_streak=streak, results=results
-    )
+    status = HealthStatus.UNHEALTHY if unhealthy else health.status
+    return replace(health, status=status, failing_streak=streak, results=results)
 
 
 def next_probe_at(run: Run, check: Healthcheck) -> float:

@@ -34,6 +34,8 @@ class Health:
     """Where a run stands with its health check; `results` are the last five probes, oldest first."""
 
     status: HealthStatus = HealthStatus.STARTING
+    was_healthy: bool = False
+    """At any time in this run."""
     failing_streak: int = 0
     results: tuple[ProbeResult, ...] = ()
 

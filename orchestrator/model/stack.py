@@ -205,6 +205,8 @@ class RestartPolicy:
     max_attempts: int | None = None
     delay: float | None = None
     window: float | None = None
+    unhealthy: Literal["ignore", "restart", "recreate"] = "ignore"
+    """What is done with a run whose health check fails, whatever `condition` is (`x-on-unhealthy`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

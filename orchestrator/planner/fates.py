@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from orchestrator.model.desired import Intent, Wanted
 from orchestrator.model.observation import Container, Run
-from orchestrator.model.stack import Dependency, Service
+from orchestrator.model.stack import Dependency, ImageRoot, Service
 from orchestrator.planner import images, updates
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.gates import RUNNING_RULES, Answer
+from orchestrator.planner.restarts import remedy, replaced_at
 from orchestrator.planner.seating import seating
 from orchestrator.planner.survey import Fate, Judgement, Survey
 
@@ -95,7 +96,7 @@ def _judge_divided(survey: Survey, service: Service, intent: Intent, division: u
             if because
             else _judge_seated(survey, service, intent, container, "")
         )
-        if judgement.fate is Fate.CYCLE and container.id in division.waiting:
+        if not because and judgement.fate is not Fate.KEEP and container.id in division.waiting:
             judgement = _KEEP  # it is about to be replaced
         survey.fates[container.id] = judgement
     for container_id, because in division.removed.items():
@@ -120,6 +121,12 @@ def _judge_seated(
         return _KEEP
     if container.run.turn < intent.restart_turn:
         return Judgement(fate=Fate.CYCLE, because=intent.restart_because or "asked to restart")
+    because = f"is unhealthy (x-on-unhealthy: {container.definition.restart.unhealthy})"
+    match remedy(container.run, container.definition.restart):
+        case "restart" if container.run.finished is None:
+            return Judgement(fate=Fate.CYCLE, because=because)
+        case "recreate" if _replaceable(survey, service, intent, container, container.run):
+            return Judgement(fate=Fate.REPLACE, because=because)
     if not intent.ignore_dependencies:
         for dependency in survey.layout.needs[service.name]:
             if dependency.restart and (
@@ -128,6 +135,13 @@ def _judge_seated(
             ):
                 return Judgement(fate=Fate.CYCLE, because=because)
     return _KEEP
+
+
+def _replaceable(survey: Survey, service: Service, intent: Intent, container: Container, run: Run) -> bool:
+    """It runs, or we have stopped it for that; it is old enough; and another can be made of its image."""
+    ours = run.finished is None or run.stopping is not None
+    here = not isinstance(service.root, ImageRoot) or images.is_here(survey, service)
+    return ours and here and replaced_at(container, intent) <= survey.now
 
 
 def _disturbance(survey: Survey, name: str) -> str:

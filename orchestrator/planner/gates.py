@@ -12,7 +12,7 @@ from orchestrator.model.observation import Container, HealthStatus, State
 from orchestrator.model.plan import Wait
 from orchestrator.model.stack import Dependency, DependencyCondition
 from orchestrator.planner.draft import Draft
-from orchestrator.planner.restarts import Sequel, sequel
+from orchestrator.planner.restarts import Sequel, remedy, sequel
 from orchestrator.planner.survey import Fate, Survey, name_of
 
 DEPENDENCY = "dependency failed to start: "
@@ -195,6 +195,10 @@ def _running_healthy(container: Container) -> Gate:
     match status:
         case HealthStatus.HEALTHY:
             return _open(f"{name} is healthy")
+        case HealthStatus.UNHEALTHY if word := remedy(run, container.definition.restart):
+            return _not_yet(
+                f"{name} is unhealthy, and about to be {'restarted' if word == 'restart' else 'replaced'}"
+            )
         case HealthStatus.UNHEALTHY:
             return _failed(f"container {container.name} is unhealthy", hint=where_to_look(container))
     return _not_yet(f"{name} is not healthy yet")

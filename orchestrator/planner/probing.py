@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from orchestrator.model.action import ProbeContainer
 from orchestrator.model.health import next_probe_at
+from orchestrator.model.observation import Container, Run
 from orchestrator.planner.draft import Draft
-from orchestrator.planner.survey import Survey
+from orchestrator.planner.restarts import remedy, replaced_at
+from orchestrator.planner.survey import Fate, Survey
 
 
 def probe(survey: Survey, draft: Draft) -> None:
@@ -16,6 +18,7 @@ def probe(survey: Survey, draft: Draft) -> None:
             continue
         if run.paused:
             continue  # nobody would answer
+        _wait_for_remedy(survey, draft, container, run)
         if f"probe:{container.name}" in survey.in_flight:
             continue
         due = next_probe_at(run, check)
@@ -31,3 +34,14 @@ def probe(survey: Survey, draft: Draft) -> None:
                 because="its interval has passed",
             )
         )
+
+
+def _wait_for_remedy(survey: Survey, draft: Draft, container: Container, run: Run) -> None:
+    """An unhealthy container that is to be replaced, but not yet."""
+    intent = survey.intent(container.service)
+    if intent is None or remedy(run, container.definition.restart) != "recreate":
+        return
+    due = replaced_at(container, intent)
+    if survey.fate(container) is Fate.KEEP and due > survey.now:
+        draft.wait(f"container:{container.name}", f"is unhealthy, and replaced in {due - survey.now:.1f} s")
+        draft.wake(due)

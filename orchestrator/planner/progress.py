@@ -14,7 +14,7 @@ from orchestrator.planner import fates, networks
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.gates import DEPENDENCY, about, exited, where_to_look
 from orchestrator.planner.leaving import finished
-from orchestrator.planner.restarts import Sequel, has_turn, sequel
+from orchestrator.planner.restarts import Sequel, has_turn, remedy, sequel
 from orchestrator.planner.rollouts import said
 from orchestrator.planner.survey import Fate, Survey, name_of, survey
 
@@ -245,6 +245,8 @@ def _running(container: Container, run: Run) -> _Stand:
     match status:
         case HealthStatus.HEALTHY:
             return Phase.HEALTHY, "", "", ""
+        case HealthStatus.UNHEALTHY if remedy(run, container.definition.restart):
+            return Phase.UNHEALTHY, "is unhealthy", "", None
         case HealthStatus.UNHEALTHY:
             return Phase.UNHEALTHY, "is unhealthy", "", f"container {container.name} is unhealthy"
     return Phase.STARTING, "health check has not answered yet", "", None

@@ -7,7 +7,7 @@ from typing import Literal
 
 from orchestrator.model.desired import Intent
 from orchestrator.model.frozen import dataclass
-from orchestrator.model.observation import Run
+from orchestrator.model.observation import Container, HealthStatus, Run
 from orchestrator.model.stack import RestartPolicy
 
 FIRST_DELAY = 0.1
@@ -88,6 +88,13 @@ def _stopped_by_user(end: End) -> Sequel | None:
     return Sequel(kind="rest", because="stopped by the user") if stopped else None
 
 
+def _was_unhealthy(end: End) -> Sequel | None:
+    """We stopped it because its health check failed: that counts like an end of its own."""
+    if end.run.stopping is None or end.run.before_boot or not is_unhealthy(end.run):
+        return None
+    return _again(end, "unhealthy") if end.policy.unhealthy == "restart" else None
+
+
 def _stopped_by_planner(end: End) -> Sequel | None:
     """We stopped it to restart it with a dependency (or were killed half-way through something like that)."""
     return (
@@ -122,13 +129,17 @@ def _gave_up(end: End) -> Sequel | None:
 
 
 def _restart(end: End) -> Sequel | None:
+    return _again(end, _ended(end.run))
+
+
+def _again(end: End, ended: str) -> Sequel:
     attempt = _attempt(end.run, end.policy)
     delay = end.policy.delay if end.policy.delay is not None else _backoff(attempt)
     finished = end.run.finished if end.run.finished is not None else end.now
     # Boot time begins anew with each boot, so an end "in the future" was before the machine started.
     due = finished + delay if finished <= end.now else end.now
     left = f"in {due - end.now:.1f} s " if due > end.now else ""
-    because = f"restarting {left}({_ended(end.run)}, attempt {attempt + 1})"
+    because = f"restarting {left}({ended}, attempt {attempt + 1})"
     return Sequel(kind="later", because=because, at=due, attempt=attempt + 1, restarts=end.run.restarts + 1)
 
 
@@ -136,6 +147,7 @@ RULES: tuple[Rule, ...] = (
     _asked_again,
     _not_executable,
     _stopped_by_user,
+    _was_unhealthy,
     _stopped_by_planner,
     _machine_restarted,
     _never,
@@ -148,8 +160,43 @@ RULES: tuple[Rule, ...] = (
 def _attempt(run: Run, policy: RestartPolicy) -> int:
     """Which start in quick succession `run` was, seen from its end."""
     window = policy.window if policy.window is not None else WINDOW
-    lasted = (run.finished or run.started) - run.started
+    lasted = _went_well_until(run) - run.started
     return 1 if lasted >= window else run.attempt
+
+
+def is_unhealthy(run: Run) -> bool:
+    return run.health is not None and run.health.status is HealthStatus.UNHEALTHY
+
+
+def remedy(run: Run, policy: RestartPolicy) -> Literal["", "restart", "recreate"]:
+    """What is to be done with a run because it is unhealthy; "" when nothing is, or not any more."""
+    if policy.unhealthy == "ignore" or run.paused or not is_unhealthy(run):
+        return ""
+    if policy.max_attempts is not None and _attempt(run, policy) - 1 >= policy.max_attempts:
+        return ""
+    return policy.unhealthy
+
+
+def replaced_at(container: Container, intent: Intent) -> float:
+    """The earliest moment at which an unhealthy container is replaced for that.
+
+    Nothing of the one before is left to count by. So a container has to get as old as the order was when it
+    was made, a minute at most: the first goes at once, a later one lasts as long as all before it together.
+    """
+    made = container.created - intent.asked if 0.0 < intent.asked <= container.created else LONGEST_DELAY
+    return container.created + min(made, LONGEST_DELAY)
+
+
+def _went_well_until(run: Run) -> float:
+    """Its end or, when it is unhealthy, when its checks began to fail, as far as the last ones tell."""
+    ended = run.finished if run.finished is not None else run.started
+    if run.health is None or not is_unhealthy(run) or not run.health.results:
+        return ended
+    if not run.health.was_healthy:
+        return run.started
+    known = run.health.results[-max(run.health.failing_streak, 1) :]
+    pace = (known[-1].started - known[0].started) / max(len(known) - 1, 1)
+    return known[0].started - pace * (run.health.failing_streak - len(known))
 
 
 def _backoff(attempt: int) -> float:

@@ -129,7 +129,7 @@ class Stage:
             begins=Observation(at=BOOT),
             watch=self._watch,
         )
-        self.desired = orders.up(None, self.stack, orders.UpOptions())
+        self.desired = orders.acknowledge(None, orders.up(None, self.stack, orders.UpOptions()), (), BOOT)
         self._history = _Ledger(self.tell)
 
     def now(self) -> float:

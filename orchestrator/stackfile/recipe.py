@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal, TypeAlias, cast
 
+    Remedy: TypeAlias = Literal["ignore", "restart", "recreate"]
     Restarting: TypeAlias = Literal["no", "always", "on-failure", "unless-stopped"]
 else:
 
@@ -29,6 +30,7 @@ else:
 _LOCAL_LOGS = ("json-file", "local", "none")
 _CONDITIONS = {"any": "always", "on-failure": "on-failure", "none": "no"}
 _RESTARTS = ("no", "always", "on-failure", "unless-stopped")
+_REMEDIES = ("ignore", "restart", "recreate")
 _PULLS = ("always", "never", "build", "missing", "refresh", "daily", "weekly")
 _PULL_EVERY = r"every_([0-9]+[wdhms])+"
 MOST_REPLICAS = 10_000
@@ -238,6 +240,16 @@ def _healthcheck(said: Reader) -> model.Healthcheck:
 
 
 def _restart(said: Reader) -> model.RestartPolicy:
+    """When it ends, and when its health check fails."""
+    word = said.text("x-on-unhealthy") or "ignore"
+    if word not in _REMEDIES:
+        said.refuse(f"{word!r} is none of {', '.join(_REMEDIES)}", key="x-on-unhealthy")
+        word = "ignore"
+    policy = _restart_policy(said)
+    return policy if word == "ignore" else replace(policy, unhealthy=cast("Remedy", word))
+
+
+def _restart_policy(said: Reader) -> model.RestartPolicy:
     """deploy.restart_policy wins over restart."""
     policy = said.part("deploy").part("restart_policy")
     if policy.node:

@@ -9,7 +9,8 @@ import trio
 
 from orchestrator.engines.simulated import Program
 from orchestrator.model.action import StartContainer
-from orchestrator.model.stack import Stack
+from orchestrator.model.frozen import replace
+from orchestrator.model.stack import RestartPolicy, Service, Stack
 from orchestrator.simulation.play import Played, play
 from orchestrator.simulation.scenario import Event, Kill, KillSupervisor, Order, PowerCut, Scenario
 from tests.kit.stacks import check, service, stack, up
@@ -129,3 +130,63 @@ def test_who_never_comes_back_disturbs_nobody(policy: str) -> None:
     wish = stack(db=service(restart=policy), web=service(after={"db": "started!"}))
     played = told(wish, db=Program(exits_after=5.0, exit_codes=(1,)))
     assert len(begun(played, "shop-web-1")) == len(begun(played, "shop-db-1"))
+
+
+def nursed(remedy: str, **fields: object) -> Service:
+    """A service of which unhealthy containers are restarted or recreated."""
+    rule = RestartPolicy(unhealthy=remedy, **fields)  # type: ignore[arg-type]
+    return replace(service(healthcheck=check()), restart=rule)
+
+
+SICKLY = Program(hangs_after=3.0)
+"""Its health check fails from three seconds after each start."""
+
+
+def test_what_turns_unhealthy_is_restarted_with_a_back_off_and_dependents_follow() -> None:
+    wish = stack(
+        db=nursed("restart"), web=service(after={"db": "healthy!"}), log=service(after={"db": "healthy"})
+    )
+    played = told(wish, db=SICKLY)
+    stops = [one for one in played.happenings if (one.verb, one.outcome) == ("stop", "ok")]
+    sick = [one for one in stops if one.target == "container:shop-db-1"]
+    assert {one.because for one in sick} == {"is unhealthy (x-on-unhealthy: restart)"}
+    ends = [one.at for one in sick]
+    waits = [start - end for end, start in zip(ends, begun(played, "shop-db-1")[1:], strict=False)]
+    assert [round(wait, 1) for wait in waits[:6]] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2], abs=0.11)
+    assert len(begun(played, "shop-web-1")) >= len(waits) - 1
+    assert len(begun(played, "shop-log-1")) == 1
+    (db,) = (one for one in played.containers if one.service == "db")
+    assert db.run is not None
+    assert db.run.restarts in (len(waits), len(waits) - 1)
+
+
+def test_a_check_that_never_succeeds_is_given_as_many_restarts_as_are_allowed() -> None:
+    wish = stack(db=nursed("restart", max_attempts=2), web=service(after={"db": "healthy"}))
+    played = told(wish, db=Program(probes=(1,)))
+    assert len(begun(played, "shop-db-1")) == 3
+    assert begun(played, "shop-web-1") == []
+    refusals = [one.because for one in played.happenings if one.verb == "refuse"]
+    assert refusals == ["dependency failed to start: container shop-db-1 is unhealthy"]
+
+
+def test_what_turns_unhealthy_is_recreated_without_a_storm() -> None:
+    wish = stack(db=nursed("recreate"), web=service(after={"db": "healthy!"}))
+    played = told(wish, db=SICKLY)
+    made = [
+        one.at
+        for one in played.happenings
+        if (one.target, one.verb, one.outcome) == ("container:shop-db-1", "create", "ok")
+    ]
+    gaps = [after - before for before, after in pairwise(made)]
+    assert gaps[0] < 6
+    assert all(gap >= min(made[number] - made[0], 60) - 0.1 for number, gap in enumerate(gaps))
+    assert len(made) < 12
+    assert len(begun(played, "shop-db-1")) == len(made)
+    assert {one.because for one in played.happenings if one.verb == "remove"} == {
+        "is unhealthy (x-on-unhealthy: recreate)"
+    }
+
+
+def test_a_service_that_recovers_in_time_is_left_alone() -> None:
+    played = told(stack(db=nursed("restart")), db=Program(probes=(1, 0, 1, 0)))
+    assert len(begun(played, "shop-db-1")) == 1

@@ -19,7 +19,8 @@ from orchestrator.model.action import (
     StartContainer,
 )
 from orchestrator.model.desired import Desired, Intent
-from orchestrator.model.observation import Health, HealthStatus, Observation, Run, Stopping
+from orchestrator.model.observation import Health, HealthStatus, Observation, ProbeResult, Run, Stopping
+from orchestrator.model.stack import RestartPolicy
 from orchestrator.planner.plan import plan
 from orchestrator.planner.restarts import sequel
 from tests.kit.stacks import apply_all, check, converge, nothing, policy, service, stack, up
@@ -72,6 +73,41 @@ def test_the_back_off(number: str, waits: str) -> None:
     assert then.at - NOW == pytest.approx(float(waits.removesuffix(" s")))
 
 
+# --- unhealthy -------------------------------------------------------------------------------------------
+
+
+def sick(state: str, remedy: str) -> tuple[Desired, Observation]:
+    rule = RestartPolicy(condition="on-failure", max_attempts=3, unhealthy=remedy)  # type: ignore[arg-type]
+    wish = stack("shop", web=replace(service(healthcheck=check()), restart=rule))
+    desired = up(wish, asked=NOW - 65 if "half a minute" in state else 50.0)
+    world = converge(desired, nothing(), NOW - 20)
+    (web,) = world.containers
+    failed = ProbeResult(started=NOW - 1, ended=NOW - 0.1, exit_code=1)
+    status = HealthStatus.STARTING if "starting" in state else HealthStatus.UNHEALTHY
+    health = Health(status=status, failing_streak=2, results=(failed,))
+    run = Run(turn=1, started=NOW - 5, pid=7, health=health, paused="paused" in state)
+    if "max_attempts" in state:
+        run = replace(run, attempt=4)
+    if "stopped" in state:
+        run = replace(run, stopping=BY_PLANNER, finished=NOW, exit_code=143, pid=0)
+    made = NOW - 30 if "half a minute" in state else 51.0  # 35 s after the order, or 1 s
+    return desired, replace(world, containers=(replace(web, run=run, created=made),))
+
+
+@pytest.mark.parametrize(("state", "remedy", "said"), cells("unhealthy"))
+def test_a_container_that_turns_unhealthy(state: str, remedy: str, said: str) -> None:
+    desired, world = sick(state, remedy)
+    decided = plan(desired, world, NOW)
+    done = [one for one in decided.actions if not isinstance(one, ProbeContainer)]
+    kinds = {"stops": SignalContainer, "starts": StartContainer, "removed": RemoveContainer}
+    assert [type(one) for one in done] == ([kinds[said]] if said in kinds else [])
+    if said == "back-off":
+        assert decided.wake_at == pytest.approx(NOW + 0.1)
+        (start,) = plan(desired, world, NOW + 0.11).actions
+        assert isinstance(start, StartContainer)
+        assert (start.attempt, start.restarts) == (2, 1)
+
+
 # --- gates ---------------------------------------------------------------------------------------------
 
 CONDITIONS = {
@@ -101,6 +137,9 @@ def beside(condition: str, state: str) -> tuple[Desired, Observation]:
     if state == "is not built yet":
         return desired, replace(world, containers=others)
     run = _run(state)
+    if "to be restarted" in state:
+        rule = RestartPolicy(unhealthy="restart")
+        db = replace(db, definition=replace(db.definition, restart=rule))
     return desired, replace(world, containers=(*others, replace(db, run=run)))
 
 
@@ -112,6 +151,7 @@ def _run(state: str) -> Run | None:
             ("runs, health starting", HealthStatus.STARTING),
             ("runs, healthy", HealthStatus.HEALTHY),
             ("runs, unhealthy", HealthStatus.UNHEALTHY),
+            ("runs, unhealthy, is to be restarted or replaced", HealthStatus.UNHEALTHY),
         )
     }
     ended = replace(running, finished=NOW, pid=0)
@@ -262,6 +302,7 @@ def test_every_table_of_the_page_is_read() -> None:
         "backoff",
         "gates",
         "crashes",
+        "unhealthy",
         "commands",
     }
     assert set(ENDS) == {row[0] for row in table("ends")[1:]}

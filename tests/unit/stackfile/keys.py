@@ -326,6 +326,7 @@ CASES: dict[str, Tree] = {
     S + "ulimits": service(ulimits={"nofile": 5}),
     S + "ulimits.*.soft": service(ulimits={"nofile": {"soft": 5, "hard": 6}}),
     S + "ulimits.*.hard": service(ulimits={"nofile": {"hard": 6, "soft": 5}}),
+    S + "x-on-unhealthy": service(**{"x-on-unhealthy": "restart"}),
     S + "x-rootfs": {"services": {"new": {"x-rootfs": "host"}}},
     S + "x-rootfs.path": {"services": {"new": {"x-rootfs": {"path": "d"}}}},
     S + "deploy": service(deploy={"replicas": 2}),
