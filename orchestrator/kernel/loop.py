@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from orchestrator.kernel import command, foreign, launch, layout, packets, runs, store, syscalls
+from orchestrator.kernel import command, foreign, launch, layout, packets, pins, runs, store, syscalls
 from orchestrator.kernel.guard import Guard
 from orchestrator.kernel.program import Host
 from orchestrator.kernel.reading import Document, RefusedError
@@ -408,6 +408,8 @@ class Loop:
         birth = waiting.birth
         run = birth.first or birth.run
         fds = (run.pidfd, birth.master) if birth.master >= 0 else (run.pidfd,)
+        if not birth.ended:
+            pins.pin(run.bundle, run.pidfd)
         self._reply(waiting.connection, waiting.tag, fds, pid=run.pid)
         if birth.ended:
             self._tell(run, birth.ended)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 
-LIMIT = 1 << 20
+LIMIT = 4 << 20
+"""Bytes of a document: more than a command and an environment can take that execve(2) accepts."""
 
 
 class RefusedError(ValueError):

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
-from orchestrator.kernel import clone, launch, packets, syscalls, userns
+from orchestrator.kernel import clone, launch, packets, pins, syscalls, userns
 from orchestrator.kernel.program import Host
 from orchestrator.kernel.reading import load
 from orchestrator.kernel.report import Report
@@ -236,11 +236,13 @@ def write_exit(run: Run, dead: Dead, boot_id: str) -> float:
             "boot_id": boot_id,
         }
         launch.replace_file(f"{run.bundle}/exit.json", json.dumps(record).encode())
+        pins.unpin(run.bundle)  # it has nothing to add any more
     return at
 
 
 def forget(bundle: str) -> None:
     """Remove the records of an earlier or failed run."""
+    pins.unpin(bundle)
     for name in ("pid.json", "exit.json"):
         with suppress(FileNotFoundError):
             os.unlink(f"{bundle}/{name}")

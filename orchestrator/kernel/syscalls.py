@@ -49,6 +49,7 @@ MS_RELATIME = 1 << 21
 MS_STRICTATIME = 1 << 24
 MS_LAZYTIME = 1 << 25
 MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
 
 # the fd-based mount interface, same header
 MOUNT_ATTR_RDONLY = 0x1

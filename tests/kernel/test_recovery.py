@@ -65,7 +65,7 @@ def check_ten(site: Site) -> dict[int, int]:
     return pids
 
 
-@pytest.mark.parametrize("victims", ["supervisor", "keeper", "both"])
+@pytest.mark.parametrize("victims", ["both"])  # test_kills.py has them all, of fewer containers
 def test_a_kill_in_the_middle_of_anything_is_made_good_by_the_next_up(fresh: Site, victims: str) -> None:
     """Up, recreate, restart and down, each hit at a moment drawn by lot; then everything is there once."""
     lots = random.Random(f"20 {victims}")
@@ -101,7 +101,7 @@ def test_a_kill_in_the_middle_of_anything_is_made_good_by_the_next_up(fresh: Sit
 
 @pytest.mark.parametrize("victims", ["supervisor", "keeper", "both"])
 def test_containers_run_on_and_their_exit_codes_are_not_lost(fresh: Site, victims: str) -> None:
-    """They end by themselves after the kill; both at once may cost the code only on kernels before 6.15."""
+    """They end after the kill; both at once may cost the code only on kernels before 6.15."""
     fresh.up(
         """
         name: one
@@ -115,10 +115,11 @@ def test_containers_run_on_and_their_exit_codes_are_not_lost(fresh: Site, victim
     time.sleep(0.1)
     hit = servers(fresh)
     fresh.kill(*{"supervisor": hit[:1], "keeper": hit[1:], "both": hit}[victims])
-    if victims == "both":
-        fresh.ask("ping")  # a keeper without a supervisor is started by the next command
     os.kill(pids["later"], signal.SIGTERM)
     os.kill(pids["again"], signal.SIGKILL)
+    if victims == "both":
+        # Nobody of ours is there to see it, and the next command starts a supervisor.
+        until(lambda: not alive(pids["later"]) and not alive(pids["again"]), "their ends")
     code = fresh.becomes("one", "later", state="exited")["exit_code"]
     assert code == 42 or (victims == "both" and not REMEMBERS_EXITS)
     assert fresh.row("one", "stays")["pid"] == pids["stays"]
@@ -140,7 +141,7 @@ def test_an_exit_that_nobody_was_there_to_see_is_told_from_the_record(fresh: Sit
 
 
 def test_an_end_that_nobody_saw_is_followed_by_what_the_policy_says(fresh: Site) -> None:
-    """Both of ours are dead, and then the programs die: nobody knows how, and `always` is always."""
+    """Both of ours are dead, and then the programs die: the kernel knows how (Linux 6.15), or nobody does."""
     fresh.up(
         """
         name: one
@@ -159,7 +160,7 @@ def test_an_end_that_nobody_saw_is_followed_by_what_the_policy_says(fresh: Site)
     for name in ("again", "failing", "after"):
         assert fresh.becomes("one", name, state="running")["pid"] != pids[name]
     once = fresh.row("one", "once")
-    assert (once["state"], once["exit_code"]) == ("exited", None)
+    assert (once["state"], once["exit_code"]) == ("exited", 137 if REMEMBERS_EXITS else None)
     fresh.down("one", timeout=0)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.kernel import interfaces
+from orchestrator.kernel import interfaces, pins
 from tests.kit.site import Site
 
 pytestmark = pytest.mark.kernel
@@ -55,6 +55,8 @@ def restart_the_machine(site: Site) -> None:
     subprocess.run(
         ["nft", "delete", "table", "ip", f"pystack-{site.places.tag}"], capture_output=True, check=False
     )
+    for bundle in site.places.bundles.iterdir():
+        pins.unpin(str(bundle))
     shutil.rmtree(site.places.run)
     for path in (*site.places.data.glob("stacks/*/containers/*/run.json"), site.places.boot):
         text = path.read_text()

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Self
 
 import orchestrator.kernel
-from orchestrator.kernel import packets, syscalls
+from orchestrator.kernel import packets, pins, syscalls
 from orchestrator.kernel.spawn import seal
 from tests.kit.patience import patient
 
@@ -358,6 +358,8 @@ class Machine:
         finally:
             self.keeper.kill()
         self.log = (self.run_dir / "keeper.log").read_text() if (self.run_dir / "keeper.log").exists() else ""
+        for bundle in self.run_dir.glob("bundles/*"):
+            pins.unpin(str(bundle))
         shutil.rmtree(self.run_dir)
         assert not self.log, self.log
 

@@ -32,7 +32,7 @@ from typing import Any, Self, TypeVar
 from orchestrator.api import client
 from orchestrator.api.paths import Paths
 from orchestrator.engines.local.places import Places
-from orchestrator.kernel import cgroups
+from orchestrator.kernel import cgroups, pins
 from orchestrator.model import codec
 from orchestrator.model.stack import Stack
 from orchestrator.stackfile.load import Given, load
@@ -357,6 +357,8 @@ class Site:
                     os.kill(int(row.split()[0]), signal.SIGKILL)
             time.sleep(0.05)
         subprocess.run(["nft", "delete", "table", "inet", self.places.cgroup], capture_output=True)
+        for bundle in self.places.bundles.glob("*"):
+            pins.unpin(str(bundle))
 
 
 def alive(pid: int) -> bool:

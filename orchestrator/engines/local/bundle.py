@@ -21,7 +21,8 @@ from orchestrator.engines.local.program import (
     user_text,
 )
 from orchestrator.images.config import ImageConfig
-from orchestrator.model.errors import EngineError
+from orchestrator.kernel.reading import LIMIT
+from orchestrator.model.errors import EngineError, ExitCode
 from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import (
@@ -141,8 +142,11 @@ Json = dict[str, Any]
 
 
 def texts(container: Container, ground: Ground) -> dict[str, str]:
-    """The two documents, by name. Raises EngineError when there is nothing to run."""
-    config = json.dumps(_config(container, ground), separators=(",", ":"))
+    """The two documents, by name. Raises EngineError when there is nothing to run or too much to say."""
+    told = _config(container, ground)
+    config = json.dumps(told, separators=(",", ":"))
+    if len(config) + len(ground.policy) > LIMIT:
+        raise _too_much(told["process"])
     about = launch(container, ground)
     if ground.policy:
         assert config.endswith("}}")  # `linux` stands last
@@ -151,6 +155,17 @@ def texts(container: Container, ground: Ground) -> dict[str, str]:
             about["policy"] = {"start": len(head), "end": len(head) + len(ground.policy)}
         config = f"{head}{ground.policy}}}}}"
     return {"config": config, "launch": json.dumps(about, separators=(",", ":"))}
+
+
+def _too_much(process: Json) -> EngineError:
+    longest = max((one.partition("=") for one in process["env"]), key=lambda one: len(one[2]))
+    size = sum(len(word) + 1 for word in (*process["args"], *process["env"]))
+    return EngineError(
+        f"command and environment take {size} bytes, which is more than can be passed on; "
+        f"the largest variable is {longest[0]}, {len(longest[2])} bytes",
+        retryable=False,
+        exit_code=ExitCode.NOT_EXECUTABLE,
+    )
 
 
 def config(container: Container, ground: Ground) -> Json:

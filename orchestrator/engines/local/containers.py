@@ -24,7 +24,7 @@ from orchestrator.engines.local.records import Built, Mounted, RunRecord
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Changed, Live, Table
 from orchestrator.engines.local.trouble import of_file, report
-from orchestrator.kernel import cgroups, syscalls
+from orchestrator.kernel import cgroups, pins, syscalls
 from orchestrator.model import health
 from orchestrator.model.action import CreateContainer, RemoveContainer, SignalContainer, StartContainer
 from orchestrator.model.errors import EngineError
@@ -246,6 +246,7 @@ class Containers:
         home = places.bundle(container.id)
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         if live.container.run is not None:
+            pins.unpin(str(home))
             for name in ("exit.json", "pid.json"):
                 (home / name).unlink(missing_ok=True)
         self.write_run(container, run)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from orchestrator.kernel import syscalls
+from orchestrator.kernel import pins, syscalls
 
 _BURY_SECONDS = 5.0
 
@@ -46,6 +46,39 @@ def _children() -> list[int]:
         with contextlib.suppress(OSError):
             found += map(int, Path(f"/proc/self/task/{thread}/children").read_text().split())
     return found
+
+
+def told(bundle: Path) -> int | None:
+    """The exit code of a first process that ended while none of ours lived, as the kernel knows it by the
+    pidfd in its bundle; None when it does not."""
+    try:
+        pidfd = pins.pinned(str(bundle))
+    except OSError:
+        return None
+    try:
+        status = syscalls.pidfd_exit_status(pidfd)
+        if status is None:
+            status = _unburied(pidfd)
+    finally:
+        os.close(pidfd)
+    return _code(status)
+
+
+def _unburied(pidfd: int) -> int | None:
+    """The wait status of a zombie that its new parent has not looked after yet."""
+    try:
+        status = _zombie_status(syscalls.pidfd_pid(pidfd))
+    except OSError:
+        return syscalls.pidfd_exit_status(pidfd)  # just now it has
+    return status if _is_there(pidfd) else syscalls.pidfd_exit_status(pidfd)
+
+
+def _code(status: int | None) -> int | None:
+    """128 and the signal for a process that was killed, as a shell has it."""
+    if status is None:
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
 
 
 async def end_of(pidfd: int, pid: int) -> int | None:

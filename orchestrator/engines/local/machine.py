@@ -27,7 +27,7 @@ from orchestrator.engines.local.table import Live, Table
 from orchestrator.engines.local.trouble import report
 from orchestrator.engines.local.wiring import Wiring
 from orchestrator.images.store.content import Store
-from orchestrator.kernel import cgroups
+from orchestrator.kernel import cgroups, pins
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import State
 from orchestrator.model.stack import Service, Stack
@@ -231,6 +231,8 @@ class Machine:
 
     def _sweep(self) -> None:
         """The run directory as it was before us; what somebody else has put there stays."""
+        for bundle in self.places.bundles.glob("*"):
+            pins.unpin(str(bundle))
         for name in ("networks", "containers"):
             shutil.rmtree(self.places.run / name, ignore_errors=True)
         for name in ("keeper.log", "keeper.lock", "keeper.sock", "supervisor.log", "supervisor.lock"):

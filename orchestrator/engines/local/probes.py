@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import trio
 
 from orchestrator.engines.local import clock
 from orchestrator.engines.local.execs import Execs, Execution
+from orchestrator.engines.local.keeper import KeeperLost
 from orchestrator.engines.local.program import exec_process
 from orchestrator.engines.local.table import Live
 from orchestrator.images.config import ImageConfig
@@ -17,6 +21,8 @@ from orchestrator.model.stack import Healthcheck
 
 OUTPUT_LIMIT = 4096
 TIMED_OUT = -1
+KEEPERS = 3
+"""So many are asked to begin a check."""
 
 
 async def probe(execs: Execs, live: Live, image: ImageConfig | None, check: Healthcheck) -> ProbeResult:
@@ -37,7 +43,7 @@ async def probe(execs: Execs, live: Live, image: ImageConfig | None, check: Heal
     os.set_blocking(writing, True)
     try:
         try:
-            execution = await execs.begin(live, process, [nothing, writing, writing])
+            execution = await _begin(execs, live, process, [nothing, writing, writing])
         except EngineError as error:
             code = int(error.exit_code)
             return ProbeResult(started=started, ended=clock.now(), exit_code=code, output=error.message)
@@ -48,6 +54,14 @@ async def probe(execs: Execs, live: Live, image: ImageConfig | None, check: Heal
     finally:
         trio.lowlevel.notify_closing(reading)
         os.close(reading)
+
+
+async def _begin(execs: Execs, live: Live, process: Mapping[str, Any], stdio: Sequence[int]) -> Execution:
+    """A keeper that dies under it says nothing about the container: its successor is asked again."""
+    for _ in range(KEEPERS - 1):
+        with contextlib.suppress(KeeperLost):
+            return await execs.begin(live, process, stdio)
+    return await execs.begin(live, process, stdio)
 
 
 def _argv(check: Healthcheck) -> list[str]:

@@ -10,7 +10,7 @@ import contextlib
 import ipaddress
 import os
 
-from orchestrator.engines.local import alive, clock, records, storage
+from orchestrator.engines.local import alive, clock, ends, records, storage
 from orchestrator.engines.local.containers import OUTPUTS, Containers
 from orchestrator.engines.local.keeper import Keeper
 from orchestrator.engines.local.places import Places
@@ -134,7 +134,7 @@ def _latest_run(places: Places, container: Container, kept_pid: int | None) -> t
         return replace(run, pid=pid), pidfd
     if run.pid == 0 and not (bundle / "pid.json").exists():
         return None, None
-    return replace(run, finished=clock.now(), exit_code=None), None
+    return replace(run, finished=clock.now(), exit_code=ends.told(bundle)), None
 
 
 def _sweep(shared: Shared) -> set[str]:

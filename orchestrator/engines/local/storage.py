@@ -20,7 +20,7 @@ from orchestrator.engines.local.trouble import report
 from orchestrator.images import hostroot, trees
 from orchestrator.images.config import ImageConfig
 from orchestrator.images.store.content import Store
-from orchestrator.kernel import owner, syscalls
+from orchestrator.kernel import owner, pins, syscalls
 from orchestrator.model import fingerprint
 from orchestrator.model.action import CreateVolume
 from orchestrator.model.errors import EngineError, ExitCode, PystackError
@@ -306,4 +306,5 @@ def _stat_device(source: str, target: str, service: str) -> HostDevice:
 
 def remove_layers(path: Path) -> None:
     """Take a container's directory away. Never follows a link that the container has left."""
+    pins.unpin(str(path))
     _remove_tree(path)
