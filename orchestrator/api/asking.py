@@ -13,7 +13,7 @@ from orchestrator.api.follow import described, follow
 from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Stacks
 from orchestrator.engines.local import clock
-from orchestrator.engines.local.table import Follower
+from orchestrator.engines.local.table import Follower, Live, Table
 from orchestrator.images.config import ImageConfig
 from orchestrator.images.store.content import Store
 from orchestrator.model import codec
@@ -41,10 +41,21 @@ async def ps(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
         key=lambda live: (live.container.service, live.container.slot),
     )
     desired, store = supervised.loop.desired, stacks.machine.store
+    table = stacks.machine.table
     rows = [
-        show.container_row(one.container, desired, waits, now, _image(store, one.container)) for one in live
+        show.container_row(
+            one.container, desired, waits, now, _image(store, one.container), _lost(table, one)
+        )
+        for one in live
     ]
     await session.end(rows)
+
+
+def _lost(table: Table, live: Live) -> str:
+    """What it has lost that we don't make anew, in words; "" as a rule."""
+    states = (table.volumes.get(mounted.volume) for mounted in live.built.volumes)
+    gone = sorted(state.name for state in states if state is not None and state.lost)
+    return f"volume {gone[0]} is gone" if gone else live.container.broken
 
 
 def _image(store: Store, container: Container) -> ImageConfig | None:

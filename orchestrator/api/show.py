@@ -126,8 +126,10 @@ def container_row(
     waits: Mapping[str, str],
     now: float,
     image: ImageConfig | None = None,
+    lost: str = "",
 ) -> dict[str, Any]:
-    """One row of `ps`. `waits`: target -> why it is not as it should be. `image`: its image's defaults."""
+    """One row of `ps`. `waits`: target -> why it is not as it should be. `image`: its image's defaults.
+    `lost`: what it has lost for good, in words."""
     run = container.run
     known = desired is not None and (
         container.service in desired.stack.services or container.service in desired.stack.disabled
@@ -146,7 +148,7 @@ def container_row(
         **({"runtime": container.definition.runtime} if container.definition.runtime else {}),
         "created": container.created_at,
         "state": "restarting" if restarting else state(container),
-        "status": status(container, now, restarting=restarting),
+        "status": status(container, now, restarting=restarting) + (f" ({lost})" if lost else ""),
         "exit_code": run.exit_code if run and run.finished is not None else None,
         "oom_killed": run.oom_killed if run else False,
         "health": health,
@@ -156,7 +158,7 @@ def container_row(
         "restarts": run.restarts if run else 0,
         "addresses": dict(container.addresses),
         "labels": labels(container, image),
-        "because": (run.error if run else "") or waits.get(f"container:{container.name}", ""),
+        "because": (run.error if run else "") or waits.get(f"container:{container.name}", "") or lost,
     }
 
 

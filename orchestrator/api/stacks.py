@@ -5,7 +5,7 @@ A fault in one stack's loop never touches another's: each runs in a task that is
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -14,9 +14,10 @@ from orchestrator.api import orders
 from orchestrator.engines.local import clock, records
 from orchestrator.engines.local.engine import LocalEngine
 from orchestrator.engines.local.machine import Machine
-from orchestrator.engines.local.mending import Mended
+from orchestrator.engines.local.mending import Outcome
 from orchestrator.engines.local.trouble import of_file, report
 from orchestrator.model.desired import Desired
+from orchestrator.model.drift import Difference
 from orchestrator.model.observation import Container
 from orchestrator.planner.layout import layout
 from orchestrator.planner.leaving import finished
@@ -24,6 +25,13 @@ from orchestrator.reconciler.history import Event, History
 from orchestrator.reconciler.loop import Loop, View
 
 RESTART_SECONDS = 1.0
+OUTCOMES: Mapping[Outcome, tuple[str, str]] = {
+    "repaired": ("repair", "ok"),
+    "seen": ("drift", "seen"),
+    "failed": ("drift", "failed"),
+    "back": ("drift", "ok"),
+}
+"""Verb and outcome of the event that tells of it."""
 
 Change = Callable[[Desired | None], Desired]
 
@@ -49,25 +57,32 @@ class Stacks:
         self._stacks: dict[str, Supervised] = {}
         self._ordering = trio.Lock()
         self.changed = trio.Event()
-        machine.mending.told = self._mended
+        machine.mending.told = self._tell
+        machine.mending.may_repair = self._may_repair
 
-    def _mended(self, mended: Mended) -> None:
+    def _tell(self, wrong: Difference, outcome: Outcome) -> None:
         """`events` tells of it, in every stack that may have felt it."""
-        live = mended.container
-        names = [live.container.stack] if live is not None else list(self._stacks)
-        for name in names:
+        verb, how = OUTCOMES[outcome]
+        for name in [wrong.stack] if wrong.id else list(self._stacks):
             self.history.record(
                 Event(
                     at=clock.now(),
-                    target=mended.target,
-                    verb="repair",
-                    because=mended.because,
-                    outcome="ok",
+                    target=wrong.target,
+                    verb=verb,
+                    because=wrong.because,
+                    outcome=how,
                     stack=name,
-                    service=live.container.service if live is not None else "",
-                    id=live.container.id if live is not None else "",
+                    service=wrong.service,
+                    id=wrong.id,
                 )
             )
+
+    def _may_repair(self, stack: str) -> bool:
+        """What belongs to all is put right as long as one of them would have it so."""
+        supervised = self._stacks.get(stack)
+        if supervised is not None:
+            return supervised.loop.desired.repair
+        return not self._stacks or any(one.loop.desired.repair for one in self._stacks.values())
 
     def __iter__(self) -> Iterator[Supervised]:
         return iter(list(self._stacks.values()))

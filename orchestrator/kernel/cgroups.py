@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Literal
 
 from orchestrator.kernel import scope, userns
@@ -33,6 +34,7 @@ from orchestrator.kernel.members import (
     freeze,
     frozen,
     home,
+    homes,
     identity,
     kill,
     oom_killed,
@@ -42,6 +44,8 @@ from orchestrator.kernel.members import (
     remove_one,
     remove_root,
     remove_tree,
+    strayed,
+    told_to_freeze,
 )
 
 __all__ = [
@@ -55,13 +59,17 @@ __all__ = [
     "freeze",
     "frozen",
     "home",
+    "homes",
     "kill",
     "oom_killed",
     "pids",
     "populated",
+    "rejoin",
     "remove",
     "remove_root",
     "settle",
+    "strayed",
+    "told_to_freeze",
     "update",
 ]
 
@@ -175,6 +183,31 @@ def create(
         if isinstance(error, CgroupError):
             raise
         raise CgroupError(f"cannot make control group {path}: {error.strerror}: {error.filename}") from error
+
+
+def rejoin(hier: Hierarchies, path: str, limits: Limits, processes: Callable[[], Iterable[int]]) -> None:
+    """Make a group that somebody has taken away from under its processes, and bring them into it again.
+
+    `processes` is asked until nobody new turns up. Raises CgroupError.
+    """
+    if hier.unified is not None and populated(hier, path):
+        limits = replace(limits, devices=(), all_devices=True)  # its program for devices is in force still
+    directories = create(hier, path, limits)
+    moved: set[int] = set()
+    for _ in range(_TURNS):
+        left = set(processes()) - moved
+        if not left:
+            return
+        moved |= left
+        for directory in directories:
+            for pid in left:
+                try:
+                    write(directory, "cgroup.procs", str(pid))
+                except ProcessLookupError:
+                    continue
+                except OSError as error:
+                    raise CgroupError(f"cannot move process {pid}: {error.strerror}: {directory}") from error
+    raise CgroupError(f"cannot bring everybody back into {path}: its processes fork too quickly")
 
 
 def _create(

@@ -83,8 +83,9 @@ def open_firewall() -> Netlink:
 
 
 def events() -> socket.socket:
-    """A non-blocking socket, readable when somebody (we, too) has changed an nftables object."""
-    return subscribe(NETFILTER, _GROUP_NFTABLES)
+    """A non-blocking socket, readable when somebody (we, too) has changed an nftables object, here or in a
+    namespace that a veth leads into from here."""
+    return subscribe(NETFILTER, _GROUP_NFTABLES, everywhere=True)
 
 
 def replace(firewall: Netlink, ruleset: Ruleset) -> None:
@@ -408,6 +409,13 @@ def redirect_dns(namespace: int, udp_port: int, tcp_port: int) -> None:
             # Only now: after a deletion, closing the socket waits 5-15 ms for the kernel to clean up.
             inside.transact(nft.transaction([nft.delete_table(_DNS_TABLE, (errno.ENOENT,))]))
             inside.transact(encode_redirect(udp_port, tcp_port))
+
+
+def redirects_dns(namespace: int) -> bool:
+    """Whether the rules of `redirect_dns` are there, by their number. Raises OSError."""
+    opened = netns.socket_in(namespace, socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
+    with Netlink(NETFILTER, opened) as inside:
+        return len(inside.dump(*nft.list_rules(_DNS_TABLE))) >= 2 * len(_PROTOCOLS)
 
 
 def encode_redirect(udp_port: int, tcp_port: int) -> list[Request]:

@@ -37,7 +37,11 @@ from orchestrator.kernel.netlink import (
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _GETADDR = 20, 22
 _NEWROUTE, _GETROUTE = 24, 26
-_GROUP_LINK, _GROUP_ADDRESS = 1, 5
+_GETNSID = 90
+_GROUP_LINK, _GROUP_ADDRESS, _GROUP_ROUTE = 1, 5, 7
+ROUTES = frozenset((24, 25))
+"""RTM_NEWROUTE, RTM_DELROUTE: kinds of message."""
+_NETNSA_NSID, _NETNSA_FD = 1, 3  # linux/net_namespace.h
 
 # linux/if_link.h
 _ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _AF_SPEC, _GROUP, _NETNS_FD = 1, 3, 4, 10, 18, 26, 27, 28
@@ -56,7 +60,7 @@ _RP_FILTER, _ROUTE_LOCALNET = 8, 26
 
 _IFF_UP = 1
 _LOOPBACK_INDEX = 1
-_TABLE_LOCAL = 255
+_TABLE_MAIN, _TABLE_LOCAL = 254, 255
 _UNIVERSE = 0
 _UNICAST = 1
 _PROTOCOL_STATIC = 4
@@ -95,8 +99,18 @@ def open_route_in(namespace: int) -> Netlink:
 
 
 def events() -> socket.socket:
-    """A non-blocking socket, readable when a link or an IPv4 address of this namespace has changed."""
-    return subscribe(ROUTE, _GROUP_LINK, _GROUP_ADDRESS)
+    """A non-blocking socket, readable when a link, an IPv4 address or a route has changed: in this namespace,
+    or in one that a veth leads into from here."""
+    return subscribe(ROUTE, _GROUP_LINK, _GROUP_ADDRESS, _GROUP_ROUTE, everywhere=True)
+
+
+def number_of(route: Netlink, namespace: int) -> int | None:
+    """The number that `events` of a network namespace (a descriptor) come with; None: it has none yet."""
+    body = b"\0" * 4 + u32(_NETNSA_FD, namespace)  # struct rtgenmsg, padded
+    answer = route.ask(Request(_GETNSID, 0, body, "number a network namespace"))
+    packed = attributes(answer or b"", 4).get(_NETNSA_NSID, b"")
+    number = int.from_bytes(packed, sys.byteorder, signed=True) if packed else -1
+    return None if number < 0 else number
 
 
 # --- bridges ---------------------------------------------------------------------------------------
@@ -318,6 +332,17 @@ def list_links(route: Netlink) -> list[Link]:
     found = _addresses(route)
     body = _LINK.pack(0, 0, 0, 0, 0) + u32(_EXT_MASK, _SKIP_STATS)
     return [_read_link(data, found) for kind, data in route.dump(_GETLINK, body) if kind == _NEWLINK]
+
+
+def default_gateways(route: Netlink) -> tuple[str, ...]:
+    """Where the default routes of the main table lead to, IPv4."""
+    found = []
+    for kind, data in route.dump(_GETROUTE, _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)):
+        _, length, _, _, table, _, _, of_kind, _ = _RTMSG.unpack_from(data)
+        gateway = attributes(data, _RTMSG.size).get(5)  # RTA_GATEWAY
+        if kind == _NEWROUTE and not length and gateway and table == _TABLE_MAIN and of_kind == _UNICAST:
+            found.append(socket.inet_ntoa(gateway))
+    return tuple(found)
 
 
 def ranges_in_use(route: Netlink) -> list[str]:

@@ -100,6 +100,34 @@ def frozen(hier: Hierarchies, path: str) -> bool:
         return False
 
 
+def told_to_freeze(hier: Hierarchies, path: str) -> bool:
+    """Whether the group itself is to stand still, whatever has come of it. False if there is none."""
+    try:
+        if hier.unified is not None:
+            return read(f"{hier.unified}/{path}", "cgroup.freeze").strip() == "1"
+        return "freezer" in hier.v1 and read(f"{hier.v1['freezer']}/{path}", "freezer.state") != "THAWED\n"
+    except OSError:
+        return False
+
+
+def homes(hier: Hierarchies, path: str) -> tuple[str, ...]:
+    """The directories of the group, in every hierarchy that has one."""
+    return tuple(place for base in hier.bases if os.path.isdir(place := f"{base}/{path}"))
+
+
+def strayed(hier: Hierarchies, path: str, directories: Iterable[str], pid: int) -> tuple[str, ...]:
+    """Those of a group's `directories` that process `pid` is not in (any more), nor in a group below. Raises
+    OSError when there is no such process."""
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as lines:
+        rows = [line.rstrip("\n").split(":", 2) for line in lines]
+    inside = {name for _, names, place in rows if f"/{path}/" in f"{place}/" for name in names.split(",")}
+    here = {hier.v1[name] for name in inside & hier.v1.keys()}
+    here |= {base for base in hier.named if {f"name={base.rpartition('/')[2]}"} & inside}
+    if hier.unified is not None and "" in inside:
+        here.add(hier.unified)
+    return tuple(place for place in directories if place.removesuffix(f"/{path}") not in here)
+
+
 def kill(hier: Hierarchies, path: str) -> None:
     """SIGKILL every process of the group, also one that forks as fast as it can. Idempotent.
 

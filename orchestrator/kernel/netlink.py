@@ -7,10 +7,12 @@ Errors are OSErrors that carry what was tried and, where the kernel offers one, 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ _ERROR = 2
 _DONE = 3
 _SOL_NETLINK = 270
 _ADD_MEMBERSHIP = 1
+_LISTEN_ALL_NSID = 8
 _CAP_ACK = 10
 _EXT_ACK = 11
 _ATTR_MSG = 1
@@ -44,6 +47,8 @@ _HEADER = struct.Struct("=IHHII")
 _ATTR = struct.Struct("=HH")
 _PAD = (b"", b"\0\0\0", b"\0\0", b"\0")
 _REPLY_BYTES = 1 << 18
+_HEARD_BYTES = 1 << 12
+_NUMBERED = (_SOL_NETLINK, _LISTEN_ALL_NSID)
 _ATTR_LIMIT = 0xFFFF
 _BATCH = 64
 """Requests a send: their acknowledgements must fit the default receive buffer, and others need rtnl too."""
@@ -248,20 +253,57 @@ class Netlink:
         self._socket.setsockopt(socket.SOL_SOCKET, force, size * 2)
 
 
-def subscribe(protocol: int, *groups: int) -> socket.socket:
+def subscribe(protocol: int, *groups: int, everywhere: bool = False) -> socket.socket:
     """A non-blocking socket that becomes readable when the kernel announces a change in `groups`.
 
-    What it says is not needed: read it empty (ENOBUFS means "much has changed") and look anew.
+    `everywhere`: in every network namespace that ours has a number for, too; one gets its number with the
+    first veth that leads into it (netlink(7), NETLINK_LISTEN_ALL_NSID; rtnl_fill_link_netnsid in
+    net/core/rtnetlink.c). What it says is hardly needed: read it empty (see `heard`) and look anew.
     """
     listening = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
     try:
         listening.bind((0, 0))  # before joining: binding resets the first 32 groups
         for group in groups:
             listening.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        if everywhere:
+            with contextlib.suppress(PermissionError):  # without CAP_NET_BROADCAST: then of ours alone
+                listening.setsockopt(_SOL_NETLINK, _LISTEN_ALL_NSID, 1)
     except OSError:
         listening.close()
         raise
     return listening
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a subscribed socket had to tell: the kinds of message, and where it happened."""
+
+    ours: frozenset[int] = frozenset()
+    """Kinds of what has changed in our own namespace."""
+    others: frozenset[int] = frozenset()
+    """Numbers of the other namespaces in which something has changed."""
+    missed: bool = False
+    """There was more than the socket holds: anything may have changed anywhere."""
+
+
+def heard(listening: socket.socket) -> Heard:
+    """Read a subscribed socket empty. Does not wait."""
+    ours: set[int] = set()
+    others: set[int] = set()
+    missed = False
+    while True:
+        try:
+            data, notes, _, _ = listening.recvmsg(_HEARD_BYTES, 64)
+        except BlockingIOError:
+            return Heard(frozenset(ours), frozenset(others), missed)
+        except OSError:  # ENOBUFS
+            missed = True
+            continue
+        where = next((value for level, kind, value in notes if (level, kind) == _NUMBERED), None)
+        if where is not None:
+            others.add(int.from_bytes(where[:4], sys.byteorder, signed=True))
+        elif len(data) >= _HEADER.size:
+            ours.add(_HEADER.unpack_from(data)[1])
 
 
 def _pack(requests: Sequence[Request], first: int, flags: int) -> bytes:

@@ -74,8 +74,11 @@ def usage(hier: Hierarchies, path: str, leader: Leader | None = None) -> Usage:
 
 def members_of(hier: Hierarchies, path: str, leader: int) -> tuple[int, ...]:
     """The processes of a container; without control groups those of the pid namespace of its first one."""
-    if hier.mode != "none":
-        return cgroups.pids(hier, path)
+    return cgroups.pids(hier, path) if hier.mode != "none" else sharing_pids_with(leader)
+
+
+def sharing_pids_with(leader: int) -> tuple[int, ...]:
+    """Every process of its pid namespace."""
     space = _space(leader)
     found = (int(name) for name in os.listdir("/proc") if name.isdigit())
     return tuple(pid for pid in found if space and _space(pid) == space)

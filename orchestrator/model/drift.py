@@ -23,3 +23,15 @@ class Difference:
     """Of the container; "" when it is about none."""
     mendable: bool = True
     """Whether we put it right by ourselves; else the user has to."""
+
+
+def lost_volume(name: str, lost: str) -> str:
+    """What who needs the volume is refused with. `lost`: what became of it."""
+    return f"volume {name}: {lost}; it is not made anew empty"
+
+
+def lost_hint(name: str, path: str) -> str:
+    return (
+        f"put {path} back, and all goes on; "
+        f"or `pystack volume rm {name}` once nobody uses it, to begin with an empty one"
+    )

@@ -52,6 +52,11 @@ def _first(rules: tuple[Rule, ...], seat: Seat) -> str:
     return ""
 
 
+def _broken(seat: Seat) -> str | None:
+    """Its files are gone: what is in its place can only be better. With `--no-repair` it is left."""
+    return seat.container.broken or None if seat.survey.desired.repair else None
+
+
 def _by_order(seat: Seat) -> str | None:
     return "a new container was asked for" if seat.container.generation < seat.intent.generation else None
 
@@ -101,5 +106,5 @@ def _peer(seat: Seat) -> str | None:
 
 BY_WISH: tuple[Rule, ...] = (_by_order, _kept, _definition, _image)
 """These may be followed step by step (`updates`)."""
-BY_LOSS: tuple[Rule, ...] = (_network, _volume, _peer)
-RULES: tuple[Rule, ...] = (*BY_WISH, *BY_LOSS)
+BY_LOSS: tuple[Rule, ...] = (_broken, _network, _volume, _peer)
+RULES: tuple[Rule, ...] = (_broken, *BY_WISH, *BY_LOSS)

@@ -75,6 +75,10 @@ def _judge_wanted(
     needed = images.needed(survey, service)
     if needed and (found.wanting or images.is_here(survey, service)):
         survey.pulls[service.name] = needed
+    for container in containers:
+        if container.id in found.held:
+            because, hint = found.held[container.id]
+            draft.refuse(f"container:{container.name}", because, hint=hint)
     division = updates.divide(survey, draft, service, intent, containers, found.reasons)
     if division is not None:
         _judge_divided(survey, service, intent, division)

@@ -6,13 +6,14 @@ what was found is kept beside the layout, and taken again while all that it was 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from orchestrator.model.desired import Intent
-from orchestrator.model.frozen import dataclass, fields
+from orchestrator.model.frozen import dataclass, field, fields
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import Service
+from orchestrator.planner import volumes
 from orchestrator.planner.changes import stale
 from orchestrator.planner.survey import Survey, slots_of
 
@@ -31,6 +32,9 @@ class Seating:
     """Container id -> why it is out of date, "" if it isn't."""
     surplus: Mapping[str, str]
     """Container id -> why it has no seat."""
+    held: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Container id -> why it is out of date but not replaced, and a hint: without its volume nothing could
+    be put in its place, and what it has open may be all that is left."""
 
     @property
     def wanting(self) -> bool:
@@ -71,13 +75,20 @@ def _circumstances(survey: Survey) -> tuple[object, ...]:
     """All that the rules of `changes` may look at beside a container, its service and the wish for it."""
     seen = survey.observation
     names = (one.name for one in fields(seen) if one.name not in _PASSING)
-    return (survey.segments, survey.desired.pins, *(getattr(seen, name) for name in names))
+    return (
+        survey.segments,
+        survey.desired.pins,
+        survey.desired.repair,
+        *(getattr(seen, name) for name in names),
+    )
 
 
 def _seat(survey: Survey, service: Service, intent: Intent, containers: tuple[Container, ...]) -> Seating:
     slots = slots_of(service)
     count = len(slots)
     reasons = {container.id: stale(survey, service, intent, container) for container in containers}
+    held = dict(_held(survey, containers, reasons))
+    reasons |= dict.fromkeys(held, "")
     seated: dict[int, Container] = {}
     surplus: dict[str, str] = {}
     for container in sorted(containers, key=lambda c: (bool(reasons[c.id]), c.slot, -c.created)):
@@ -93,4 +104,15 @@ def _seat(survey: Survey, service: Service, intent: Intent, containers: tuple[Co
         vacant=tuple(islice(free, count - len(seated))),
         reasons=reasons,
         surplus=surplus,
+        held=held,
     )
+
+
+def _held(
+    survey: Survey, containers: tuple[Container, ...], reasons: Mapping[str, str]
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    for container in containers:
+        volume = volumes.lost_by(survey, container) if reasons[container.id] else None
+        if volume is not None:
+            because = f"{reasons[container.id]}, but {volumes.lost_words(volume)}"
+            yield container.id, (because, volumes.lost_hint(volume))

@@ -6,6 +6,7 @@ from orchestrator.model.action import StartContainer
 from orchestrator.model.desired import Intent, Wanted
 from orchestrator.model.errors import ExitCode
 from orchestrator.model.observation import Container, State
+from orchestrator.planner import volumes
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.gates import Answer, Gates
 from orchestrator.planner.ports import HostPorts
@@ -55,6 +56,9 @@ def _start_one(
                 draft.wait(target, gate.because)
                 return
             because = then.because or gate.because or because
+    if (volume := volumes.lost_by(survey, container)) is not None:
+        draft.refuse(target, volumes.lost_words(volume), ExitCode.FAILED, volumes.lost_hint(volume))
+        return
     peers = _peers(survey, draft, container)
     if peers is None or _port_clash(draft, ports, container):
         return

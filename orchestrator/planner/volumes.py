@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from orchestrator.model import fingerprint
+from orchestrator.model import drift, fingerprint
 from orchestrator.model.action import CreateVolume, RemoveVolume
 from orchestrator.model.desired import Wanted
 from orchestrator.model.errors import ExitCode
-from orchestrator.model.observation import Container, ImageState
+from orchestrator.model.observation import Container, ImageState, VolumeState
 from orchestrator.model.stack import Service, Volume, VolumeMount
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.survey import Survey
@@ -30,6 +30,9 @@ def arrange(survey: Survey, draft: Draft) -> None:
 def _arrange_one(survey: Survey, draft: Draft, volume: Volume) -> None:
     target = f"volume:{volume.name}"
     state = survey.observation.volumes.get(volume.name)
+    if state is not None and state.lost:
+        draft.refuse(target, lost_words(state), ExitCode.FAILED, lost_hint(state))
+        return
     if state is not None:
         changed = state.fingerprint != fingerprint.of_volume(volume)
         if changed and not volume.external and state.stack == survey.desired.stack.name:
@@ -52,6 +55,27 @@ def _arrange_one(survey: Survey, draft: Draft, volume: Volume) -> None:
     )
 
 
+def lost_words(state: VolumeState) -> str:
+    return drift.lost_volume(state.name, state.lost)
+
+
+def lost_hint(state: VolumeState) -> str:
+    return drift.lost_hint(state.name, state.path)
+
+
+def lost(survey: Survey, names: Iterable[str]) -> VolumeState | None:
+    """The first of these volumes (by name on the machine) that has lost its directory."""
+    states = (survey.observation.volumes.get(name) for name in sorted(names))
+    return next((state for state in states if state is not None and state.lost), None)
+
+
+def lost_by(survey: Survey, container: Container) -> VolumeState | None:
+    """The first volume of an existing container that has lost its directory."""
+    keys = survey.layout.volumes.get(container.service, ())
+    named = (survey.desired.stack.volumes[key].name for key in keys)
+    return lost(survey, {*named, *container.anonymous_volumes.values()})
+
+
 def gone(survey: Survey, service: str) -> str:
     """Why the containers of a service have lost a volume, in words."""
     for key in survey.layout.volumes[service]:
@@ -65,7 +89,8 @@ def missing(survey: Survey, service: str) -> str:
     """The first volume that a new container of the service would need and that is not there."""
     for key in survey.layout.volumes[service]:
         name = survey.desired.stack.volumes[key].name
-        if name not in survey.observation.volumes or f"volume:{name}" in survey.in_flight:
+        state = survey.observation.volumes.get(name)
+        if state is None or state.lost or f"volume:{name}" in survey.in_flight:
             return name
     return ""
 

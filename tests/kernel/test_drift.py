@@ -1,7 +1,8 @@
-"""What somebody changes of our network is put right within two seconds, and no container is restarted."""
+"""What somebody changes behind our back is put right within two seconds, and no container is restarted."""
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.kernel import interfaces
+from orchestrator.kernel import cgroups, interfaces
 from tests.kit.patience import patient
 from tests.kit.site import Site, until
 
@@ -19,7 +20,13 @@ pytestmark = pytest.mark.kernel
 STACK = """
 name: one
 services:
-  a: {x-rootfs: {path: $BOX}, command: sleep 1000, networks: [front, back]}
+  a:
+    x-rootfs: {path: $BOX}
+    command: sleep 1000
+    networks: [front, back]
+    mem_limit: 64m
+    cpus: 0.5
+    pids_limit: 50
   b: {x-rootfs: {path: $BOX}, command: httpd -f -p 80 -h /etc, networks: [front], ports: ["127.0.0.1:PORT:80"]}
 networks: {front: {}, back: {}}
 """
@@ -74,6 +81,41 @@ def carry_off(site: Site) -> None:
         other.kill()
 
 
+def inside(site: Site, service: str, *words: str) -> None:
+    pid = site.row("one", service)["pid"]
+    subprocess.run(["nsenter", "-t", str(pid), "-n", *words], check=True, capture_output=True)
+
+
+def group(site: Site, service: str, controller: str) -> Path:
+    """The control group of a service's container, where the files of a controller are."""
+    hierarchies = site.hierarchies
+    base = hierarchies.unified if controller in hierarchies.v2 else hierarchies.v1.get(controller)
+    return Path(f"{base}/{site.places.cgroup}/one/{site.row('one', service)['id']}")
+
+
+def limit(site: Site, controller: str, of_v1: str, of_v2: str, value: str) -> None:
+    file = of_v2 if controller in site.hierarchies.v2 else of_v1
+    (group(site, "a", controller) / file).write_text(value)
+
+
+def freeze(site: Site) -> None:
+    hierarchies = site.hierarchies
+    path = f"{site.places.cgroup}/one/{site.row('one', 'b')['id']}"
+    cgroups.freeze(hierarchies, path, frozen=True)
+
+
+def take_the_group_away(site: Site) -> None:
+    """As somebody does who moves processes about: out of the group, and the group is removed."""
+    directory = group(site, "a", "pids")
+    for pid in (directory / "cgroup.procs").read_text().split():
+        (directory.parents[2] / "cgroup.procs").write_text(pid)
+    directory.rmdir()
+
+
+def close_the_name_server(site: Site) -> None:
+    inside(site, "a", "ss", "-K", "-tul", "src", "127.0.0.11")
+
+
 def nft(site: Site, *words: str) -> None:
     subprocess.run(["nft", *words], check=True, capture_output=True)
 
@@ -106,12 +148,48 @@ FAULTS: dict[str, tuple[Callable[[Site], None], str]] = {
         lambda site: nft(site, "flush", "table", "ip", f"pystack-{site.places.tag}"),
         "its rules were changed",
     ),
+    "address removed inside": (
+        lambda site: inside(site, "b", "ip", "address", "flush", "dev", "eth0"),
+        "its address on network one_front was removed",
+    ),
+    "route removed inside": (
+        lambda site: inside(site, "b", "ip", "route", "del", "default"),
+        "its default route was removed",
+    ),
+    "interface set down inside": (
+        lambda site: inside(site, "b", "ip", "link", "set", "eth0", "down"),
+        "its interface on network one_front was set down",
+    ),
+    "loopback set down inside": (
+        lambda site: inside(site, "a", "ip", "link", "set", "lo", "down"),
+        "its loopback interface was set down",
+    ),
+    "way to the name server flushed": (
+        lambda site: inside(site, "a", "nft", "flush", "ruleset"),
+        "the rules that lead to its name server were removed",
+    ),
+    "name server's socket closed": (close_the_name_server, "the socket of its name server was closed"),
+    "memory limit changed": (
+        lambda site: limit(site, "memory", "memory.limit_in_bytes", "memory.max", str(48 << 20)),
+        "was changed from 67108864 to 50331648",
+    ),
+    "cpu limit changed": (
+        lambda site: limit(site, "cpu", "cpu.cfs_quota_us", "cpu.max", "20000"),
+        "was changed from 50000",
+    ),
+    "pids limit lifted": (
+        lambda site: limit(site, "pids", "pids.max", "pids.max", "max"),
+        "pids.max was changed from 50 to max",
+    ),
+    "frozen": (freeze, "it was frozen"),
+    "control group removed": (take_the_group_away, "its control group"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_it_is_put_right_and_nobody_restarts(one: Site, port: int, fault: str) -> None:
     before = {row["service"]: row["pid"] for row in one.ps("one")}
+    held = limits(one)
     assert works(one, port)
     do, because = FAULTS[fault]
     do(one)
@@ -120,11 +198,24 @@ def test_it_is_put_right_and_nobody_restarts(one: Site, port: int, fault: str) -
     until(lambda: works(one, port), "that all works again")
     assert time.monotonic() - began < patient(2.0)
     assert {row["service"]: row["pid"] for row in one.ps("one")} == before
+    assert limits(one) == held
+
+
+def limits(site: Site) -> dict[str, str]:
+    """What a's processes may use, by the files of the groups that its first process is in."""
+    where = {"memory": ("memory.limit_in_bytes", "memory.max"), "cpu": ("cpu.cfs_quota_us", "cpu.max")}
+    found = {}
+    for controller, files in {**where, "pids": ("pids.max", "pids.max")}.items():
+        home = group(site, "a", controller)
+        assert str(site.row("one", "a")["pid"]) in (home / "cgroup.procs").read_text().split()
+        file = home / files[controller in site.hierarchies.v2]
+        found[file.name] = file.read_text().strip()
+    return found
 
 
 def repairs(site: Site, because: str) -> bool:
     told = site.ask("events", stack="one", history=True, follow=False).lines
-    return any(line.get("verb") == "repair" and line["because"] == because for line in told)
+    return any(line.get("verb") == "repair" and because in line["because"] for line in told)
 
 
 def works(site: Site, port: int) -> bool:
@@ -149,3 +240,70 @@ def test_own_work_is_no_drift(one: Site) -> None:
         one.down("two", timeout=0)
     told = one.ask("events", stack="one", history=True, follow=False).lines
     assert sum(line.get("verb") == "repair" for line in told) == before
+
+
+# --- what is not made anew ------------------------------------------------------------------------------
+
+KEEPS = """
+name: one
+services:
+  db: {x-rootfs: {path: $BOX}, command: sleep 1000, volumes: ["data:/data"], restart: always}
+  web: {x-rootfs: {path: $BOX}, command: sleep 1000, stop_grace_period: 0s}
+volumes: {data: {}}
+"""
+
+
+def events(site: Site, verb: str) -> list[tuple[str, str, str]]:
+    told = site.ask("events", stack="one", history=True, follow=False).lines
+    return [(one["target"], one["because"], one["outcome"]) for one in told if one.get("verb") == verb]
+
+
+def test_a_lost_volume_is_reported_and_never_made_anew(anchored_site: Site) -> None:
+    """Who runs goes on; who ends is not started on an empty directory; what is put back is used again."""
+    site = anchored_site
+    site.up(KEEPS)
+    directory = site.places.volume("one_data") / "_data"
+    (directory / "precious").write_text("x")
+    pid = site.row("one", "db")["pid"]
+    moved = site.root / "elsewhere"
+    site.places.volume("one_data").rename(moved)
+    gone = f"its directory {directory} is gone"
+    until(lambda: ("volume:one_data", gone, "failed") in events(site, "drift"), "a report")
+    row = site.row("one", "db")
+    assert row["pid"] == pid
+    assert row["status"].endswith("(volume one_data is gone)")
+    told = site.up(KEEPS)
+    assert any("is not made anew empty" in line.get("because", "") for line in told.lines)
+    site.kill(pid)
+    row = until(lambda: (r := site.row("one", "db"))["state"] != "running" and r, "that it stays down")
+    answer = site.up(KEEPS, exit_code=1)
+    assert "is not made anew empty" in answer.error
+    assert "put" in answer.hint
+    assert not directory.exists()
+    moved.rename(site.places.volume("one_data"))
+    site.becomes("one", "db", state="running")
+    assert (directory / "precious").read_text() == "x"
+    assert ("volume:one_data", "its directory is there again", "ok") in events(site, "drift")
+    site.down("one", remove_volumes=True)
+    assert not list(site.places.known_volumes.glob("*"))
+
+
+def test_a_volume_that_was_deleted_while_nobody_looked_is_not_made_anew(site: Site) -> None:
+    """Record and all, with the stack down: the next `up` still knows that there was one."""
+    site.up(KEEPS)
+    site.down("one")
+    shutil.rmtree(site.places.volume("one_data"))
+    assert "is not made anew empty" in site.up(KEEPS, exit_code=1).error
+    assert not site.places.volume("one_data").exists()
+    assert site.row("one", "web")["state"] == "running"
+
+
+def test_a_container_that_has_lost_its_files_is_replaced(site: Site) -> None:
+    site.up(KEEPS)
+    before = {row["service"]: row["id"] for row in site.ps("one")}
+    home = site.places.container("one", before["web"])
+    shutil.rmtree(home / "layers" / "root" / "upper")
+    until(lambda: site.row("one", "web")["id"] != before["web"], "another container")
+    site.becomes("one", "web", state="running")
+    assert site.row("one", "db")["id"] == before["db"]
+    assert any("upper was deleted" in because for _, because, _ in events(site, "drift"))

@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from orchestrator.engines.local import alive, bundle, clock, lending, logs, records, storage
+from orchestrator.engines.local.gathering import Gathering, handled
 from orchestrator.engines.local.ground import look_up
 from orchestrator.engines.local.keeper import AlreadyRunsError, Exited, KeeperLost, Started
 from orchestrator.engines.local.ooms import Ooms
@@ -47,6 +48,8 @@ class Containers:
         self._table = shared.table
         self.keeper = shared.wiring.keeper
         self.ooms = Ooms(shared, self.note_run)
+        self.gathering = Gathering(shared)
+        self.watching = shared.watching
         self.stdin: dict[tuple[str, str], int] = {}
         """(stack, service) -> what a one-off reads, while its client is there."""
 
@@ -95,7 +98,10 @@ class Containers:
         await self._in_thread(write)
         for volume in made:
             self._table.volumes.setdefault(volume.name, volume)
-        self._table.add(Live(built=built, container=container))
+            self.watching.follow_volume(volume)
+        live = Live(built=built, container=container)
+        self._table.add(live)
+        self.watching.follow_home(live)
         self._table.feed.publish(Changed(kind="container", container=container))
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
@@ -136,7 +142,8 @@ class Containers:
         live.pidfd, live.terminal = started.pidfd, started.terminal
         # The record is not written again for the pid: the keeper has put it into pid.json.
         self._table.update(live, replace(run, pid=started.pid))
-        self.ooms.watch(live)
+        self.watch(live)
+        self.gathering.accept(live)
         if live.terminal is not None:
             self.follow_output(live, fresh=True)
             with contextlib.suppress(KeeperLost):  # the next keeper is lent it with the rest
@@ -144,6 +151,11 @@ class Containers:
         self._table.ring()
         self._table.feed.publish(Changed(kind="container", container=live.container))
         self._catch_up(live)
+
+    def watch(self, live: Live) -> None:
+        """Hear of it when its memory is used up, and when somebody changes what it runs on."""
+        self.ooms.watch(live)
+        self.watching.follow_run(live)
 
     def _catch_up(self, live: Live) -> None:
         """It may have ended before its start was known here: then its exit has found no run."""
@@ -433,6 +445,7 @@ class Containers:
             return
         oom = run.oom_killed or cgroups.oom_killed(self._shared.hierarchies, self.cgroup(live.container))
         self.ooms.forget(live)
+        self.watching.leave_run(live)
         ended = replace(run, finished=exited.at, exit_code=exited.exit_code, oom_killed=oom, paused=False)
         self._note_run(live.container, ended)
         trio.lowlevel.notify_closing(live.pidfd)
@@ -473,6 +486,10 @@ class Containers:
             return
         if live.container.state is State.RUNNING:
             raise EngineError(f"container {action.name} is running")
+        with handled(live):
+            await self._take_away(live, anonymous_volumes=action.anonymous_volumes)
+
+    async def _take_away(self, live: Live, *, anonymous_volumes: bool) -> None:
         if live.container.run is not None:
             await live.finished.wait()
         await self._shared.wiring.disconnect(live)
@@ -480,22 +497,26 @@ class Containers:
         await self.keeper.discard(f"held:{container.id}", f"terminal:{container.id}")
         live.kept = False
         await self._release(live)
+        anonymous = [one.volume for one in live.built.volumes if one.anonymous and anonymous_volumes]
 
         def erase() -> None:
             self._remove_groups(container)
             storage.remove_layers(self._places.bundle(container.id))
             storage.remove_layers(self._places.container(container.stack, container.id))
-            if action.anonymous_volumes:
-                for mounted in live.built.volumes:
-                    if mounted.anonymous:
-                        storage.remove_volume(self._places, mounted.volume)
+            for name in anonymous:
+                storage.remove_volume(self._places, name)
 
-        await self._in_thread(erase)
-        if action.anonymous_volumes:
-            for mounted in live.built.volumes:
-                if mounted.anonymous:
-                    self._table.volumes.pop(mounted.volume, None)
+        self._table.going.update(anonymous)
+        try:
+            await self._in_thread(erase)
+        finally:
+            self._table.going.difference_update(anonymous)
+        for name in anonymous:
+            self._table.volumes.pop(name, None)
+            self.watching.leave_volume(name)
         self._table.remove(live)
+        self.watching.leave_home(live)
+        self.gathering.accepted.pop(container.id, None)
         self._table.feed.publish(Changed(kind="removed", container=container))
 
     def _live(self, container_id: str) -> Live:

@@ -197,6 +197,7 @@ class LocalEngine:
         except OSError as error:
             raise of_file(error, f"volume {action.volume.name}") from error
         self._table.volumes[action.volume.name] = state
+        self._containers.watching.follow_volume(state)
         self._table.settle()
         self._table.ring()
 
@@ -204,11 +205,15 @@ class LocalEngine:
         state = self._table.volumes.get(name)
         if state is not None and state.users:
             raise EngineError(f"volume {name} is still in use")
+        self._table.going.add(name)
         try:
             await trio.to_thread.run_sync(storage.remove_volume, self._places, name)
         except OSError as error:
             raise of_file(error, f"volume {name}") from error
+        finally:
+            self._table.going.discard(name)
         self._table.volumes.pop(name, None)
+        self._containers.watching.leave_volume(name)
         self._table.ring()
 
     async def _probe(self, action: ProbeContainer) -> None:

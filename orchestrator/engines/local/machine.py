@@ -25,6 +25,7 @@ from orchestrator.engines.local.refusals import Rights, refusals
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live, Table
 from orchestrator.engines.local.trouble import report
+from orchestrator.engines.local.watching import Watching
 from orchestrator.engines.local.wiring import Wiring
 from orchestrator.images.store.content import Store
 from orchestrator.kernel import cgroups, pins
@@ -47,7 +48,7 @@ class Machine:
         self.table = shared.table
         self.store = shared.store
         self.containers = Containers(shared)
-        self.mending = Mending(shared.wiring, shared.table)
+        self.mending = Mending(shared, self.containers.gathering, self._lend_later)
         self.execs = execs
         self._respawn = respawn
         self.pulls = Pulls(str(shared.places.images), shared.nursery)
@@ -55,6 +56,15 @@ class Machine:
         self._leaving = False
         self._advice = ""
         self._advised: set[str] = set()
+
+    def _lend_later(self, live: Live) -> None:
+        async def lend() -> None:
+            try:
+                await self.containers.lend(live)
+            except (EngineError, OSError) as error:  # the next keeper is lent it with the rest
+                report(error)
+
+        self.shared.nursery.start_soon(lend)
 
     @property
     def keeper(self) -> Keeper:
@@ -277,6 +287,7 @@ async def open_machine(places: Places, nursery: trio.Nursery) -> Machine:
         wiring=Wiring(places, table, keeper, nursery, _open_outside(places)),
         nursery=nursery,
         threads=trio.CapacityLimiter(THREADS),
+        watching=_watch(hierarchies, places),
     )
     machine = Machine(shared, Execs(keeper, places), respawn_command(places))
     await recovery.recover(machine.containers, shared, keeper)
@@ -287,6 +298,15 @@ async def open_machine(places: Places, nursery: trio.Nursery) -> Machine:
     if ends.adopt_orphans():
         nursery.start_soon(ends.bury, machine.is_awaited)
     return machine
+
+
+def _watch(hierarchies: cgroups.Hierarchies, places: Places) -> Watching:
+    try:
+        return Watching(hierarchies, places)
+    except OSError as error:
+        raise EngineError(
+            f"can't watch files: {error.strerror}", hint="fs.inotify.max_user_instances may be used up"
+        ) from error
 
 
 def _open_outside(places: Places) -> Outside:

@@ -93,6 +93,14 @@ class Places:
         return self.volumes / name
 
     @property
+    def known_volumes(self) -> Path:
+        """Records once more, out of the way of who deletes a volume's directory: what was there is known."""
+        return self.data / "known-volumes"
+
+    def known_volume(self, name: str) -> Path:
+        return self.known_volumes / f"{name}.json"
+
+    @property
     def images(self) -> Path:
         return self.data / "images"
 

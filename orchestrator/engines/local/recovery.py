@@ -34,8 +34,9 @@ async def recover(containers: Containers, shared: Shared, keeper: Keeper) -> Non
         else:
             places.network(network.name).unlink(missing_ok=True)
     shared.wiring.remove_bridges(present - {shared.wiring.bridge_of(name) for name in table.networks})
-    for volume in records.volumes(places.volumes):
+    for volume in storage.volumes(places):
         table.volumes[volume.name] = volume
+        shared.watching.follow_volume(volume)
     for built in records.containers(places.stacks):
         _find(shared, keeper, built)
     for live in list(table.containers.values()):
@@ -72,7 +73,9 @@ def _find(shared: Shared, keeper: Keeper, built: Built) -> None:
     if run is not None and pidfd is not None:
         group = f"{shared.places.cgroup}/{container.stack}/{container.id}"
         run = replace(run, paused=cgroups.frozen(shared.hierarchies, group))
-    shared.table.add(Live(built=built, container=replace(container, run=run), pidfd=pidfd))
+    live = Live(built=built, container=replace(container, run=run), pidfd=pidfd)
+    shared.table.add(live)
+    shared.watching.follow_home(live)
 
 
 async def _take_up(containers: Containers, shared: Shared, keeper: Keeper, live: Live) -> None:
@@ -87,7 +90,7 @@ async def _take_up(containers: Containers, shared: Shared, keeper: Keeper, live:
                 shared.wiring.serve_names(live)
             containers.follow_output(live)
             await containers.keep(live)
-            containers.ooms.watch(live)
+            containers.watch(live)
         else:
             await containers.drain(live)
     except (OSError, EngineError) as error:

@@ -172,6 +172,7 @@ class _Desk:
     forwarder: Forwarder
     namespace: int | None
     nursery: trio.Nursery
+    deaf: Callable[[], None]
     turn: int = 0
     in_flight: int = 0
     connections: int = 0
@@ -183,14 +184,16 @@ async def serve(
     zone: Callable[[], Zone],
     forwarder: Forwarder,
     namespace: int | None = None,
+    deaf: Callable[[], None] = lambda: None,
 ) -> None:
     """Answer one container until cancelled. The sockets stay open: their owner closes them.
 
     `zone` is called for every portion of questions, so it must be cheap; `namespace` is the container's,
-    needed for upstreams that are to be asked from inside.
+    needed for upstreams that are to be asked from inside; `deaf` is told when a socket can't be reached any
+    more: who may administer the namespace can destroy it (sock_diag(7), SOCK_DESTROY).
     """
     async with trio.open_nursery() as nursery:
-        desk = _Desk(zone, forwarder, namespace, nursery)
+        desk = _Desk(zone, forwarder, namespace, nursery, deaf)
         nursery.start_soon(_serve_streams, tcp, desk)
         await _serve_datagrams(udp, desk)
 
@@ -202,6 +205,8 @@ async def _serve_datagrams(udp: socket.socket, desk: _Desk) -> None:
         for _ in range(_PORTION):
             try:
                 message, asker = udp.recvfrom(_QUERY_LIMIT)
+            except ConnectionAbortedError:
+                return desk.deaf()
             except OSError:
                 break
             _answer_datagram(udp, desk, zone, message, asker)
@@ -250,6 +255,8 @@ async def _serve_streams(tcp: socket.socket, desk: _Desk) -> None:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
                 await trio.sleep(0.1)
+            elif error.errno == errno.EINVAL:  # it does not listen any more, and would be readable for ever
+                return desk.deaf()
             continue
         if desk.connections >= _CONNECTIONS:
             connection.close()

@@ -6,6 +6,7 @@ import trio
 
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.table import Table
+from orchestrator.engines.local.watching import Watching
 from orchestrator.engines.local.wiring import Wiring
 from orchestrator.images.store.content import Store
 from orchestrator.kernel import cgroups
@@ -23,3 +24,4 @@ class Shared:
     wiring: Wiring
     nursery: trio.Nursery
     threads: trio.CapacityLimiter
+    watching: Watching

@@ -9,12 +9,13 @@ from dataclasses import replace
 import trio
 
 from orchestrator.engines.local import limiting, records
+from orchestrator.engines.local.gathering import handled
 from orchestrator.engines.local.machine import Machine
 from orchestrator.engines.local.table import Changed, Live
 from orchestrator.engines.local.trouble import of_file
 from orchestrator.kernel import cgroups
 from orchestrator.model.errors import EngineError, UserError
-from orchestrator.model.observation import State
+from orchestrator.model.observation import Run, State
 from orchestrator.model.stack import Service
 
 FREEZE_SECONDS = 2.0
@@ -27,6 +28,13 @@ async def pause(machine: Machine, live: Live) -> None:
         raise UserError(f"container {container.name} is not running")
     if run.paused:
         raise UserError(f"container {container.name} is already paused")
+    with handled(live):
+        await _freeze(machine, live, run)
+    machine.table.feed.publish(Changed(kind="container", container=live.container))
+
+
+async def _freeze(machine: Machine, live: Live, run: Run) -> None:
+    container = live.container
     hierarchies, group = machine.shared.hierarchies, machine.containers.cgroup(container)
     try:
         cgroups.freeze(hierarchies, group, frozen=True)
@@ -42,7 +50,6 @@ async def pause(machine: Machine, live: Live) -> None:
         machine.containers.thaw(live)
         raise EngineError(f"container {container.name} does not stand still within {FREEZE_SECONDS:g} s")
     machine.containers.note_run(live, replace(latest, paused=True))
-    machine.table.feed.publish(Changed(kind="container", container=live.container))
 
 
 def unpause(machine: Machine, live: Live) -> None:
@@ -60,6 +67,11 @@ async def update(machine: Machine, live: Live, definition: Service) -> tuple[str
 
     Returns what should be said. Raises EngineError; then nothing has changed that is written down.
     """
+    with handled(live):
+        return await _update(machine, live, definition)
+
+
+async def _update(machine: Machine, live: Live, definition: Service) -> tuple[str, ...]:
     before = live.container
     after = replace(before, definition=definition)
     said: tuple[str, ...] = ()
@@ -79,7 +91,9 @@ async def update(machine: Machine, live: Live, definition: Service) -> tuple[str
         raise of_file(error, f"container {before.name}") from error
     live.built = built
     live.container = replace(live.container, definition=definition)
-    machine.containers.ooms.watch(live)
+    if live.container.state is State.RUNNING:
+        machine.containers.watch(live)
+        machine.containers.gathering.accept(live)
     machine.table.ring(before.stack)
     return said
 

@@ -6,11 +6,12 @@ in the launcher, below a lock (see kernel/seed).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from orchestrator.engines.local import clock, records
@@ -21,10 +22,10 @@ from orchestrator.images import hostroot, trees
 from orchestrator.images.config import ImageConfig
 from orchestrator.images.store.content import Store
 from orchestrator.kernel import owner, pins, syscalls
-from orchestrator.model import fingerprint
+from orchestrator.model import drift, fingerprint
 from orchestrator.model.action import CreateVolume
 from orchestrator.model.errors import EngineError, ExitCode, PystackError
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Container, VolumeState
 from orchestrator.model.stack import (
     BindMount,
@@ -53,13 +54,17 @@ class Root:
 
 
 def create_volume(places: Places, action: CreateVolume) -> VolumeState:
-    """Make the directory and its record. Repeatable: what is there stays."""
+    """Make the directory and its record. Repeatable: what is there stays. One that was there once is never
+    made anew: raises EngineError."""
     home = places.volume(action.volume.name)
     try:
         existing = records.read(home / "volume.json", VolumeState)
     except records.DamagedError as error:
         report(error)  # the data is what counts, and it stays; what we know of it is written anew
         existing = None
+    known = existing or records.read_or_none(places.known_volume(action.volume.name), VolumeState)
+    if known is not None and not Path(known.path).is_dir():
+        raise _refusal(known)
     if existing is not None:
         return existing
     data = _device(action.volume) or home / DATA
@@ -80,7 +85,37 @@ def create_volume(places: Places, action: CreateVolume) -> VolumeState:
         driver_opts=action.volume.driver_opts,
     )
     records.write(home / "volume.json", state, durable=True)
+    _make_known(places, state)
     return state
+
+
+def _make_known(places: Places, state: VolumeState) -> None:
+    places.known_volumes.mkdir(exist_ok=True, mode=0o700)
+    records.write(places.known_volume(state.name), state, durable=True)
+
+
+def volumes(places: Places) -> Iterator[VolumeState]:
+    """Every volume written down, also those of which somebody has deleted the directory, record and all."""
+    found: set[str] = set()
+    for state in records.volumes(places.volumes):
+        found.add(state.name)
+        if not places.known_volume(state.name).exists():  # from before we kept it there
+            with contextlib.suppress(OSError):
+                _make_known(places, state)
+        yield state if Path(state.path).is_dir() else replace(state, lost=lost(state))
+    for path in sorted(places.known_volumes.glob("*.json")):
+        known = records.read_or_none(path, VolumeState)
+        if known is not None and known.name not in found:
+            yield known if Path(known.path).is_dir() else replace(known, lost=lost(known))
+
+
+def lost(state: VolumeState) -> str:
+    return f"its directory {state.path} is gone"
+
+
+def _refusal(state: VolumeState) -> EngineError:
+    message, hint = drift.lost_volume(state.name, lost(state)), drift.lost_hint(state.name, state.path)
+    return EngineError(message, retryable=False, hint=hint)
 
 
 def create_anonymous(places: Places, name: str, stack: str) -> VolumeState:
@@ -112,6 +147,7 @@ def _device(volume: Volume) -> Path | None:
 def remove_volume(places: Places, name: str) -> None:
     """Take the volume away with its content. What a bind-like volume stands for is left alone."""
     _remove_tree(places.volume(name))
+    places.known_volume(name).unlink(missing_ok=True)
 
 
 def size_of(path: str) -> int:
@@ -208,6 +244,8 @@ def volume_directories(
         state = volumes.get(name)
         if state is None:
             raise EngineError(f"volume {name} is not there")
+        if state.lost or not os.path.isdir(state.path):
+            raise _refusal(state)
         _check_below(state.path, subpaths.get(target, ""), name)
         found[target] = state.path
     return found

@@ -37,6 +37,8 @@ class Wires:
     resolver: tuple[int, ...] = ()
     """UDP and TCP socket of the name service inside, where there is one."""
     serving: trio.CancelScope | None = None
+    number: int | None = None
+    """By which the kernel names the namespace to us when something changes in it."""
     zone: tuple[int, Zone] | None = None
     """The names it sees, with the version of the table they were computed from."""
 
@@ -64,6 +66,8 @@ class Live:
     loans: int = 0
     """So many commands have its files at the moment (see lending)."""
     returned: trio.Event = field(default_factory=trio.Event)
+    handled: int = 0
+    """So many commands are changing it or taking it away: what comes of that is no drift."""
 
 
 class Follower:
@@ -132,6 +136,8 @@ class Table:
         self.containers: dict[str, Live] = {}
         self.networks: dict[str, NetworkState] = {}
         self.volumes: dict[str, VolumeState] = {}
+        self.going: set[str] = set()
+        """Volumes that are being removed."""
         self.feed = Feed()
         self.version = 0
         self._bells: dict[str, trio.Event] = {}

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import trio
@@ -51,6 +51,8 @@ class Wiring:
         self._forwarder = Forwarder(host=outside.open if outside.is_elsewhere else None)
         self._installed: firewall.Ruleset | None = None
         self._installing = trio.Lock()
+        self.deaf: Callable[[Live], None] = lambda _: None
+        """Told of a container whose name server can't be asked any more."""
 
     # --- networks ----------------------------------------------------------------------------------
 
@@ -143,7 +145,7 @@ class Wiring:
             self._attach(container, number, name, namespace)
             for number, name in enumerate(container.addresses)
         ]
-        links.configure(namespace, addresses, self._gateway(container))
+        links.configure(namespace, addresses, self.gateway(container))
         for name in container.addresses:
             links.settle(self._route, interfaces.port(self.tag, container.id, name))
 
@@ -175,14 +177,23 @@ class Wiring:
         with links.open_route_in(namespace) as inside:
             links.delete_link(inside, f"eth{number}")  # its other end may be in a place we can't see
         made = self._attach(live.container, number, name, namespace)
-        links.configure(namespace, [made], self._gateway(live.container))
+        links.configure(namespace, [made], self.gateway(live.container))
         links.settle(self._route, interfaces.port(self.tag, live.container.id, name))
+
+    def number_of(self, live: Live) -> int | None:
+        """By which the kernel names its network namespace to us."""
+        wires = live.wires
+        if wires is not None and wires.number is None:
+            with self._route_lock:
+                wires.number = links.number_of(self._route, wires.namespace)
+        return wires.number if wires is not None else None
 
     def _attachment(self, container: Container, name: str) -> Attachment | None:
         live = self._table.containers[container.id]
         return names.attachment(live.built, name)
 
-    def _gateway(self, container: Container) -> str | None:
+    def gateway(self, container: Container) -> str | None:
+        """Where its default route leads to."""
         name = self.default_network(container)
         return self._table.networks[name].gateway if name is not None else None
 
@@ -237,6 +248,7 @@ class Wiring:
                     lambda: names.zone_of(live, self._table, host_servers),
                     self._forwarder,
                     wires.namespace,
+                    lambda: self.deaf(live),
                 )
 
         self._nursery.start_soon(run, wires.serving)
@@ -367,17 +379,19 @@ class Wiring:
             for port in container.ports
         ]
 
-    async def restore_firewall(self) -> bool:
-        """Whether our table was not as we had left it; then it is again."""
+    async def is_whole(self) -> bool:
+        """Whether our table of the firewall is as we have left it. Raises OSError."""
         async with self._installing:
             wanted = self._installed
             if wanted is None or not wanted.networks:
-                return False
-            if await trio.to_thread.run_sync(firewall.is_whole, self._filter, wanted):
-                return False
+                return True
+            return await trio.to_thread.run_sync(firewall.is_whole, self._filter, wanted)
+
+    async def restore_firewall(self) -> None:
+        """Write our table anew, whatever stands there."""
+        async with self._installing:
             self._installed = None
         await self.sync()
-        return True
 
     async def sync(self) -> None:
         """Bring the firewall in line with the table. Calls that come while one is under way share one."""
