@@ -18,6 +18,7 @@ from orchestrator.kernel import links
 from orchestrator.model.errors import EngineError, PystackError
 from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container, Health, NetworkState, Run
+from orchestrator.model.sections import HttpProbe, TcpProbe
 from orchestrator.model.stack import (
     BindMount,
     DirectoryRoot,
@@ -264,12 +265,24 @@ def _list(words: tuple[str, ...] | None) -> list[str] | None:
     return None if words is None else list(words)
 
 
+def _test(check: Healthcheck) -> tuple[str, ...] | None:
+    """Our own probes stand where Docker shows a command."""
+    match check.probe:
+        case TcpProbe(port=port):
+            return ("X-TCP", f"127.0.0.1:{port}")
+        case HttpProbe() as http:
+            url = f"{http.scheme}://127.0.0.1:{http.port}{http.path}"
+            return ("X-HTTP", url, f"{http.lowest}-{http.highest}")
+        case None:
+            return check.test
+
+
 def _healthcheck(check: Healthcheck) -> Document:
     def nanoseconds(seconds: float | None) -> int:
         return int((seconds or 0) * 1_000_000_000)
 
     return {
-        "Test": ["NONE"] if check.disable else _list(check.test),
+        "Test": ["NONE"] if check.disable else _list(_test(check)),
         "Interval": nanoseconds(check.interval),
         "Timeout": nanoseconds(check.timeout),
         "Retries": check.retries or 0,

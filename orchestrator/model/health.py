@@ -7,6 +7,10 @@ from orchestrator.model.observation import Health, HealthStatus, ProbeResult, Ru
 from orchestrator.model.stack import Healthcheck
 
 KEPT_RESULTS = 5
+SOON = 0.1
+"""Seconds between the first of our own probes."""
+EASING = 0.25
+"""Later ones wait for so much of the age of the run."""
 
 
 def in_force(service: Healthcheck | None, image: Healthcheck | None) -> Healthcheck | None:
@@ -14,7 +18,11 @@ def in_force(service: Healthcheck | None, image: Healthcheck | None) -> Healthch
     chosen = service or Healthcheck()
     base = image or Healthcheck()
     test = chosen.test if chosen.test is not None else base.test
-    if chosen.disable or not test or test[0] == "NONE" or (chosen.test is None and base.disable):
+    if chosen.disable:
+        return None
+    if chosen.probe is not None:
+        test = None
+    elif not test or test[0] == "NONE" or (chosen.test is None and base.disable):
         return None
 
     def pick(name: str, default: float) -> float:
@@ -26,6 +34,7 @@ def in_force(service: Healthcheck | None, image: Healthcheck | None) -> Healthch
 
     return Healthcheck(
         test=test,
+        probe=chosen.probe,
         interval=pick("interval", 30.0) or 30.0,
         timeout=pick("timeout", 30.0) or 30.0,
         retries=int(pick("retries", 3)) or 3,
@@ -39,7 +48,14 @@ def in_start_period(run: Run, check: Healthcheck, now: float) -> bool:
     health = run.health or Health()
     if health.status is not HealthStatus.STARTING:
         return False
-    return now < run.started + (check.start_period or 0.0)
+    return now < run.started + grace(check)
+
+
+def grace(check: Healthcheck) -> float:
+    """Seconds from the start in which failures do not count. Our own probes begin at once, one interval
+    before a command would: those that come earlier can only tell that the container is healthy."""
+    period = check.start_period or 0.0
+    return period if check.probe is None else max(period, check.interval or 30.0)
 
 
 def advance(health: Health, result: ProbeResult, run: Run, check: Healthcheck) -> Health:
@@ -56,10 +72,16 @@ def advance(health: Health, result: ProbeResult, run: Run, check: Healthcheck) -
 
 
 def next_probe_at(run: Run, check: Healthcheck) -> float:
-    """When the next probe is due: one interval after the start, then after the end of the previous one."""
+    """When the next probe is due: one interval after the start, then after the end of the previous one.
+
+    Our own cost next to nothing: the first is due at once, and then they come quickly until one succeeds.
+    """
     health = run.health or Health()
     since = health.results[-1].ended if health.results else run.started
     wait = check.interval or 30.0
+    if check.probe is not None and in_start_period(run, check, since):
+        soon = max(SOON, EASING * (since - run.started)) if health.results else 0.0
+        return since + min(soon, wait)
     if in_start_period(run, check, since):
         wait = min(check.start_interval or 5.0, wait) if check.start_interval else wait
     return since + wait

@@ -78,6 +78,26 @@ class Hook:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HttpProbe:
+    """A GET request to the container's own loopback (x-http). A status from `lowest` to `highest` is success;
+    `host` is what the request calls the server."""
+
+    port: int
+    path: str = "/"
+    scheme: Literal["http", "https"] = "http"
+    host: str = "localhost"
+    lowest: int = 200
+    highest: int = 399
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpProbe:
+    """A connection to the container's own loopback (x-tcp)."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InitContainer:
     """A container that must run to exit code 0 before the service starts: once, or for each replica."""
 

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
         Deploy,
         DeviceRequest,
         Hook,
+        HttpProbe,
         ImageMount,
         InitContainer,
         Model,
         ModelUse,
         Provider,
+        TcpProbe,
         Watch,
     )
 
@@ -182,9 +184,11 @@ class Healthcheck:
     Docker's defaults: interval 30 s, timeout 30 s, retries 3, start_period 0 s, start_interval 5 s.
 
     `test` is ("CMD", argv...) or ("CMD-SHELL", text); None keeps the image's; `disable` switches any off.
+    `probe` is asked by ourselves in the container's network, in place of any `test`.
     """
 
     test: tuple[str, ...] | None = None
+    probe: HttpProbe | TcpProbe | None = None
     interval: float | None = None
     timeout: float | None = None
     retries: int | None = None

@@ -86,6 +86,8 @@ def _checked(service: Map) -> bool | None:
     check = service.get("healthcheck")
     if isinstance(check, Map):
         test = check.get("test")
+        if check.get("disable") is not True and ("x-http" in check or "x-tcp" in check):
+            return True
         if check.get("disable") is True or (isinstance(test, Seq) and test[:1] == ["NONE"]):
             return False
         if isinstance(test, Seq) and test:

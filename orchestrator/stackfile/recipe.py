@@ -11,6 +11,7 @@ from orchestrator.stackfile import problem
 from orchestrator.stackfile.complete import Setting
 from orchestrator.stackfile.limits import resources, ulimits
 from orchestrator.stackfile.placed import placed
+from orchestrator.stackfile.probing import probe
 from orchestrator.stackfile.reader import Reader
 from orchestrator.stackfile.sound import sound
 from orchestrator.stackfile.wiring import attachments, extra_hosts, ports, sharing
@@ -230,6 +231,7 @@ def _healthcheck(said: Reader) -> model.Healthcheck:
             said.refuse("a duration here can't be negative", key=key)
     return model.Healthcheck(
         test=None if disable else test,
+        probe=None if said.flag("disable") else probe(said),
         interval=said.seconds("interval"),
         timeout=said.seconds("timeout"),
         retries=retries,

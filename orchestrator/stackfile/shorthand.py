@@ -58,6 +58,8 @@ _HEALTHCHECK: dict[str, Rule] = {
     "start_interval": duration,
     "retries": _retries,
     "disable": boolean,
+    "x-http": fields({"port": whole, "status": text}),
+    "x-tcp": fields({"port": whole}),
 }
 
 SERVICE: dict[str, Rule] = {

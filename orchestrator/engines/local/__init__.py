@@ -16,7 +16,8 @@
     storage     volumes and root filesystems
     pump        FIFO or terminal -> log file; loses nothing when we are killed
     logs        the log file: its records, its rotation
-    probes      one run of a health check
+    probes      one run of a health check's command
+    asking      health checks without one: by TCP and HTTP
     execs       further processes in a container
 
 Nothing here decides: names, addresses, ports and times come with the action.

@@ -10,7 +10,7 @@ from typing import Literal
 
 import trio
 
-from orchestrator.engines.local import clock, probes, storage
+from orchestrator.engines.local import asking, clock, probes, storage
 from orchestrator.engines.local.containers import Containers
 from orchestrator.engines.local.execs import Execs
 from orchestrator.engines.local.places import Places
@@ -219,6 +219,10 @@ class LocalEngine:
     async def _probe(self, action: ProbeContainer) -> None:
         live = self._table.containers.get(action.id)
         if live is None:
+            return
+        if action.healthcheck.probe is not None:
+            result = await asking.ask(live, action.healthcheck)
+            self._containers.probed(live, action.run_started, result, action.healthcheck)
             return
         image: ImageConfig | None = None
         if live.container.image_id:

@@ -1,4 +1,4 @@
-"""One run of a health check in its container: exit code, and at most 4 KiB of what it printed."""
+"""One run of a health check's command in its container: exit code, and at most 4 KiB of what it printed."""
 
 from __future__ import annotations
 

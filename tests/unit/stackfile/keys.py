@@ -327,6 +327,19 @@ CASES: dict[str, Tree] = {
     S + "ulimits.*.soft": service(ulimits={"nofile": {"soft": 5, "hard": 6}}),
     S + "ulimits.*.hard": service(ulimits={"nofile": {"hard": 6, "soft": 5}}),
     S + "x-on-unhealthy": service(**{"x-on-unhealthy": "restart"}),
+    S + "healthcheck.x-http": service(healthcheck={"x-http": {"port": 80}}),
+    **{
+        f"{S}healthcheck.x-http.{key}": service(healthcheck={"x-http": {"port": 80, key: value}})
+        for key, value in {
+            "port": 81,
+            "path": "/health",
+            "status": "204",
+            "scheme": "https",
+            "host": "example.org",
+        }.items()
+    },
+    S + "healthcheck.x-tcp": service(healthcheck={"x-tcp": {"port": 80}}),
+    S + "healthcheck.x-tcp.port": service(healthcheck={"x-tcp": {"port": 80}}),
     S + "x-rootfs": {"services": {"new": {"x-rootfs": "host"}}},
     S + "x-rootfs.path": {"services": {"new": {"x-rootfs": {"path": "d"}}}},
     S + "deploy": service(deploy={"replicas": 2}),

@@ -1,0 +1,70 @@
+"""`x-http` and `x-tcp` of a healthcheck."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.model.sections import HttpProbe, TcpProbe
+from orchestrator.model.stack import Healthcheck
+from tests.unit.stackfile.given import loaded, refused
+
+
+def check(said: str) -> str:
+    return f"services:\n  web:\n    image: x:1\n    healthcheck:\n      {said}\n"
+
+
+def read(said: str) -> Healthcheck | None:
+    return loaded(check(said), env={"PORT": "81"}).stack.services["web"].healthcheck
+
+
+def test_an_http_probe_is_read_with_its_defaults() -> None:
+    assert read("x-http: {port: 80}") == Healthcheck(probe=HttpProbe(port=80))
+
+
+def test_an_http_probe_is_read_as_it_is_said() -> None:
+    found = read('x-http: {port: "$PORT", path: "/a?b", status: 204, scheme: https, host: h}')
+    wanted = HttpProbe(port=81, path="/a?b", scheme="https", host="h", lowest=204, highest=204)
+    assert found == Healthcheck(probe=wanted)
+
+
+def test_a_tcp_probe_stands_beside_a_test_that_docker_compose_uses() -> None:
+    found = read("{x-tcp: {port: 80}, test: nc -z localhost 80, interval: 5s}")
+    assert found is not None
+    assert (found.probe, found.interval) == (TcpProbe(port=80), 5.0)
+
+
+@pytest.mark.parametrize(
+    ("said", "column", "words"),
+    [
+        ("x-http: {port: 0}", 22, "0 is not a port"),
+        ("x-tcp: {port: 65536}", 21, "65536 is not a port"),
+        ("x-http: {port: 80, path: health}", 32, "is not the path of a request"),
+        ('x-http: {port: 80, path: "/a b"}', 32, "is not the path of a request"),
+        ('x-http: {port: 80, path: "/a\\r\\nHost: b"}', 32, "is not the path of a request"),
+        ("x-http: {port: 80, host: ä}", 32, "is not the name of a host"),
+        ("x-http: {port: 80, status: 399-200}", 34, "is no status"),
+        ("x-http: {port: 80, status: 99}", 34, "is no status"),
+    ],
+)
+def test_what_can_never_work_is_refused_with_its_place(said: str, column: int, words: str) -> None:
+    (refusal,) = loaded(check(said)).refusals
+    assert refusal.place is not None
+    assert (refusal.place.line, refusal.place.column) == (5, column)
+    assert words in refusal.message
+    assert refusal.service == "web"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("x-http: {}", "port"),
+        ("x-http: {port: 80, status: 2xx}", "a status such as 204 or 200-399"),
+        ("x-http: {port: 80, scheme: ftp}", "http or https"),
+        ("x-http: {port: 80, verb: POST}", "verb"),
+        ("x-http: 80", "mapping"),
+        ("{x-http: {port: 80}, x-tcp: {port: 80}}", "exclude each other"),
+    ],
+)
+def test_what_has_the_wrong_form_is_an_error(said: str, words: str) -> None:
+    found = refused(check(said))
+    assert words in found[0].message
