@@ -133,17 +133,20 @@ class SimulatedEngine:
             if self.watch is not None:
                 self.watch(action)
             delay = self._random.uniform(*self.faults.delay)
-            share = self._random.random()
+            share = min(2 * self._random.random(), 1.0)  # of every other action the answer comes at once
             if isinstance(action, ProbeContainer):
                 await self._probe(action)
                 return
             if isinstance(action, StartContainer):
-                await trio.sleep(self._program(self._world.containers.get(action.id)).starts_in)
+                starts_in = self._program(self._world.containers.get(action.id)).starts_in
+                if starts_in:
+                    await trio.sleep(starts_in)
             await trio.sleep(delay * share)
             self._perhaps_fail(self.faults.retryable, action, retryable=True)
             self._perhaps_fail(self.faults.permanent, action, retryable=False)
             self._take_effect(action)
-            await trio.sleep(delay * (1 - share))
+            if share < 1.0:
+                await trio.sleep(delay * (1 - share))
             self._perhaps_fail(self.faults.late, action, retryable=True)
         except UnsafeError as error:
             self.violations.append(str(error))

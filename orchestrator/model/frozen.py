@@ -42,10 +42,9 @@ else:
             import dataclasses
 
             return dataclasses.replace(value, **changes)
-        for one in value.__frozen_fields__:
-            if one.name not in changes:
-                changes[one.name] = getattr(value, one.name)
-        return value.__class__(**changes)
+        kind = value.__class__
+        values = dict(zip(kind.__frozen_names__, kind.__frozen_values__(value), strict=True))
+        return kind(**{**values, **changes})
 
 
 __all__ = ["MISSING", "dataclass", "field", "fields", "is_frozen", "replace"]
@@ -140,6 +139,8 @@ def _freeze(plain: type[Any]) -> Any:
         body["__doc__"] = plain.__name__  # the library would write a signature, which takes long
     body.update(
         __match_args__=(),
+        __frozen_names__=tuple(one.name for one in known),
+        __frozen_values__=_values(known),
         __setattr__=_refuse_to_set,
         __delattr__=_refuse_to_delete,
         __getstate__=_state,
@@ -231,9 +232,17 @@ def _compile_init(cls: type[Any]) -> Callable[..., None]:
     return made
 
 
+def _values(known: tuple[_Field, ...]) -> Any:
+    getter = _getter([one.name for one in known])
+    return staticmethod(getter)
+
+
 def _compared(known: tuple[_Field, ...]) -> Callable[[Any], tuple[Any, ...]]:
     """The fields that tell two values apart."""
-    names = [one.name for one in known if one.compare]
+    return _getter([one.name for one in known if one.compare])
+
+
+def _getter(names: list[str]) -> Callable[[Any], tuple[Any, ...]]:
     if len(names) > 1:
         return attrgetter(*names)
     only = attrgetter(*names) if names else None

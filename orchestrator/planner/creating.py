@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 from orchestrator.model.action import CreateContainer
 from orchestrator.model.errors import ExitCode
+from orchestrator.model.frozen import dataclass
 from orchestrator.model.health import in_force
 from orchestrator.model.observation import ImageState, PublishedPort
-from orchestrator.model.stack import Attachment, ImageRoot, Service
+from orchestrator.model.stack import Attachment, Healthcheck, ImageRoot, Service
 from orchestrator.planner import images, volumes
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.layout import attachments
@@ -39,6 +40,7 @@ class _Maker:
         self._draft = draft
         self._ports = ports
         self._addresses = Addresses(survey=survey)
+        self._shared: dict[str, _Common] = {}
         self._names = {container.name: container for container in survey.observation.containers}
 
     def make(self, service: Service, slot: int) -> None:
@@ -140,32 +142,63 @@ class _Maker:
     ) -> CreateContainer:
         survey = self._survey
         stack = survey.desired.stack
-        image = survey.image(service)
-        intent = survey.intent(service.name)
-        generation = intent.generation if intent is not None else 0
+        common = self._common(service)
         fingerprint = survey.layout.fingerprints[service.name]
-        shares = survey.layout.shares[service.name]
         return CreateContainer(
-            id=container_id(stack.name, name, generation, fingerprint, survey.now),
+            id=container_id(stack.name, name, common.generation, fingerprint, survey.now),
             name=name,
             stack=stack.name,
             service=service,
             slot=slot,
             fingerprint=fingerprint,
-            generation=generation,
-            image_id=image.id if image is not None else "",
-            networks={a.network: stack.networks[a.network].name for a in attachments(service)},
+            generation=common.generation,
+            image_id=common.image.id if common.image is not None else "",
+            networks=common.networks,
             addresses=addresses,
-            volumes={key: stack.volumes[key].name for key in survey.layout.volumes[service.name]},
+            volumes=common.volumes,
             anonymous_volumes=volumes.anonymous(
-                f"{stack.name}\0{survey.desired.began}", service, slot, image
+                f"{stack.name}\0{survey.desired.began}", service, slot, common.image
             ),
             ports=published,
-            healthcheck=in_force(service.healthcheck, image.healthcheck if image is not None else None),
-            stop_signal=stop_signal(service, image),
-            peers={peer: there.id for peer in shares if (there := survey.peer(peer)) is not None},
+            healthcheck=common.healthcheck,
+            stop_signal=common.stop_signal,
+            peers=common.peers,
             because="missing",
         )
+
+    def _common(self, service: Service) -> _Common:
+        if service.name not in self._shared:
+            self._shared[service.name] = _common(self._survey, service)
+        return self._shared[service.name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Common:
+    """What the new containers of a service have in common."""
+
+    image: ImageState | None
+    generation: int
+    networks: Mapping[str, str]
+    volumes: Mapping[str, str]
+    healthcheck: Healthcheck | None
+    stop_signal: int
+    peers: Mapping[str, str]
+
+
+def _common(survey: Survey, service: Service) -> _Common:
+    stack = survey.desired.stack
+    image = survey.image(service)
+    intent = survey.intent(service.name)
+    shares = survey.layout.shares[service.name]
+    return _Common(
+        image=image,
+        generation=intent.generation if intent is not None else 0,
+        networks={a.network: stack.networks[a.network].name for a in attachments(service)},
+        volumes={key: stack.volumes[key].name for key in survey.layout.volumes[service.name]},
+        healthcheck=in_force(service.healthcheck, image.healthcheck if image is not None else None),
+        stop_signal=stop_signal(service, image),
+        peers={peer: there.id for peer in shares if (there := survey.peer(peer)) is not None},
+    )
 
 
 def container_id(stack: str, name: str, generation: int, fingerprint: str, now: float) -> str:

@@ -6,16 +6,19 @@ from collections.abc import Mapping
 
 from orchestrator.model import fingerprint, graph
 from orchestrator.model.frozen import dataclass, field
+from orchestrator.model.observation import Container
 from orchestrator.model.stack import Attachment, Dependency, Private, Service, Stack, VolumeMount
 
 
 class Memory:
-    """What the latest pass found of each service, and the circumstances it found it in. With it or without,
-    a plan is the same: see `seating`."""
+    """What the latest pass looked at, and what it found of each service in which circumstances. With it or
+    without, a plan is the same: see `seating`."""
 
-    __slots__ = ("circumstances", "seatings")
+    __slots__ = ("by_service", "circumstances", "containers", "seatings")
 
     def __init__(self) -> None:
+        self.containers: tuple[Container, ...] = ()
+        self.by_service: Mapping[str, tuple[Container, ...]] = {}
         self.circumstances: object = None
         self.seatings: dict[str, object] = {}
 

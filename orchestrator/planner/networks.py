@@ -199,9 +199,10 @@ class Addresses:
                 taken.add(wish)
             return ("", reason) if reason else (wish, "")
         reserved = self.survey.layout.static_addresses.get(state.name, frozenset())
-        candidates = self.next.setdefault(state.name, _hosts(state, segment.network))
-        for number in candidates:
-            address = str(ipaddress.IPv4Address(number))
+        if state.name not in self.next:
+            self.next[state.name] = _hosts(state, segment.network)
+        for number in self.next[state.name]:
+            address = f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
             if address not in taken and address not in reserved:
                 taken.add(address)
                 return address, ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.model.action import RemoveContainer, SignalContainer
 from orchestrator.model.graph import needs
-from orchestrator.model.observation import Container, State, Stopping
+from orchestrator.model.observation import Container, Stopping
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.survey import Fate, Judgement, Survey
 
@@ -22,10 +22,9 @@ def stop(survey: Survey, draft: Draft) -> None:
     ending = [c for c in survey.observation.containers if survey.fate(c) in _ENDING and survey.live(c)]
     holding = _Holding(survey, ending) if ending else None
     for container in survey.observation.containers:
-        if container.state is not State.RUNNING:
-            continue
         run = container.run
-        assert run is not None
+        if run is None or run.finished is not None:
+            continue
         if run.stopping is not None:
             _carry_through(survey, draft, container, run.stopping)
         elif survey.fate(container) in _ENDING and holding is not None:

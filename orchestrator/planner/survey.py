@@ -118,21 +118,30 @@ class Survey:
 
 def survey(desired: Desired, observation: Observation, now: float, in_flight: Mapping[str, Action]) -> Survey:
     """Raises UserError when the stack has a cycle."""
-    found: dict[str, list[Container]] = {}
-    for container in observation.containers:
-        found.setdefault(container.service, []).append(container)
+    arranged = layout(desired.stack)
+    memory = arranged.memory
+    if memory.containers != observation.containers:
+        memory.containers = observation.containers
+        memory.by_service = _by_service(observation.containers)
     return Survey(
         desired=desired,
         observation=observation,
         now=now,
         in_flight=in_flight,
-        layout=layout(desired.stack),
-        by_service={
-            name: tuple(sorted(found[name], key=lambda c: (c.slot, c.created, c.id)))
-            for name in sorted(found)
-        },
+        layout=arranged,
+        by_service=memory.by_service,
         starting=frozenset(a.id for a in in_flight.values() if isinstance(a, StartContainer)),
     )
+
+
+def _by_service(containers: tuple[Container, ...]) -> dict[str, tuple[Container, ...]]:
+    """In order of their seats."""
+    found: dict[str, list[Container]] = {}
+    for container in containers:
+        found.setdefault(container.service, []).append(container)
+    return {
+        name: tuple(sorted(found[name], key=lambda c: (c.slot, c.created, c.id))) for name in sorted(found)
+    }
 
 
 def slots_of(service: Service) -> tuple[int, ...]:

@@ -37,6 +37,9 @@ CONCURRENCY = 16
 MOST_CALM = 0.1
 SHARE = 10
 """While there is enough to do, at most one part in so many of the time goes into looking and judging."""
+LOOK_COST = 1e-5
+"""Seconds that a look takes at least, by container and by action: a clock that jumps does not know. Looks
+at ten thousand containers are a second apart, while there is enough to do."""
 PROBE_CONCURRENCY = 64
 """Probes wait for programs, not for the machine, and must not hold up each other's deadlines."""
 RESCAN = 30.0
@@ -99,6 +102,7 @@ class Loop:
         self._write = write
         self._calm = calm
         self._pause = calm
+        self._breath = calm
         self._looked = -math.inf
         self._concurrency = concurrency
         self._patience = patience
@@ -114,6 +118,8 @@ class Loop:
         self._known: dict[str, tuple[str, str]] = {}
         """Target -> service and id of the containers last seen."""
         self._urgent = True
+        self._pausing = False
+        """The bell rings only for what can't wait until the next look is due."""
         self._bell = trio.Event()
         self._seen = trio.Event()
         self._looking = trio.Event()
@@ -160,7 +166,8 @@ class Loop:
     def wake(self, *, urgent: bool = False) -> None:
         """Look again soon (at once, if urgent)."""
         self._urgent = self._urgent or urgent
-        self._bell.set()
+        if self._urgent or not self._pausing or self._hungry():
+            self._bell.set()
 
     async def until(self, predicate: Callable[[View], T | None], *, revision: int = 0) -> T:
         """The first true answer of `predicate` about a view that is at least of `revision`."""
@@ -220,8 +227,16 @@ class Loop:
             self._bug("stack", "observe", error)
             return self._now() + AFTER_A_BUG
         self._dispatch()
-        self._pause = min(max(self._calm, SHARE * (self._now() - began)), MOST_CALM)
+        self._space_out(
+            self._now() - began, LOOK_COST * (len(observation.containers) + len(view.plan.actions))
+        )
         return math.inf if view.plan.wake_at is None else view.plan.wake_at
+
+    def _space_out(self, took: float, least: float) -> None:
+        """How long to leave it at that, with enough to do (`pause`) and without (`breath`)."""
+        took = max(took, least)
+        self._pause = min(max(self._calm, SHARE * took), max(MOST_CALM, SHARE * least))
+        self._breath = min(max(self._calm, took), MOST_CALM)
 
     async def _decide(self, observation: Observation) -> tuple[Desired, int, Plan] | None:
         """What is desired, its revision and the plan; None when a service has another definition now, so that
@@ -270,19 +285,23 @@ class Loop:
         sleep = min(max(wake_at - self._now(), LEAST_SLEEP), RESCAN)
         with trio.move_on_after(sleep):
             await self._bell.wait()
+        self._pausing = True
         while not self._urgent and trio.current_time() < self._next_look():
             self._bell = trio.Event()
             with trio.move_on_at(self._next_look()):
                 await self._bell.wait()
+        self._pausing = False
 
     def _next_look(self) -> float:
-        """When to look again although actions are under way: soon, once there is room for others.
+        """When to look again although actions are under way: soon, once there is room for others."""
+        return self._looked + (self._breath if self._hungry() else self._pause)
 
-        Not for probes alone: of those there may be some at any moment of a stack that has all it wants.
-        """
-        acting = any(not isinstance(action, ProbeContainer) for action in self._touched.values())
-        hungry = acting and not self._backlog and len(self._busy) <= self._concurrency // 2
-        return self._looked + (self._calm if hungry else self._pause)
+    def _hungry(self) -> bool:
+        """There is room for more than is known to be done. Not after probes alone: of those there may be some
+        at any moment of a stack that has all it wants."""
+        if self._backlog or len(self._busy) > self._concurrency // 2:
+            return False
+        return any(not isinstance(action, ProbeContainer) for action in self._touched.values())
 
     # --- the actions --------------------------------------------------------------------------------
 

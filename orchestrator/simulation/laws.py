@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from orchestrator.engines.simulated import Program, UnsafeError
-from orchestrator.model import effects
 from orchestrator.model.action import Action, CreateContainer, ProbeContainer, StartContainer
 from orchestrator.model.desired import Desired, Wanted
+from orchestrator.model.frozen import dataclass
 from orchestrator.model.graph import needs
-from orchestrator.model.observation import Container, HealthStatus, Observation, State
+from orchestrator.model.observation import Container, HealthStatus, Observation, Run, State
 from orchestrator.model.plan import Plan
 from orchestrator.model.stack import Service
 
@@ -27,6 +27,29 @@ GRACE = 0.01
 """Seconds by which a clock may be read too early."""
 LONG_RUN = 10.0
 ALWAYS = ("always", "unless-stopped")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tables:
+    """An observation, arranged to be asked about one container at a time."""
+
+    world: Observation
+    by_id: Mapping[str, Container]
+    by_service: Mapping[str, list[Container]]
+
+
+_latest: list[_Tables] = []
+"""Those of the world that was asked about last: many actions are decided on one look."""
+
+
+def _tables(world: Observation) -> _Tables:
+    if not _latest or _latest[0].world is not world:
+        by_service: dict[str, list[Container]] = {}
+        for one in world.containers:
+            by_service.setdefault(one.service, []).append(one)
+        by_id = {one.id: one for one in world.containers}
+        _latest[:] = [_Tables(world=world, by_id=by_id, by_service=by_service)]
+    return _latest[0]
 
 
 def demand_safe(desired: Desired, world: Observation, action: Action, now: float) -> None:
@@ -47,8 +70,8 @@ def demand_safe(desired: Desired, world: Observation, action: Action, now: float
 def _demand_free_slot(world: Observation, action: CreateContainer) -> None:
     if action.service.oneoff:
         return
-    for other in world.containers:
-        same = other.service == action.service.name and other.slot == action.slot and other.id != action.id
+    for other in _tables(world).by_service.get(action.service.name, ()):
+        same = other.slot == action.slot and other.id != action.id
         if same and not other.definition.oneoff:
             raise UnsafeError(f"{action.name} is made for the slot that {other.name} is in")
 
@@ -58,14 +81,14 @@ def demand_open_gates(desired: Desired, world: Observation, action: StartContain
 
     Raises UnsafeError.
     """
-    container = effects.find(world, action.id)
+    container = _tables(world).by_id.get(action.id)
     if container is None or action.attempt > 1:
         return
     for dependency in needs(desired.stack.services[container.service]):
         if not dependency.required:
             continue
         replicas = desired.stack.services[dependency.service].replicas
-        there = [one for one in world.containers if one.service == dependency.service]
+        there = _tables(world).by_service.get(dependency.service, [])
         if len(there) > replicas:
             continue  # Which of them will stay is not for us to decide.
         for other in there:
@@ -92,7 +115,7 @@ def _demand_patience(world: Observation, action: StartContainer, now: float) -> 
 
     An order to start or restart begins anew, with attempt 1, and need not wait.
     """
-    container = effects.find(world, action.id)
+    container = _tables(world).by_id.get(action.id)
     run = container.run if container is not None else None
     if container is None or run is None or run.finished is None or action.attempt <= 1:
         return
@@ -177,7 +200,7 @@ def _missing(desired: Desired, world: Observation, unquiet: AbstractSet[str]) ->
         intent = desired.intents.get(name)
         if intent is None or name in unquiet or service.oneoff:
             continue
-        there = [one for one in world.containers if one.service == name]
+        there = _tables(world).by_service.get(name, [])
         if intent.wanted is Wanted.RUNNING:
             if len(there) != service.replicas:
                 yield f"{name} has {len(there)} containers, not {service.replicas}"
@@ -194,12 +217,20 @@ def _missing(desired: Desired, world: Observation, unquiet: AbstractSet[str]) ->
 
 def _left_behind(desired: Desired, world: Observation, unquiet: AbstractSet[str]) -> Iterator[str]:
     """Who asked to be restarted with a dependency runs since after that one's last crash."""
-    began = [(one, one.run) for one in world.containers if one.state is State.RUNNING and one.run]
+    tables = _tables(world).by_service
     for name, service in desired.stack.services.items():
         if name in unquiet or name not in desired.intents or desired.intents[name].ignore_dependencies:
             continue
         followed = {one.service for one in needs(service) if one.restart} & desired.intents.keys()
-        for one, own in (pair for pair in began if followed and pair[0].service == name):
-            for other, run in began:
-                if other.service in followed and run.restarts and run.started > own.started:
+        there = [(other, other.run) for one in sorted(followed) for other in tables.get(one, ())]
+        for one in tables.get(name, ()):
+            for other, run in there:
+                if _after(run, one.run):
                     yield f"{one.name} runs since before {other.name} was restarted"
+
+
+def _after(run: Run | None, own: Run | None) -> bool:
+    """Whether `run`, a restart, began after `own`, and both go on."""
+    if run is None or own is None or run.finished is not None or own.finished is not None:
+        return False
+    return run.restarts > 0 and run.started > own.started

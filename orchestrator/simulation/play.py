@@ -24,7 +24,7 @@ from orchestrator.model.stack import ImageRoot, Stack
 from orchestrator.planner.plan import finished
 from orchestrator.reconciler.history import Event as Happening
 from orchestrator.reconciler.history import History
-from orchestrator.reconciler.loop import Loop
+from orchestrator.reconciler.loop import Loop, View
 from orchestrator.simulation import laws
 from orchestrator.simulation.scenario import (
     Event,
@@ -111,6 +111,9 @@ class Stage:
     converged: float | None = field(init=False, default=None)
     unquiet: frozenset[str] = field(init=False, default=frozenset())
     loop: Loop | None = field(init=False, default=None)
+    _judged: View | None = field(init=False, default=None)
+    _decided: set[int] = field(init=False, default_factory=set)
+    """The identities of the actions that `_judged` has decided on."""
     _history: _Ledger = field(init=False)
     _ended: float = field(init=False, default=0.0)
     _over: trio.CancelScope = field(init=False)
@@ -262,7 +265,11 @@ class Stage:
     def _watch(self, action: Action) -> None:
         """An action is judged by what was known and wanted when it was decided."""
         view = self.loop.view if self.loop is not None else None
-        if view is not None and action in view.plan.actions:
+        if view is None:
+            return
+        if view is not self._judged:
+            self._judged, self._decided = view, {id(one) for one in view.plan.actions}
+        if id(action) in self._decided:
             laws.demand_safe(view.desired, view.observation, action, self.now())
 
     def _bug(self, error: BaseException) -> None:
