@@ -22,6 +22,7 @@ from orchestrator.model.errors import PystackError
 from orchestrator.model.observation import Container, Observation, State
 from orchestrator.model.stack import Stack
 from orchestrator.planner.plan import plan as decide
+from orchestrator.planner.rollouts import said
 from orchestrator.reconciler.history import Event
 
 
@@ -117,7 +118,10 @@ async def plan(session: Session, stacks: Stacks, request: dict[str, Any]) -> Non
     engine = stacks.machine.look(desired.stack)
     observation = await engine.observe()
     desired = orders.acknowledge(previous, desired, observation.containers, observation.at)
-    await session.end(_rehearsed(desired, observation))
+    found = _rehearsed(desired, observation)
+    verdicts = previous.rollouts.items() if previous is not None else ()
+    sentences = [sentence for name, one in verdicts if (sentence := said(name, one))]
+    await session.end({**found, "warnings": [*sentences, *found["warnings"]]})
 
 
 def _rehearsed(desired: Desired, observation: Observation) -> dict[str, Any]:

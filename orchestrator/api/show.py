@@ -13,6 +13,7 @@ from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container, HealthStatus, PublishedPort, Run, State
 from orchestrator.model.stack import DirectoryRoot, HostRoot, ImageRoot, RootFilesystem
 from orchestrator.planner.restarts import sequel
+from orchestrator.planner.rollouts import said
 
 _UNITS = ((2, 1, "hours"), (14, 24, "days"), (60, 24 * 7, "weeks"), (730, 24 * 30, "months"))
 """Below so many days: so many hours make one of these (docker's figures)."""
@@ -135,6 +136,8 @@ def container_row(
         container.service in desired.stack.services or container.service in desired.stack.disabled
     )
     restarting = restarts(container, desired, now)
+    rollout = desired.rollouts.get(container.service) if desired is not None else None
+    verdict = said(container.service, rollout) if rollout is not None else ""
     health = run.health.status.value if run and run.finished is None and run.health else ""
     return {
         "id": container.id,
@@ -158,7 +161,11 @@ def container_row(
         "restarts": run.restarts if run else 0,
         "addresses": dict(container.addresses),
         "labels": labels(container, image),
-        "because": (run.error if run else "") or waits.get(f"container:{container.name}", "") or lost,
+        "because": (run.error if run else "")
+        or waits.get(f"container:{container.name}", "")
+        or lost
+        or verdict,
+        **({"update": verdict} if verdict else {}),
     }
 
 

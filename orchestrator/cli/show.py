@@ -44,6 +44,8 @@ def ps(
         objects = [_object(name, row, now, full=no_trunc) for row in rows] if shape.told(format) else []
         table = lambda: render(rows, now, limit=10_000 if no_trunc else 20)  # noqa: E731
         say.out(shape.rows(format, objects, HEADS, table))
+    for sentence in dict.fromkeys(row["update"] for row in rows if row.get("update")):
+        say.warning(sentence)
     return 0
 
 

@@ -41,7 +41,8 @@ def cut_off(survey: Survey, service: Service, intent: Intent, container: Contain
     if container.fingerprint == survey.layout.fingerprints[service.name]:
         return _first(BY_LOSS, Seat(survey, service, intent, container))
     # What its new definition asks for besides, it has never had.
-    return networks.gone(survey, container, tuple(container.addresses))
+    broken = _broken(Seat(survey, service, intent, container))
+    return broken or networks.gone(survey, container, tuple(container.addresses))
 
 
 def _first(rules: tuple[Rule, ...], seat: Seat) -> str:

@@ -204,6 +204,8 @@ def _perhaps_done(scene: Scene, record: Rollout) -> Rollout:
         return record
     for container in scene.current:
         at = record.ready.get(container.id)
+        if at == 0.0:
+            continue  # it was there before
         failed = container.name in record.failed and record.outcome != "paused"
         if not failed and (at is None or not (scene.ready(container) or _completed(scene, container))):
             return record
@@ -270,6 +272,8 @@ def _verdict(scene: Scene, record: Rollout, because: str) -> Rollout:
 def _failures(scene: Scene, record: Rollout) -> Iterable[tuple[str, str]]:
     """(name, sentence) of each container that has failed."""
     for container in scene.current:
+        if record.ready.get(container.id) == 0.0:
+            continue  # it was there before
         suspect = Suspect(scene=scene, record=record, container=container)
         because = next((said for rule in FAILURES if (said := rule(suspect)) is not None), "")
         if because:
@@ -329,10 +333,12 @@ def _ended(suspect: Suspect) -> str | None:
     if run is None or run.finished is None or run.finished < record.began:
         return ""
     at = record.ready.get(container.id)
+    # Who has no health check was watched before it was found good.
+    watched = scene.course.monitor if container.healthcheck is not None else 0.0
     if _completed(scene, container) and (at is not None or not any(serves(one) for one in scene.stale)):
         return ""
     comes_back = sequel(run, container.definition.restart, scene.intent, scene.now).kind != "rest"
-    if at is not None and comes_back and run.finished > at + scene.course.monitor:
+    if at is not None and comes_back and run.finished > at + watched:
         return ""
     how = "its exit code was lost" if run.exit_code is None else f"exited ({run.exit_code})"
     return f"container {container.name} {how} after {run.finished - run.started:.1f} s"

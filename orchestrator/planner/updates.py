@@ -174,17 +174,21 @@ def _divided(scene: Scene, goes_on: bool, reasons: Mapping[str, str]) -> Divisio
     ready = sum(scene.ready(one) for one in current)
     total = len(current) + len(stale) + len(scene.lost) + len(scene.coming)
     rested, failed = _rested(scene, current)
+    idle = sum(_there_before(scene, one) and not scene.ready(one) for one in current)
     steps = min(scene.course.parallelism or wanted, wanted)
     fresh = 0
     if goes_on and not scene.course.start_first:
         going = max(0, len(stale) - max(0, wanted - steps - rested - failed))
+        # Who was there before the update and does not serve is no part of it: it holds up only those that do.
+        useless = sum(not serves(one) for one in stale)
+        going = max(going, min(useless, len(stale) - max(0, wanted - steps - rested - failed - idle)))
         leaving = min(max(0, total - wanted), going)
         replaced |= {one.id: reasons[one.id] for one in stale[leaving:going]}
     else:
         surplus = len(stale) if scene.course.start_first else max(0, total - wanted)
         leaving = min(surplus, max(0, len(stale) - max(0, wanted - ready)))
         if goes_on:
-            on_their_way = len(current) - rested - failed + len(scene.coming)
+            on_their_way = len(current) - rested - failed - idle + len(scene.coming)
             lacking = wanted - len(current) - len(scene.coming) - len(scene.lost)
             fresh = max(0, min(lacking, steps - on_their_way))
     for one in stale[:leaving]:
@@ -201,6 +205,10 @@ def _divided(scene: Scene, goes_on: bool, reasons: Mapping[str, str]) -> Divisio
         waiting=frozenset(waiting if goes_on else ()),
         vacant=tuple(sorted((*scene.coming, *free))),
     )
+
+
+def _there_before(scene: Scene, container: Container) -> bool:
+    return scene.record is not None and scene.record.ready.get(container.id) == 0.0
 
 
 def _without_surplus(scene: Scene, removed: dict[str, str]) -> list[Container]:

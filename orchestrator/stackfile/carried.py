@@ -142,11 +142,17 @@ def deploy(said: Reader) -> model.Deploy | None:
     return None if found == model.Deploy() else found
 
 
+_FAILURE_ACTIONS = ("pause", "continue", "rollback")
+
+
 def _update(said: Reader) -> model.Update:
+    action = said.text("failure_action")
+    if action and action not in _FAILURE_ACTIONS:
+        said.refuse(f"{action!r} is none of {', '.join(_FAILURE_ACTIONS)}", key="failure_action")
     return model.Update(
         parallelism=said.whole("parallelism"),
         delay=said.seconds("delay") or 0.0,
-        failure_action=said.text("failure_action"),
+        failure_action=action or None,
         monitor=said.seconds("monitor") or 0.0,
         max_failure_ratio=said.number("max_failure_ratio") or 0.0,
         order=cast('Literal["start-first", "stop-first"] | None', said.text("order")),

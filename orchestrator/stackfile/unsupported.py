@@ -71,8 +71,6 @@ TABLE: tuple[Row, ...] = (
     _row(f"{_SERVICE}.deploy.endpoint_mode", "inert", _CLUSTER),
     _row(f"{_SERVICE}.deploy.labels", "inert", "labels the service in a cluster, not its containers"),
     _row(f"{_SERVICE}.deploy.placement", "warn", _CLUSTER),
-    _row(f"{_SERVICE}.deploy.update_config", "warn", f"{_LATER}: all replicas are replaced as ordered"),
-    _row(f"{_SERVICE}.deploy.rollback_config", "warn", f"{_LATER}: a failed update is not undone"),
     _row(f"{_SERVICE}.deploy.resources.reservations.cpus", "inert", "is for the scheduler of a cluster"),
     _row(f"{_SERVICE}.deploy.resources.reservations.devices", "refuse", _LATER),
     _row(f"{_SERVICE}.deploy.resources.reservations.generic_resources", "warn", _CLUSTER),

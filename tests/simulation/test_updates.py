@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,128 +10,13 @@ import trio
 
 from orchestrator.api import orders
 from orchestrator.engines.simulated import Program
-from orchestrator.model.desired import Desired, Rollout
-from orchestrator.model.observation import Container
-from orchestrator.model.stack import Service, Stack
-from orchestrator.planner.rollouts import serves
-from tests.kit.stacks import check, service, stack, steps
-from tests.simulation.stage import Stage, play
-
-CHECK = check(interval=0.5, retries=2, start_interval=0.5)
-BROKEN = Program(probes=(1,))
-CRASHES = Program(exits_after=0.3, exit_codes=(7,))
-
-
-def web(user: str = "1", /, replicas: int = 4, checked: bool = True, **fields: Any) -> Service:
-    deploy = fields.pop(
-        "deploy", steps(**{name: fields.pop(name) for name in list(fields) if name in COURSE})
-    )
-    return service(
-        user=user,
-        replicas=replicas,
-        deploy=deploy,
-        healthcheck=CHECK if checked else None,
-        restart="always",
-        **fields,
-    )
-
-
-COURSE = ("parallelism", "delay", "failure_action", "monitor", "max_failure_ratio", "order", "rollback")
-
-
-def up(previous: Desired | None, wish: Stack, stage: Stage | None = None, **options: Any) -> Desired:
-    found = orders.up(previous, wish, orders.UpOptions(**options))
-    there = stage.engine.world.containers if stage is not None else ()
-    return orders.acknowledge(previous, found, there, stage.now() if stage is not None else 1000.0)
-
-
-def of(stage: Stage, name: str = "web") -> list[Container]:
-    return [one for one in stage.engine.world.containers if one.service == name]
-
-
-def serving(stage: Stage, name: str = "web") -> int:
-    return sum(serves(one) for one in of(stage, name))
-
-
-def users(stage: Stage, name: str = "web") -> list[str | None]:
-    return sorted(str(one.definition.user) for one in of(stage, name))
-
-
-def slots(stage: Stage) -> list[int]:
-    return sorted(one.slot for one in of(stage))
-
-
-@dataclass
-class Watched:
-    """The fewest that served, and the most that were on their way, at any moment of an update."""
-
-    stage: Stage
-    user: str = "2"
-    fewest: int = 1000
-    most: int = 0
-    most_there: int = 0
-
-    async def watch(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        task_status.started()
-        while True:
-            there = of(self.stage)
-            self.fewest = min(self.fewest, sum(serves(one) for one in there))
-            new = [one for one in there if one.definition.user == self.user]
-            self.most = max(self.most, sum(not serves(one) for one in new))
-            self.most_there = max(self.most_there, len(there))
-            await trio.sleep(0.005)
-
-
-@dataclass
-class Play:
-    """`before` is brought up, then `after`, whose programs may behave otherwise. `took`: seconds of that."""
-
-    before: Stack
-    after: Stack
-    programs: dict[str, Program] = field(default_factory=dict)
-    """By the user that a definition names."""
-    crash_every: float | None = None
-    then: Callable[[Stage], Awaitable[None]] | None = None
-    within: float = 100.0
-    seed: int = 0
-    images: tuple[str, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
-    stage: Stage = field(init=False)
-    watched: Watched = field(init=False)
-    took: float = 0.0
-
-    def __post_init__(self) -> None:
-        play(self._scene, self.seed)
-
-    async def _scene(self) -> None:
-        stage = self.stage = Stage(desired=up(None, self.before), seed=self.seed, images=self.images)
-        async with stage.supervisor() as loop:
-            await loop.until(lambda view: all(serves(one) for one in of(stage)) and view.plan.settled)
-        self.watched = Watched(stage)
-        stage.engine.behaves = lambda one: self.programs.get(str(one.definition.user))
-        stage.desired = up(stage.desired, self.after, stage, **self.options)
-        began = stage.now()
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self.watched.watch)
-            for _ in range(20 if self.crash_every else 0):
-                async with stage.supervisor():
-                    await trio.sleep(self.crash_every or 0)
-            async with stage.supervisor():
-                await trio.sleep(0.01)
-                await stage.settled(within=self.within)
-                self.took = stage.now() - began
-                if self.then is not None:
-                    await self.then(stage)
-            nursery.cancel_scope.cancel()
-        stage.check()
-
-    @property
-    def rollout(self) -> Rollout:
-        return self.stage.desired.rollouts["web"]
-
-
-def user(number: str, **fields: Any) -> Stack:
-    return stack(web=web(number, **fields))
+from orchestrator.model.action import CreateContainer, StartContainer
+from orchestrator.model.observation import Container, ImageState
+from orchestrator.model.stack import Attachment, Stack
+from orchestrator.planner.rollouts import said, serves
+from tests.kit.stacks import network, service, stack
+from tests.simulation.stage import Stage
+from tests.simulation.updating import BROKEN, CRASHES, FAILING, Play, of, slots, up, user, users, web
 
 
 def test_start_first_never_has_fewer_than_before() -> None:
@@ -169,13 +53,6 @@ def test_who_has_no_health_check_is_good_when_it_has_run_for_the_time_it_is_watc
     assert found.watched.fewest == (4 if order == "start-first" else 3)
 
 
-FAILING = {
-    "never healthy": BROKEN,
-    "crashes": CRASHES,
-    "can't be executed": Program(refuses=(127, "no such file")),
-}
-
-
 @pytest.mark.parametrize("order", ["start-first", "stop-first"])
 @pytest.mark.parametrize("fault", FAILING)
 def test_pause_stops_at_the_first_failure(fault: str, order: str) -> None:
@@ -186,9 +63,11 @@ def test_pause_stops_at_the_first_failure(fault: str, order: str) -> None:
     assert found.watched.fewest == (4 if order == "start-first" else 3)
 
 
-@pytest.mark.parametrize("crash_every", [None, 0.05, 0.7])
+@pytest.mark.parametrize(
+    ("fault", "crash_every"),
+    [*((fault, None) for fault in FAILING), ("never healthy", 0.05), ("crashes", 0.4)],
+)
 @pytest.mark.parametrize("order", ["start-first", "stop-first"])
-@pytest.mark.parametrize("fault", FAILING)
 def test_rollback_ends_with_all_old_ones(fault: str, order: str, crash_every: float | None) -> None:
     fields = {"order": order, "failure_action": "rollback"}
     found = Play(
@@ -199,3 +78,216 @@ def test_rollback_ends_with_all_old_ones(fault: str, order: str, crash_every: fl
     )
     assert users(found.stage) == ["1"] * 4
     assert (found.rollout.kind, found.rollout.outcome) == ("rollback", "done")
+
+
+def test_a_rollback_loses_no_more_than_an_update_may() -> None:
+    for order, fewest in (("start-first", 4), ("stop-first", 3)):
+        fields = {"order": order, "failure_action": "rollback"}
+        found = Play(user("1", **fields), user("2", **fields), programs={"2": BROKEN})
+        assert found.watched.fewest == fewest
+    again = Play(
+        user("1", rollback={"order": "start-first"}, **fields), user("2", **fields), programs={"2": BROKEN}
+    )
+    assert again.watched.fewest == 3
+
+
+def test_a_way_back_that_fails_pauses() -> None:
+    """What was there before does not work any more, when it is made anew."""
+    fields = {"failure_action": "rollback", "monitor": 2.0}
+    found = Play(
+        user("1", **fields), user("2", **fields), behaves=lambda one: BROKEN if one.created > 1000.4 else None
+    )
+    assert (found.rollout.kind, found.rollout.outcome) == ("rollback", "paused")
+    assert said("web", found.rollout) == "the rollback of web is paused: container shop-web-1 is unhealthy"
+    assert users(found.stage) == ["1"] * 4
+
+
+@pytest.mark.parametrize(("ratio", "outcome"), [(0.2, "paused"), (0.25, "done"), (1.0, "done")])
+def test_so_many_failures_are_put_up_with(ratio: float, outcome: str) -> None:
+    """One of four: the container that is made third in seat 3 never gets healthy."""
+    fields = {"max_failure_ratio": ratio, "monitor": 1.0}
+
+    def behaves(one: Container) -> Program | None:
+        return BROKEN if one.definition.user == "2" and one.slot == 3 else None
+
+    found = Play(user("1", **fields), user("2", **fields), behaves=behaves)
+    assert found.rollout.outcome == outcome
+    assert users(found.stage).count("2") == (3 if outcome == "paused" else 4)
+
+
+def test_a_failure_after_its_time_is_none() -> None:
+    """Each crashes once, 3 s after its start, and comes back."""
+    for monitor, outcome in ((2.0, "done"), (4.0, "paused")):
+        fields = {"monitor": monitor, "checked": False}
+        found = Play(
+            user("1", **fields),
+            user("2", **fields),
+            programs={"2": Program(exits_after=3.0, exit_codes=(1,))},
+            within=40,
+        )
+        assert found.rollout.outcome == outcome
+
+
+def test_the_next_up_tries_again_and_goes_back_to_what_was_good() -> None:
+    """A pause, then another attempt with a third definition that is no better: it goes back to the first."""
+
+    async def then(stage: Stage) -> None:
+        assert stage.desired.rollouts["web"].outcome == "paused"
+        stage.want(orders.restart(stage.desired, ["web"], timeout=None, no_deps=False))
+        await trio.sleep(5)
+        assert stage.desired.rollouts["web"].outcome == "paused"
+        stage.want(up(stage.desired, user("3", failure_action="rollback"), stage))
+        await trio.sleep(0.1)
+        await stage.settled(within=60)
+
+    found = Play(user("1"), user("2"), programs={"2": BROKEN, "3": BROKEN}, then=then)
+    assert found.rollout.kind == "rollback"
+    assert users(found.stage) == ["1"] * 4
+
+
+def test_up_with_a_better_definition_ends_a_pause() -> None:
+    async def then(stage: Stage) -> None:
+        stage.want(up(stage.desired, user("3", order="start-first"), stage))
+        await trio.sleep(0.1)
+        await stage.settled(within=60)
+
+    found = Play(
+        user("1", order="start-first"), user("2", order="start-first"), programs={"2": BROKEN}, then=then
+    )
+    assert users(found.stage) == ["3"] * 4
+    assert found.watched.fewest == 4
+
+
+def test_a_verdict_outlives_the_supervisor_and_the_machine() -> None:
+    async def then(stage: Stage) -> None:
+        verdict = stage.desired.rollouts["web"]
+        for _ in range(3):
+            async with stage.supervisor():
+                await trio.sleep(3)
+        assert stage.desired.rollouts["web"] == verdict
+        stage.engine.power_cut()
+        stage.desired = orders.after_boot(stage.desired)
+        async with stage.supervisor():
+            await trio.sleep(8)
+        assert stage.desired.rollouts["web"].outcome == "paused"
+
+    for fault in (BROKEN, CRASHES):
+        found = Play(user("1"), user("2"), programs={"2": fault}, then=then, alone=True)
+        assert users(found.stage) == ["1", "1", "1", "2"]
+
+
+def test_force_recreate_goes_the_same_way() -> None:
+    fields = {"order": "start-first", "failure_action": "rollback"}
+    found = Play(user("1", **fields), user("1", **fields), options={"force_recreate": True})
+    assert found.rollout.outcome == "done"
+    assert (found.watched.fewest, {one.generation for one in of(found.stage)}) == (4, {1})
+    found = Play(
+        user("1", **fields),
+        user("1", **fields),
+        options={"force_recreate": True},
+        behaves=lambda one: BROKEN if one.generation else None,
+    )
+    assert (
+        found.rollout.because
+        == "container shop-web-5 is unhealthy (1 of 4 failed), and what was before is the same"
+    )
+    assert sorted(one.generation for one in of(found.stage)) == [0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_another_image_is_followed_step_by_step_and_turned_back_by_its_id(broken: bool) -> None:
+    wish = stack(web=web(image="web", order="start-first", failure_action="rollback"))
+
+    def behaves(one: Container) -> Program | None:
+        return BROKEN if broken and one.image_id == "sha256:new" else None
+
+    def tag(stage: Stage) -> None:
+        """As `pull` does it: nobody orders anything."""
+        old = stage.engine.world.images["web"]
+        stage.engine.disturb(
+            replace(stage.engine.world, images={"web": ImageState(id="sha256:new"), old.id: old})
+        )
+
+    found = Play(wish, wish, images=("web",), behaves=behaves, prepare=tag)
+    assert {one.image_id for one in of(found.stage)} == {"sha256:web" if broken else "sha256:new"}
+    assert found.watched.fewest == 4
+    assert found.stage.desired.pins == ({"web": "sha256:web"} if broken else {})
+
+
+@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+@pytest.mark.parametrize("count", [2, 7])
+def test_scaling_goes_on_meanwhile(order: str, count: int) -> None:
+    found = Play(user("1", order=order), user("2", order=order, replicas=count))
+    assert users(found.stage) == ["2"] * count
+    assert found.watched.fewest >= min(4, count) - (order == "stop-first")
+
+
+def test_dependents_are_restarted_once_at_the_end_and_wait_for_their_own_update() -> None:
+    def wish(number: str) -> Stack:
+        return stack(
+            db=web(number, replicas=3, delay=2.0),
+            web=web(number, replicas=2, after={"db": "healthy!"}),
+            cache=service(after={"db": "healthy!"}),
+        )
+
+    found = Play(wish("1"), wish("2"))
+    began = [
+        at
+        for at, one in found.stage.engine.applied
+        if isinstance(one, StartContainer) and "cache" in one.name
+    ]
+    last_db = max(
+        at for at, one in found.stage.engine.applied if isinstance(one, StartContainer) and "-db-" in one.name
+    )
+    assert len(began) == 2
+    assert began[1] > last_db
+    made = [
+        at
+        for at, one in found.stage.engine.applied
+        if isinstance(one, CreateContainer) and "-web-" in one.name
+    ]
+    assert len(made) == 4
+    assert min(made[2:]) > last_db
+    assert found.watched.fewest == 1  # of the two of web
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"container_name": "it"}, {"networks": (Attachment(network="default", ipv4_address="172.28.0.9"),)}],
+)
+def test_where_two_cannot_live_at_a_time_the_old_one_stops_first(fields: dict[str, Any]) -> None:
+    warnings: list[str] = []
+
+    async def then(stage: Stage) -> None:
+        warnings.extend(one.because for one in stage.loop.history if one.verb == "warn")
+
+    one, two = (user(number, order="start-first", replicas=1, **fields) for number in "12")
+    found = Play(one, two, then=then)
+    assert (users(found.stage), slots(found.stage)) == (["2"], [1])
+    assert "can't be updated start-first" in warnings[0]
+
+
+def test_a_network_that_is_made_anew_waits_for_nobody() -> None:
+    fields = {"networks": ("back",), "order": "start-first"}
+    before = stack(networks={"back": network("10.1.0.0/24")}, web=web("1", **fields))
+    after = stack(networks={"back": network("10.2.0.0/24")}, web=web("2", **fields))
+    found = Play(before, after)
+    assert {one.addresses["shop_back"][:4] for one in of(found.stage)} == {"10.2"}
+    assert users(found.stage) == ["2"] * 4
+
+
+def test_an_update_that_is_ordered_away_in_the_middle() -> None:
+    """`down`, `stop` and an `up` without update_config have their way at once."""
+
+    async def then(stage: Stage) -> None:
+        await stage.settled(stage.want(orders.stop(stage.desired, ["web"], None)))
+        assert not any(serves(one) for one in of(stage))
+        await stage.settled(stage.want(up(stage.desired, stack(web=web("2", deploy=None)), stage)))
+        assert users(stage) == ["2"] * 4
+        wish = orders.down(stage.desired, remove_volumes=False, remove_orphans=False, timeout=None)
+        await stage.settled(stage.want(wish))
+
+    found = Play(
+        user("1"), user("2", delay=1000.0, order="start-first"), then=then, within=3.0, unsettled=True
+    )
+    assert of(found.stage) == []

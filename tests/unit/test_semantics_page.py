@@ -19,11 +19,22 @@ from orchestrator.model.action import (
     StartContainer,
 )
 from orchestrator.model.desired import Desired, Intent
-from orchestrator.model.observation import Health, HealthStatus, Observation, ProbeResult, Run, Stopping
+from orchestrator.model.fingerprint import of_service
+from orchestrator.model.observation import (
+    Failure,
+    Health,
+    HealthStatus,
+    Observation,
+    ProbeResult,
+    Run,
+    Stopping,
+)
 from orchestrator.model.stack import RestartPolicy
 from orchestrator.planner.plan import plan
 from orchestrator.planner.restarts import sequel
-from tests.kit.stacks import apply_all, check, converge, nothing, policy, service, stack, up
+from orchestrator.planner.rollouts import accept, course
+from tests.kit.stacks import apply_all, check, converge, nothing, policy, service, stack, steps, up
+from tests.simulation.updating import BROKEN, Play, user, users
 
 PAGE = (Path(__file__).parents[2] / "docs" / "semantics.md").read_text()
 NOW = 100.0
@@ -71,6 +82,18 @@ def test_the_back_off(number: str, waits: str) -> None:
     run = Run(turn=1, started=NOW - 1, finished=NOW, exit_code=1, attempt=int(number))
     then = sequel(run, policy("always"), Intent(turn=1), NOW)
     assert then.at - NOW == pytest.approx(float(waits.removesuffix(" s")))
+
+
+@pytest.mark.parametrize(("said", "lasted", "before", "then"), table("policies")[1:])
+def test_a_restart_policy(said: str, lasted: str, before: str, then: str) -> None:
+    keys = dict(re.findall(r"(\w+) ([\d.]+)", said))
+    limits: dict[str, Any] = {key: float(value) for key, value in keys.items() if key != "max_attempts"}
+    if "max_attempts" in keys:
+        limits["max_attempts"] = int(keys["max_attempts"])
+    seconds, count = float(lasted.removesuffix(" s")), int(before)
+    run = Run(turn=1, started=NOW - seconds, finished=NOW, exit_code=1, attempt=count + 1, restarts=count)
+    found = sequel(run, replace(policy("on-failure"), **limits), Intent(turn=1), NOW)
+    assert (f"restarts after {found.at - NOW:g} s" if found.kind == "later" else "stays") == then
 
 
 # --- unhealthy -------------------------------------------------------------------------------------------
@@ -212,6 +235,92 @@ def test_a_crash_of_a_dependency(state: str, column: str, said: str) -> None:
     assert not any(isinstance(one, SignalContainer) for one in idle)
 
 
+# --- updates by steps ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("key", "default"), [row[:2] for row in table("course")[1:]])
+@pytest.mark.parametrize("kind", ["update", "rollback"])
+def test_a_default_of_an_update(key: str, default: str, kind: str) -> None:
+    found = course(service(deploy=steps()), kind)
+    said = {
+        "parallelism": found.parallelism,
+        "delay": f"{found.delay:g} s",
+        "failure_action": found.action,
+        "monitor": f"{found.monitor:g} s",
+        "max_failure_ratio": found.ratio,
+        "order": "start-first" if found.start_first else "stop-first",
+    }[key]
+    assert str(said) == default
+
+
+GOOD = Health(status=HealthStatus.HEALTHY)
+NEWCOMERS: dict[str, Run | None] = {
+    "is built, not started": None,
+    "runs, health starting": Run(turn=1, started=NOW - 9, health=Health()),
+    "runs, healthy": Run(turn=1, started=NOW - 1, health=GOOD),
+    "runs, unhealthy": Run(turn=1, started=NOW - 9, health=Health(status=HealthStatus.UNHEALTHY)),
+    "runs without a health check, for less than `monitor`": Run(turn=1, started=NOW - 4.9),
+    "runs without a health check, for `monitor`": Run(turn=1, started=NOW - 5),
+    "ended before it was good": Run(turn=1, started=NOW - 9, finished=NOW, exit_code=1),
+    "was good, ended within `monitor`, back-off": Run(
+        turn=1, started=NOW - 9, finished=NOW - 3.1, exit_code=1, health=GOOD
+    ),
+    "was good, ended later, back-off": Run(
+        turn=1, started=NOW - 9, finished=NOW - 2.9, exit_code=1, health=GOOD
+    ),
+    "was good, ended later, and nothing follows": Run(turn=1, started=NOW - 9, finished=NOW, exit_code=1),
+    "was stopped by the user": Run(turn=1, started=NOW - 9, finished=NOW, exit_code=143, stopping=BY_USER),
+    "its command can't be executed": Run(turn=1, started=NOW, finished=NOW, exit_code=127, error="not found"),
+}
+UNMADE = {
+    "is not built yet": [],
+    "could not be made, tried again": [(5, True)],
+    "could not be made, for good, or six times": [(6, True), (1, False)],
+}
+"""(How often, whether it is tried again) of the failures to make it."""
+
+
+@pytest.mark.parametrize(("state", "said"), table("newcomers")[1:])
+def test_a_new_container(state: str, said: str) -> None:
+    run, rule = NEWCOMERS.get(state), "no" if "nothing follows" in state else "always"
+    checked = check() if run is None or run.health is not None else None
+    fields: dict[str, Any] = {"restart": rule, "deploy": steps(), "healthcheck": checked, "replicas": 2}
+    new = stack(web=service(user="2", **fields))
+    desired, world = up(new), converge(up(stack(web=service(user="1", **fields))), nothing(), 10.0)
+    desired = accept(desired, plan(desired, world, 80.0).rollouts)
+    web, old = new.services["web"], {one.slot: one for one in world.containers}
+    made = replace(old[1], id="f" * 64, definition=web, fingerprint=of_service(web), run=run)
+    there = (old[2],) if state in UNMADE else (made, old[2])
+    if state.startswith("was good"):
+        good = replace(desired.rollouts["web"], ready={made.id: NOW - 8})
+        desired = replace(desired, rollouts={"web": good})
+    for count, retryable in UNMADE.get(state) or [(0, True)]:
+        failure = Failure(
+            target=f"container:{made.name}",
+            verb="create",
+            count=count,
+            at=NOW,
+            because="no",
+            retryable=retryable,
+        )
+        seen = replace(world, containers=there, at=NOW, failures={failure.target: failure} if count else {})
+        record = plan(desired, seen, NOW).rollouts.get("web", desired.rollouts["web"])
+        found = "failed" if record.failed else "good" if record.ready.get(made.id) == NOW else "on its way"
+        assert found == said
+
+
+@pytest.mark.parametrize(
+    ("action", "order", "left"),
+    [(a, o.split()[0], left) for a, o, left in cells("failures") if "leaves" in o],
+)
+def test_what_a_failed_update_leaves(action: str, order: str, left: str) -> None:
+    fields = {"failure_action": action, "order": order}
+    found = Play(user("1", **fields), user("2", **fields), programs={"2": BROKEN})
+    there = users(found.stage)
+    words = [f"{there.count(which)} {word}" for which, word in (("1", "old"), ("2", "new")) if which in there]
+    assert ", ".join(words) == left
+
+
 # --- commands ------------------------------------------------------------------------------------------
 
 
@@ -300,9 +409,14 @@ def test_every_table_of_the_page_is_read() -> None:
     assert set(re.findall(r"<!-- table: (\w+) -->", PAGE)) == {
         "ends",
         "backoff",
+        "policies",
         "gates",
         "crashes",
         "unhealthy",
+        "course",
+        "newcomers",
+        "failures",
         "commands",
     }
+    assert set(NEWCOMERS) | set(UNMADE) == {row[0] for row in table("newcomers")[1:]}
     assert set(ENDS) == {row[0] for row in table("ends")[1:]}
