@@ -59,6 +59,9 @@ class Program:
     """Seconds from start in which probes fail."""
     hangs_after: float | None = None
     """Seconds from start after which probes fail."""
+    log_ready_after: float | None = 0.02
+    """Seconds from start to the line that says that it is ready, where its service has such a line (None:
+    it never comes)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,8 @@ class SimulatedEngine:
     _exits: dict[str, _Due] = field(default_factory=dict)
     _agenda: list[tuple[float, str]] = field(default_factory=list)
     """When which container may exit, as a heap; what `_exits` does not say (any more) is void."""
+    _lines: dict[str, float] = field(default_factory=dict)
+    """Container id -> when it prints the line that says that it is ready."""
     _runs: dict[str, int] = field(default_factory=dict)
     _probes: dict[tuple[str, float], int] = field(default_factory=dict)
     _observed: int = -1
@@ -161,11 +166,12 @@ class SimulatedEngine:
                 await trio.lowlevel.checkpoint()
                 return
             bell = self._bell
-            next_exit = self._next_exit()
-            if next_exit is None:
+            exit_at = self._next_exit()
+            following = min((*self._lines.values(), *(() if exit_at is None else (exit_at,))), default=None)
+            if following is None:
                 await bell.wait()
             else:
-                with trio.move_on_after(max(next_exit - self.now(), 0.0)):
+                with trio.move_on_after(max(following - self.now(), 0.0)):
                     await bell.wait()
 
     # --- what a test may do to the machine --------------------------------------------------------
@@ -208,8 +214,13 @@ class SimulatedEngine:
             bell.set()
 
     def _settle(self) -> None:
-        """Let every exit happen that is due."""
+        """Let every line and every exit happen that is due."""
         now = self.now()
+        for container_id in [key for key, moment in self._lines.items() if moment <= now]:
+            line, ended = self._lines.pop(container_id), self._exits.get(container_id)
+            if ended is None or line <= ended.at:
+                effects.log_ready(self._world, container_id)
+                self._ring()
         while (at := self._next_exit()) is not None and at <= now:
             _, container_id = heapq.heappop(self._agenda)
             due = self._exits.pop(container_id)
@@ -263,6 +274,10 @@ class SimulatedEngine:
         program = self._program(self._world.containers.get(action.id))
         run = self._runs[action.id] = self._runs.get(action.id, 0) + 1
         self._exits.pop(action.id, None)
+        self._lines.pop(action.id, None)
+        definition = self._world.containers[action.id].definition
+        if definition.log_ready and program.log_ready_after is not None:
+            self._lines[action.id] = self.now() + program.log_ready_after
         if program.exits_after is not None:
             code = program.exit_codes[min(run, len(program.exit_codes)) - 1]
             self._schedule(action.id, _Due(self.now() + program.exits_after, code))

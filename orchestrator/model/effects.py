@@ -81,6 +81,13 @@ def expect_probe(
     return world.observation()
 
 
+def expect_line(observation: Observation, container_id: str) -> Observation:
+    """The run of `container_id` has printed the line that says that it is ready."""
+    world = World(observation)
+    log_ready(world, container_id)
+    return world.observation()
+
+
 def find(observation: Observation, container_id: str) -> Container | None:
     return next((container for container in observation.containers if container.id == container_id), None)
 
@@ -121,7 +128,10 @@ def end(world: World, container_id: str, now: float, exit_code: int | None) -> N
     if container is None or container.run is None or container.run.finished is not None:
         return
     world.free_ports(container.ports)
-    world.put(replace(container, run=replace(container.run, finished=now, exit_code=exit_code, pid=0)))
+    run = replace(container.run, finished=now, exit_code=exit_code, pid=0)
+    if container.definition.log_ready and run.log_ready is None:
+        run = replace(run, log_ready=False)
+    world.put(replace(container, run=run))
 
 
 def fail_start(world: World, action: StartContainer, now: float, exit_code: int, error: str) -> None:
@@ -142,6 +152,15 @@ def judge_probe(world: World, container_id: str, run_started: float, result: Pro
         return
     health = advance(run.health or Health(), result, run, container.healthcheck)
     world.put(replace(container, run=replace(run, health=health)))
+
+
+def log_ready(world: World, container_id: str) -> None:
+    """As `expect_line`."""
+    container = world.containers.get(container_id)
+    if container is None or container.run is None or container.run.finished is not None:
+        return
+    if container.definition.log_ready and container.run.log_ready is None:
+        world.put(replace(container, run=replace(container.run, log_ready=True)))
 
 
 def _pull_image(world: World, action: PullImage, now: float) -> None:

@@ -79,6 +79,11 @@ class Run:
     stopping: Stopping | None = None
     health: Health | None = None
     """None when the container has no health check."""
+    log_ready: bool | None = None
+    """Whether it has printed the line that its service's `log_ready` is about; None: not so far. After its
+    end that turns into False once all that it had printed has been looked at."""
+    log_trouble: str = ""
+    """Why its lines are looked at no more, though it runs."""
 
 
 class State(StrEnum):

@@ -163,7 +163,7 @@ Mount = BindMount | VolumeMount | TmpfsMount | FileMount
 # --- parts of a service ----------------------------------------------------------------------------
 
 DependencyCondition: TypeAlias = (
-    'Literal["service_started", "service_healthy", "service_completed_successfully"]'
+    'Literal["service_started", "service_healthy", "service_completed_successfully", "service_log_ready"]'
 )
 
 
@@ -333,6 +333,8 @@ class Service:
     # life
     depends_on: tuple[Dependency, ...] = ()
     healthcheck: Healthcheck | None = None
+    log_ready: str | None = None
+    """A regular expression (re.search): a line of output in which it is found says that a run is ready."""
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     logging: Logging = field(default_factory=Logging)
     pull_policy: str = ""

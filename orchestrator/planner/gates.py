@@ -208,10 +208,26 @@ def _running_completed(container: Container) -> Gate:
     return _not_yet(f"{container.service} has not completed yet")
 
 
+def _running_logged(container: Container) -> Gate:
+    run = container.run
+    assert run is not None
+    name = container.service
+    if container.definition.log_ready is None:
+        return _failed(f"container {container.name} has no x-log-ready")
+    if run.stopping is not None:
+        return _not_yet(f"{name} is stopping")
+    if run.log_ready is None:
+        return _not_yet(f"{name} has not logged that it is ready")
+    if not run.log_ready:
+        return _failed(about(container.name, run.log_trouble), hint=where_to_look(container))
+    return _open(f"{name} has logged that it is ready")
+
+
 RUNNING_RULES: dict[DependencyCondition, Callable[[Container], Gate]] = {
     "service_started": _running_started,
     "service_healthy": _running_healthy,
     "service_completed_successfully": _running_completed,
+    "service_log_ready": _running_logged,
 }
 
 # --- a container whose run has ended -----------------------------------------------------------------------
@@ -263,8 +279,31 @@ def _ended_completed(container: Container, then: Sequel) -> Gate:
     return _failed(because, hint=where_to_look(container))
 
 
+def _ended_logged(container: Container, then: Sequel) -> Gate:
+    """Who was ready and has done its work is no obstacle; who has failed since is."""
+    run = container.run
+    assert run is not None
+    if container.definition.log_ready is None:
+        return _failed(f"container {container.name} has no x-log-ready")
+    if then.kind == "start":
+        return _not_yet(f"{container.service} is not started yet")
+    if then.kind == "later":
+        return _not_yet(f"{container.service} is restarting")
+    if then.kind == "broken":
+        return _failed(about(container.name, then.because), then.exit_code)
+    if run.log_ready is None and not run.before_boot:
+        return _not_yet(f"the last lines of {container.service} are being read")
+    if run.log_ready and run.exit_code == 0 and not run.error:
+        return _open(f"{container.service} had logged that it was ready")
+    because = exited(container, then.because)
+    if not run.log_ready:
+        because = f"{because}, and had not logged that it was ready"
+    return _failed(because, then.exit_code, where_to_look(container))
+
+
 ENDED_RULES: dict[DependencyCondition, Callable[[Container, Sequel], Gate]] = {
     "service_started": _ended_started,
     "service_healthy": _ended_healthy,
     "service_completed_successfully": _ended_completed,
+    "service_log_ready": _ended_logged,
 }

@@ -239,6 +239,10 @@ def _stand(seen: Survey, intent: Intent, container: Container, refusal: Wait | N
 
 
 def _running(container: Container, run: Run) -> _Stand:
+    if container.definition.log_ready and not run.log_ready:
+        if run.log_ready is None:
+            return Phase.STARTING, "has not logged that it is ready", "", None
+        return Phase.UNHEALTHY, run.log_trouble, "", about(container.name, run.log_trouble)
     if container.healthcheck is None:
         return Phase.STARTED, "", "", ""
     status = run.health.status if run.health else HealthStatus.STARTING
@@ -262,16 +266,19 @@ def _ended(seen: Survey, container: Container, then: Sequel) -> _Stand:
         return Phase.STARTING, then.because, "", None
     run = container.run
     code = run.exit_code if run is not None else None
-    if code == 0 and _awaited(seen, container.service):
+    if code == 0 and _awaited(seen, container):
         return Phase.EXITED, then.because, "", ""
     return Phase.EXITED, then.because, "", exited(container, then.because)
 
 
-def _awaited(seen: Survey, service: str) -> bool:
-    """Whether somebody depends on its completion."""
+def _awaited(seen: Survey, container: Container) -> bool:
+    """Whether somebody depends on its completion, or on a line that it has printed."""
+    enough = {"service_completed_successfully"}
+    if container.run is not None and container.run.log_ready:
+        enough.add("service_log_ready")
     return any(
-        dependency.service == service and dependency.condition == "service_completed_successfully"
-        for dependent in seen.layout.dependents.get(service, ())
+        dependency.service == container.service and dependency.condition in enough
+        for dependent in seen.layout.dependents.get(container.service, ())
         for dependency in seen.layout.needs[dependent]
     )
 

@@ -15,7 +15,7 @@ from orchestrator.model.action import (
 )
 from orchestrator.model.desired import Desired
 from orchestrator.model.frozen import dataclass, field
-from orchestrator.model.observation import HealthStatus, Observation
+from orchestrator.model.observation import Container, HealthStatus, Observation
 from orchestrator.model.plan import Plan
 from orchestrator.model.world import World
 from orchestrator.planner.plan import plan
@@ -27,6 +27,8 @@ NO_TIME = 0.001
 EXIT_AFTER_SIGNAL = 0.1
 ONE_SHOT = 1.0
 """Assumed seconds that a program runs when others wait for its completion."""
+LINE = 0.5
+"""Assumed seconds until a program logs that it is ready."""
 LONGEST = 3600.0
 MOST_STEPS = 20_000
 PATIENCE = 50
@@ -64,7 +66,8 @@ class _Moment:
     action: Action | None = field(compare=False)
     """Ends at this moment; None for an exit of `container_id`."""
     container_id: str = field(compare=False, default="")
-    exit_code: int = field(compare=False, default=0)
+    exit_code: int | None = field(compare=False, default=0)
+    """None for a line that says that it is ready."""
 
 
 class _Rehearsal:
@@ -88,11 +91,10 @@ class _Rehearsal:
     def lines(self) -> tuple[Line, ...]:
         found: list[Line] = []
         for container in self._world.containers.values():
-            if (
-                container.service in self._one_shots
-                and container.run is not None
-                and not container.run.finished
-            ):
+            if container.run is None or container.run.finished:
+                continue
+            self._line_to_come(container)
+            if container.service in self._one_shots:
                 self._push(ONE_SHOT, None, container.id)
         for _ in range(MOST_STEPS):
             decided = plan(self._desired, self._world.observation(), self._now, self._in_flight)
@@ -141,7 +143,9 @@ class _Rehearsal:
             times.append(decided.wake_at)
         return min(times, default=None)
 
-    def _push(self, after: float, action: Action | None, container_id: str = "", exit_code: int = 0) -> None:
+    def _push(
+        self, after: float, action: Action | None, container_id: str = "", exit_code: int | None = 0
+    ) -> None:
         self._count += 1
         moment = _Moment(self._now + after, self._count, action, container_id, exit_code)
         heapq.heappush(self._agenda, moment)
@@ -149,12 +153,18 @@ class _Rehearsal:
     def _end_due(self) -> None:
         while self._agenda and self._agenda[0].at <= self._now:
             moment = heapq.heappop(self._agenda)
+            if moment.action is None and moment.exit_code is None:
+                effects.log_ready(self._world, moment.container_id)
+                continue
             if moment.action is None:
                 effects.end(self._world, moment.container_id, self._now, moment.exit_code)
                 continue
             action = moment.action
             self._in_flight.pop(action.target, None)
             effects.perform(self._world, action, self._now)
+            started = self._world.containers.get(action.id) if isinstance(action, StartContainer) else None
+            if started is not None:
+                self._line_to_come(started)
             match action:
                 case StartContainer() if action.attempt == 1 and self._service(action.id) in self._one_shots:
                     # A restart by policy after success is taken to run on; else this would never end.
@@ -163,6 +173,10 @@ class _Rehearsal:
                     self._push(EXIT_AFTER_SIGNAL, None, action.id, 128 + action.signal)
                 case _:
                     pass
+
+    def _line_to_come(self, container: Container) -> None:
+        if container.definition.log_ready and (container.run is None or container.run.log_ready is None):
+            self._push(LINE, None, container.id, None)
 
     def _service(self, container_id: str) -> str:
         container = self._world.containers.get(container_id)

@@ -103,6 +103,8 @@ def _closed(other: Container, condition: str) -> str:
         return f"before {other.name} was ever started"
     if condition == "service_completed_successfully" and run.exit_code != 0:
         return f"while {other.name} has not completed"
+    if condition == "service_log_ready" and not run.log_ready:
+        return f"before {other.name} has logged that it is ready"
     if condition == "service_healthy":
         status = run.health.status if run.health and run.finished is None else None
         if status is not HealthStatus.HEALTHY:

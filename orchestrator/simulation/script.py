@@ -71,7 +71,7 @@ def understand(source: Source, stack: Stack, *, lasts: float | None = None) -> S
 
 TOP = ("lasts", "healing", "services", "faults", "events")
 SERVICE = (
-    *("starts_in", "stops_in", "healthy_after", "hangs_after", "probes", "probe_takes"),
+    *("starts_in", "stops_in", "healthy_after", "hangs_after", "probes", "probe_takes", "log_ready_after"),
     *("exits", "crashes", "refuses"),
 )
 FAULTS = ("retryable", "permanent", "late", "delay", "observe_delay")
@@ -215,6 +215,9 @@ def _program(table: _Table) -> Program:
         probes=table.codes("probes", (0,)),
         probe_takes=table.seconds("probe_takes", 0.01),
     )
+    if table.node.get("log_ready_after") is not None:
+        never = table.node.get("log_ready_after") == "never"
+        found = replace(found, log_ready_after=None if never else table.seconds("log_ready_after", 0.02))
     if table.node.get("exits") is not None:
         after = exits.seconds("after", 0.0)
         found = replace(found, exits_after=after, exit_codes=exits.codes("codes", (0,)))

@@ -1,10 +1,17 @@
-"""Health checks that need no program in the container: `x-http` and `x-tcp` of a healthcheck.
+"""How a service tells that it is ready, beyond what Docker Compose knows.
 
-Docker Compose ignores both, so a file can say a `test` for it beside them; here they win over the test.
+`x-http` and `x-tcp` of a healthcheck need no program in the container. Docker Compose ignores both, so a file
+can say a `test` for it beside them; here they win over the test. `x-log-ready` is a regular expression for a
+line of output, for those that wait by `service_log_ready`.
 """
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Mapping
+
+from orchestrator.model.stack import Service
 from orchestrator.stackfile.reader import Reader
 
 TYPE_CHECKING = False
@@ -12,6 +19,8 @@ if TYPE_CHECKING:
     from orchestrator.model.sections import HttpProbe, TcpProbe
 
 MOST_TEXT = 2048
+MOST_PATTERN = 1000
+LOGGED = "service_log_ready"
 
 
 def probe(check: Reader) -> HttpProbe | TcpProbe | None:
@@ -71,3 +80,46 @@ def _statuses(said: Reader) -> tuple[int, int]:
     if not 100 <= lowest <= highest < 600:
         said.refuse(f"{text} is no status, or range of such", key="status", hint="as 204 or 200-399")
     return lowest, highest
+
+
+def condition(need: Reader) -> str:
+    """What an entry of depends_on waits for; x-condition is what only we read."""
+    return need.text("x-condition") or need.text("condition") or "service_started"
+
+
+def line(said: Reader) -> str:
+    """The regular expression of x-log-ready, found to be one."""
+    pattern = said.text("x-log-ready") or ""
+    because = _fault(pattern)
+    if because:
+        said.refuse(
+            f"{pattern!r:.60} is no regular expression: {because}",
+            key="x-log-ready",
+            hint="as Python's re has them; $ is written $$",
+        )
+    return pattern
+
+
+def _fault(pattern: str) -> str:
+    if not pattern:
+        return "it is empty"
+    if len(pattern) > MOST_PATTERN:
+        return f"it is longer than {MOST_PATTERN} characters"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a later Python may read otherwise
+            re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        return str(error)
+    return ""
+
+
+def check_lines(services: Mapping[str, Service], tree: Reader) -> None:
+    """Who waits for a line waits for a service that says which."""
+    for _, said in tree.named("services"):
+        for other, need in said.named("depends_on"):
+            if condition(need) != LOGGED or other not in services or services[other].log_ready:
+                continue
+            key = "x-condition" if need.has("x-condition") else "condition"
+            hint = f"give {other} an `x-log-ready: REGEX`"
+            need.refuse(f"{other} does not say which line of its output tells it", key=key, hint=hint)

@@ -11,7 +11,7 @@ from orchestrator.stackfile import problem
 from orchestrator.stackfile.complete import Setting
 from orchestrator.stackfile.limits import resources, ulimits
 from orchestrator.stackfile.placed import placed
-from orchestrator.stackfile.probing import probe
+from orchestrator.stackfile.probing import condition, line, probe
 from orchestrator.stackfile.reader import Reader
 from orchestrator.stackfile.sound import sound
 from orchestrator.stackfile.wiring import attachments, extra_hosts, ports, sharing
@@ -64,6 +64,7 @@ def recipe(name: str, said: Reader, files: Mapping[str, model.FileMount], settin
         annotations=said.pairs("annotations"),
         depends_on=_dependencies(said),
         healthcheck=_healthcheck(said.part("healthcheck")) if said.has("healthcheck") else None,
+        log_ready=line(said) if said.has("x-log-ready") else None,
         restart=_restart(said),
         logging=_logging(said.part("logging")),
         pull_policy=_pull_policy(said),
@@ -207,7 +208,7 @@ def _dependencies(said: Reader) -> tuple[model.Dependency, ...]:
     return tuple(
         model.Dependency(
             service=name,
-            condition=cast("model.DependencyCondition", need.text("condition") or "service_started"),
+            condition=cast("model.DependencyCondition", condition(need)),
             required=need.flag("required", default=True),
             restart=need.flag("restart"),
             place=need.place,

@@ -14,6 +14,7 @@ from orchestrator.model.names import scoped_name
 from orchestrator.stackfile import problem
 from orchestrator.stackfile.borrowed import borrow
 from orchestrator.stackfile.complete import Completed, Setting
+from orchestrator.stackfile.probing import check_lines
 from orchestrator.stackfile.problem import Report
 from orchestrator.stackfile.reader import Reader
 from orchestrator.stackfile.recipe import recipe
@@ -36,6 +37,7 @@ def resolve(completed: Completed, setting: Setting, sources: tuple[str, ...], re
     _add_links(services, tree)
     _check_addresses(services, networks, tree)
     _check_container_names(services, tree)
+    check_lines(services, tree)
     return model.Stack(
         name=setting.name,
         services=services,

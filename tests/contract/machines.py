@@ -1,7 +1,8 @@
 """The engines that the contract holds for. Add one by adding a factory to MACHINES.
 
-A machine offers four services, by name: `forever` runs until told, `once` exits with 3 after a moment,
-`stubborn` ignores SIGTERM, `missing` names a command that does not exist. `forever` has a health check that
+A machine offers five services, by name: `forever` runs until told, `once` exits with 3 after a moment,
+`stubborn` ignores SIGTERM, `missing` names a command that does not exist, `talker` logs that it is ready after
+a moment. `forever` has a health check that
 succeeds and mounts the volume `data`; none needs an image.
 """
 
@@ -36,7 +37,7 @@ class Machine:
 
 
 def services(**commands: tuple[str, ...]) -> dict[str, Service]:
-    """The four services, with the command lines that a real engine needs."""
+    """The five services, with the command lines that a real engine needs."""
     probe = check(interval=3600.0, timeout=5.0)
     return {
         # Not the first process of a pid namespace of its own, which is deaf to what it has no handler for,
@@ -50,6 +51,7 @@ def services(**commands: tuple[str, ...]) -> dict[str, Service]:
         "once": service(command=commands.get("once")),
         "stubborn": service(command=commands.get("stubborn")),
         "missing": service(command=commands.get("missing")),
+        "talker": service(command=commands.get("talker"), log_ready="ready"),
     }
 
 
@@ -78,6 +80,7 @@ async def local(root: Path) -> AsyncIterator[Machine]:
             once=("sh", "-c", "sleep 0.02; exit 3"),
             stubborn=("sleep", "1000"),
             missing=("missing",),
+            talker=("sh", "-c", "echo not yet; sleep 0.02; echo ready; sleep 1000"),
         ),
     )
     async with trio.open_nursery() as nursery:

@@ -255,6 +255,20 @@ async def test_a_probe_is_recorded_with_its_run(machine: Machine, script: Script
     assert result.started <= result.ended <= machine.now()
 
 
+async def test_the_line_of_a_run_is_noted_and_the_bell_rings(machine: Machine, script: Script) -> None:
+    await script.act_all(only(machine, "talker"), CreateNetwork, CreateContainer)
+    (start,) = plan(only(machine, "talker"), await machine.engine.observe(), machine.now()).actions
+    await machine.engine.apply(start)
+    with trio.fail_after(LONG):
+        while True:
+            (found,) = (await machine.engine.observe()).containers
+            assert found.run is not None
+            if found.run.log_ready is not None:
+                break
+            await machine.engine.changed()
+    assert (found.run.log_ready, found.run.log_trouble) == (True, "")
+
+
 async def test_the_loop_brings_it_up_keeps_it_and_takes_it_down(machine: Machine) -> None:
     world = await converge(machine, up(machine.wish, "forever", "stubborn"))
     assert sorted(c.name for c in world.containers) == ["contract-forever-1", "contract-stubborn-1"]

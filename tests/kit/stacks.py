@@ -45,7 +45,7 @@ def service(
 ) -> Service:
     """A service without a name; `stack` gives it one.
 
-    `after`: names of dependencies, or name -> "started" | "healthy" | "completed", with "?" appended for an
+    `after`: names of dependencies, or name -> "started" | "healthy" | "completed" | "logged", with "?" appended for an
     optional one and "!" for restart: true. `ports`: "8080:80", "8000-8010:80/udp", ":80" (any).
     `volumes`: "data:/path", or "/path" for an anonymous one.
     """
@@ -72,6 +72,7 @@ def dependencies(after: str | tuple[str, ...] | Mapping[str, str]) -> tuple[Depe
         "started": "service_started",
         "healthy": "service_healthy",
         "completed": "service_completed_successfully",
+        "logged": "service_log_ready",
     }
     return tuple(
         Dependency(

@@ -172,6 +172,8 @@ def _is_open(desired: Desired, world: Observation, name: str, condition: str) ->
             assert container.run.health.status is HealthStatus.HEALTHY
         if condition == "service_completed_successfully":
             assert container.run.exit_code == 0
+        if condition == "service_log_ready":
+            assert container.run.log_ready
 
 
 @LAWS

@@ -409,3 +409,35 @@ def test_down_does_not_wait_for_a_pull() -> None:
                     await trio.sleep(0.1)
 
     play(scene)
+
+
+def test_a_dependent_starts_when_the_line_of_the_current_run_is_there() -> None:
+    """db crashes before its line at first; what its first run would have printed opens nothing."""
+
+    async def scene() -> None:
+        wish = stack(
+            db=service(log_ready="ready", restart="always"),
+            mute=service(log_ready="ready"),
+            web=service(after={"db": "logged"}),
+            lost=service(after={"mute": "logged"}),
+        )
+        programs = {
+            "db": Program(log_ready_after=2.0),
+            "mute": Program(log_ready_after=None, exits_after=3.0),
+        }
+        stage = Stage(desired=up(wish), programs=programs)
+        async with stage.supervisor() as loop:
+            await trio.sleep(1)
+            stage.engine.kill("shop-db-1")
+            await trio.sleep(9)
+            assert loop.view is not None
+            lost = next(wait for wait in loop.view.plan.waits if wait.target == "container:shop-lost-1")
+        first, second = starts(stage, "shop-db-1")
+        (web,) = starts(stage, "shop-web-1")
+        assert second > first + 1
+        assert 2.0 <= web - second <= 2.05
+        assert lost.failed
+        assert "had not logged that it was ready" in lost.because
+        stage.check()
+
+    play(scene)

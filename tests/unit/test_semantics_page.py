@@ -411,6 +411,8 @@ def test_every_table_of_the_page_is_read() -> None:
         "backoff",
         "policies",
         "gates",
+        "probes",
+        "lines",
         "crashes",
         "unhealthy",
         "course",

@@ -68,7 +68,7 @@ async def _ask(make: Callable[[], Connection], probe: HttpProbe | TcpProbe | Non
     with make() as connection:
         await connection.connect((LOOPBACK, probe.port))
         if connection.getsockname() == connection.getpeername():
-            # Both ends are one socket: nobody listens, and its own port happened to be this one (RFC 9293, 3.5).
+            # Both ends are one socket: nobody listens, and by chance its own port is this one (RFC 9293).
             raise ConnectionRefusedError(errno.ECONNREFUSED, "")
         if isinstance(probe, TcpProbe):
             return f"connected to port {probe.port}"
@@ -99,7 +99,7 @@ def _context() -> ssl.SSLContext:
 
 
 def _request(probe: HttpProbe) -> bytes:
-    """RFC 9112, 3: the path and the host were found to be printable and without blanks when they were read."""
+    """RFC 9112, 3: path and host were found to be printable and without blanks when they were read."""
     usual = 443 if probe.scheme == "https" else 80
     host = probe.host if probe.port == usual or ":" in probe.host else f"{probe.host}:{probe.port}"
     lines = (
@@ -113,7 +113,7 @@ def _request(probe: HttpProbe) -> bytes:
 
 
 async def _status(stream: trio.abc.Stream) -> tuple[int, str]:
-    """The status of the answer, and its first line. An interim one (1xx, RFC 9110, 15.2) is followed by it."""
+    """The answer's status and first line. Interim ones (1xx, RFC 9110, 15.2) come before it."""
     head = bytearray()
     while True:
         line, found, _ = head.partition(b"\n")
@@ -126,7 +126,7 @@ async def _status(stream: trio.abc.Stream) -> tuple[int, str]:
                 head = after
                 continue
         if len(head) > HEAD_LIMIT:
-            raise _AnswerError("the answer has no end of its first line" if not found else "no answer follows")
+            raise _AnswerError("no answer follows" if found else "the answer's first line has no end")
         chunk = await stream.receive_some(CHUNK)
         if not chunk:
             raise _AnswerError("the connection was closed without an answer")

@@ -21,6 +21,7 @@ from orchestrator.engines.local.ground import look_up
 from orchestrator.engines.local.keeper import AlreadyRunsError, Exited, KeeperLost, Started
 from orchestrator.engines.local.ooms import Ooms
 from orchestrator.engines.local.pump import Moving, Pump, make_fifo, open_fifo
+from orchestrator.engines.local.readiness import Readiness, rotation
 from orchestrator.engines.local.records import Built, Mounted, RunRecord
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Changed, Live, Table
@@ -50,6 +51,7 @@ class Containers:
         self.ooms = Ooms(shared, self.note_run)
         self.gathering = Gathering(shared)
         self.watching = shared.watching
+        self.readiness = Readiness(shared, self.note_run)
         self.stdin: dict[tuple[str, str], int] = {}
         """(stack, service) -> what a one-off reads, while its client is there."""
 
@@ -130,6 +132,7 @@ class Containers:
         live.finished, live.early = trio.Event(), None
         try:
             await self._prepare(live, run, action.peers)
+            self._expect_line(live)
             await self._shared.wiring.publish(live)
             if not live.container.definition.tty:
                 # Before the process: what it writes is gone with it unless somebody holds the FIFOs.
@@ -144,6 +147,7 @@ class Containers:
         self._table.update(live, replace(run, pid=started.pid))
         self.watch(live)
         self.gathering.accept(live)
+        self.readiness.follow(live)
         if live.terminal is not None:
             self.follow_output(live, fresh=True)
             with contextlib.suppress(KeeperLost):  # the next keeper is lent it with the rest
@@ -156,6 +160,12 @@ class Containers:
         """Hear of it when its memory is used up, and when somebody changes what it runs on."""
         self.ooms.watch(live)
         self.watching.follow_run(live)
+
+    def _expect_line(self, live: Live) -> None:
+        try:
+            self.readiness.expect(live)
+        except OSError as error:
+            raise of_file(error, f"container {live.container.name}") from error
 
     def _catch_up(self, live: Live) -> None:
         """It may have ended before its start was known here: then its exit has found no run."""
@@ -318,12 +328,11 @@ class Containers:
                 b"stdout": open_fifo(home / "stdout"),
                 b"stderr": open_fifo(home / "stderr"),
             }
-        log = logs.LogFile(self.log_path(live.container), _rotation(live.container))
-        feed = self._table.feed
+        log = logs.LogFile(self.log_path(live.container), rotation(live.container))
         live.pump = Pump(
             sources,
             log,
-            lambda: feed.publish(Changed(kind="grown", container=live.container)),
+            lambda: self._grown(live),
             None if live.terminal is not None else Moving(home / "moving", len(OUTPUTS)),
         )
         if fresh:
@@ -332,6 +341,11 @@ class Containers:
             live.pump.settle()
         self._shared.nursery.start_soon(live.pump.run)
 
+    def _grown(self, live: Live) -> None:
+        if live.lines is not None:
+            live.lines.grown()
+        self._table.feed.publish(Changed(kind="grown", container=live.container))
+
     async def drain(self, live: Live) -> None:
         """Take the output that a run has left in its FIFOs while nobody was reading, if there was a run."""
         home = self._places.bundle(live.container.id)
@@ -339,6 +353,7 @@ class Containers:
             return  # it never ran, or was being removed
         self.follow_output(live)
         await self._end_output(live)
+        await self.readiness.finish(live)
 
     async def _end_output(self, live: Live) -> None:
         """What is left goes to the log; nobody writes any more."""
@@ -347,13 +362,13 @@ class Containers:
             await pump.finish()
 
     def log_path(self, container: Container) -> Path:
-        return self._places.container(container.stack, container.id) / "container.log"
+        return self._places.log(container.stack, container.id)
 
     async def _failed_start(self, live: Live, run: Run, error: EngineError) -> None:
         """A start that failed is a run that ended at once, so that `ps` and the planner can see why."""
         # 125 says that the program was never reached, as with `docker run`.
         code = int(error.exit_code) if error.exit_code in (126, 127) else 125
-        ended = replace(run, finished=clock.now(), exit_code=code, error=error.message)
+        ended = replace(run, finished=clock.now(), exit_code=code, error=error.message, log_ready=False)
         await self._end_output(live)
         self._note_run(live.container, ended)
         self._remove_groups(live.container)
@@ -471,6 +486,7 @@ class Containers:
         with contextlib.suppress(cgroups.CgroupError):
             cgroups.kill(self._shared.hierarchies, self.cgroup(live.container))
         await self._end_output(live)
+        await self.readiness.finish(live)
         self._table.feed.publish(Changed(kind="exited", container=live.container))
         if live.terminal is not None:
             os.close(live.terminal)
@@ -554,14 +570,6 @@ def _network_owner(container: Container, peers: Mapping[str, str], table: Table)
             raise EngineError(f"service {mode.service}, whose network is to be shared, does not run")
         mode, peers = owner.container.definition.network_mode, owner.container.peers
     return owner
-
-
-def _rotation(container: Container) -> logs.Rotation:
-    options = container.definition.logging.options
-    return logs.Rotation(
-        max_size=bundle.size(options["max-size"]) if "max-size" in options else logs.DEFAULT_MAX_SIZE,
-        max_files=int(options.get("max-file", logs.DEFAULT_MAX_FILES)),
-    )
 
 
 def _held_key(live: Live) -> str:

@@ -80,6 +80,10 @@ class Places:
     def container(self, stack: str, container_id: str) -> Path:
         return _below(self.data, "stacks", stack, "containers", container_id)
 
+    def log(self, stack: str, container_id: str) -> Path:
+        """The current log file of a container."""
+        return self.container(stack, container_id) / "container.log"
+
     @property
     def boot(self) -> Path:
         """In which life of the machine a supervisor was here last."""

@@ -89,6 +89,7 @@ async def _take_up(containers: Containers, shared: Shared, keeper: Keeper, live:
             if live.kept:
                 shared.wiring.serve_names(live)
             containers.follow_output(live)
+            containers.readiness.follow(live)
             await containers.keep(live)
             containers.watch(live)
         else:

@@ -13,6 +13,7 @@ import trio
 
 from orchestrator.engines.local.dns import Zone
 from orchestrator.engines.local.keeper import Exited
+from orchestrator.engines.local.lines import Lines
 from orchestrator.engines.local.pump import Pump
 from orchestrator.engines.local.records import Built
 from orchestrator.model.frozen import dataclass, field, replace
@@ -52,6 +53,8 @@ class Live:
     pidfd: int | None = None
     wires: Wires | None = None
     pump: Pump | None = None
+    lines: Lines | None = None
+    """Looks for the line that says that it is ready, where its service has one."""
     kept: bool = False
     """The keeper holds copies of its wires and FIFOs, and its names are served."""
     terminal: int | None = None

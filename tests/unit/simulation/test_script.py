@@ -31,8 +31,8 @@ WHOLE = """
 lasts: 6h
 healing: 90
 services:
-  db: {starts_in: 2s, stops_in: never, healthy_after: 10s, hangs_after: 1h, probes: [1, 0], probe_takes: 20ms}
-  web: {exits: {after: 30s, codes: [1, 0]}, crashes: {every: 1h, exit_code: 134}, refuses: {exit_code: 126, error: nope}}
+  db: {starts_in: 2s, stops_in: never, healthy_after: 10s, hangs_after: 1h, probes: [1, 0], probe_takes: 20ms, log_ready_after: 3s}
+  web: {exits: {after: 30s, codes: [1, 0]}, log_ready_after: never, crashes: {every: 1h, exit_code: 134}, refuses: {exit_code: 126, error: nope}}
 faults: {retryable: 0.5, permanent: 0.25, late: 1, delay: [1ms, 50ms], observe_delay: 2ms}
 events:
   - {at: 8m, scale: {web: 4}}
@@ -64,9 +64,15 @@ def test_every_key_is_understood() -> None:
         hangs_after=3600.0,
         probes=(1, 0),
         probe_takes=0.02,
+        log_ready_after=3.0,
     )
     assert found.programs["web"] == Program(
-        exits_after=30.0, exit_codes=(1, 0), crashes_every=3600.0, crash_code=134, refuses=(126, "nope")
+        exits_after=30.0,
+        exit_codes=(1, 0),
+        log_ready_after=None,
+        crashes_every=3600.0,
+        crash_code=134,
+        refuses=(126, "nope"),
     )
     assert found.faults == Faults(
         retryable=0.5, permanent=0.25, late=1.0, delay=(0.001, 0.05), observe_delay=(0.002, 0.002)

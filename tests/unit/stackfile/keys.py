@@ -340,6 +340,10 @@ CASES: dict[str, Tree] = {
     },
     S + "healthcheck.x-tcp": service(healthcheck={"x-tcp": {"port": 80}}),
     S + "healthcheck.x-tcp.port": service(healthcheck={"x-tcp": {"port": 80}}),
+    S + "x-log-ready": service(**{"x-log-ready": "ready"}),
+    S + "depends_on.*.x-condition": service(
+        depends_on={"db": {"condition": "service_started", "x-condition": "service_healthy"}}
+    ),
     S + "x-rootfs": {"services": {"new": {"x-rootfs": "host"}}},
     S + "x-rootfs.path": {"services": {"new": {"x-rootfs": {"path": "d"}}}},
     S + "deploy": service(deploy={"replicas": 2}),

@@ -68,3 +68,36 @@ def test_what_can_never_work_is_refused_with_its_place(said: str, column: int, w
 def test_what_has_the_wrong_form_is_an_error(said: str, words: str) -> None:
     found = refused(check(said))
     assert words in found[0].message
+
+
+# --- lines that say that a service is ready --------------------------------------------------------------
+
+
+def waiting(db: str, entry: str) -> str:
+    return f"services:\n  db: {{image: 'x:1'{db}}}\n  web: {{image: 'x:1', depends_on: {{db: {entry}}}}}\n"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{condition: service_log_ready}",
+        "{condition: service_started, x-condition: service_log_ready}",
+    ],
+)
+def test_a_dependent_waits_for_a_line(entry: str) -> None:
+    found = loaded(waiting(", x-log-ready: 'ready in [0-9]+ ms$$'", entry)).stack.services
+    assert found["db"].log_ready == "ready in [0-9]+ ms$"
+    assert found["web"].depends_on[0].condition == "service_log_ready"
+
+
+def test_who_waits_for_a_line_that_nobody_named_is_refused() -> None:
+    (refusal,) = loaded(waiting("", "{condition: service_log_ready}")).refusals
+    assert str(refusal.place) == "stack.yml:3:52"
+    assert "db does not say which line" in refusal.message
+
+
+@pytest.mark.parametrize("pattern", ["(", "*a", "a{99999999999}", "x" * 1001, "(" * 500])
+def test_what_is_no_regular_expression_is_refused(pattern: str) -> None:
+    found = loaded(waiting(f", x-log-ready: '{pattern}'", "{condition: service_started}")).refusals
+    assert [str(one.place) for one in found] == ["stack.yml:2:35"]
+    assert "is no regular expression" in found[0].message
