@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import trio
 
-from orchestrator.model import effects
+from orchestrator.model import effects, rotation
 from orchestrator.model.action import (
     Action,
     CreateContainer,
@@ -25,7 +25,14 @@ from orchestrator.model.action import (
 )
 from orchestrator.model.errors import EngineError, ExitCode
 from orchestrator.model.frozen import dataclass, field, replace
-from orchestrator.model.observation import Container, ImageState, Observation, ProbeResult, State
+from orchestrator.model.observation import (
+    Container,
+    ImageState,
+    Observation,
+    ProbeResult,
+    PublishedPort,
+    State,
+)
 from orchestrator.model.world import World
 
 SIGKILL = 9
@@ -57,6 +64,8 @@ class Program:
     crash_code: int = 139
     healthy_after: float = 0.0
     """Seconds from start in which probes fail."""
+    connections_last: float = 0.0
+    """Seconds for which connections stay open that it has when it leaves the rotation of its ports."""
     hangs_after: float | None = None
     """Seconds from start after which probes fail."""
     log_ready_after: float | None = 0.02
@@ -124,7 +133,7 @@ class SimulatedEngine:
     async def observe(self) -> Observation:
         self._settle()
         self._observed = self._world.version
-        found = replace(self.world, at=self.now())
+        found = replace(self.world, at=self.now(), connections=self._connections())
         await trio.sleep(self._random.uniform(*self.faults.observe_delay))
         return found
 
@@ -243,6 +252,17 @@ class SimulatedEngine:
             self._exits[container_id] = due
             heapq.heappush(self._agenda, (due.at, container_id))
 
+    def _connections(self) -> Mapping[str, int]:
+        """Of those that have left the rotation."""
+        return {
+            one.id: int(self.now() < run.rotation.since + self._program(one).connections_last)
+            for one in self._world.containers.values()
+            if (run := one.run) is not None
+            and run.finished is None
+            and run.rotation is not None
+            and not run.rotation.member
+        }
+
     def _perhaps_fail(self, chance: float, action: Action, *, retryable: bool) -> None:
         if chance and self._random.random() < chance:
             raise EngineError(f"fault on {action.target}", retryable=retryable)
@@ -350,9 +370,9 @@ class SimulatedEngine:
             raise UnsafeError(f"{action.name} is started while it runs")
         if container.ports:
             taken = {(p.protocol, p.host_port) for p in self._world.ports_taken}
-            clash = [p.host_port for p in container.ports if (p.protocol, p.host_port) in taken]
-            if clash:
-                raise EngineError(f"port {clash[0]} is in use", exit_code=ExitCode.CONFLICT)
+            clash = [p for p in container.ports if (p.protocol, p.host_port) in taken]
+            if clash and not self._is_shared(container, clash):
+                raise EngineError(f"port {clash[0].host_port} is in use", exit_code=ExitCode.CONFLICT)
         for service, peer_id in action.peers.items():
             peer = self._world.containers.get(peer_id)
             if peer is None:
@@ -360,6 +380,16 @@ class SimulatedEngine:
             if peer.state is not State.RUNNING:
                 # The peer can end between the decision and the act; a real engine refuses then.
                 raise EngineError(f"{service} does not run")
+
+    def _is_shared(self, container: Container, ports: Iterable[PublishedPort]) -> bool:
+        """Whether those who hold these ports run for the same service."""
+        shared = {
+            rotation.key_of(port)
+            for other in self._world.containers.values()
+            if other.service == container.service and other.state is State.RUNNING
+            for port in other.ports
+        }
+        return all(rotation.key_of(port) in shared for port in ports)
 
 
 def _guard_create(world: World, action: CreateContainer) -> None:
@@ -380,5 +410,9 @@ def _guard_create(world: World, action: CreateContainer) -> None:
 def _guard_ports(containers: Iterable[Container], action: CreateContainer) -> None:
     for container in containers:
         for port in container.ports:
-            if any((p.protocol, p.host_port) == (port.protocol, port.host_port) for p in action.ports):
+            same = [p for p in action.ports if (p.protocol, p.host_port) == (port.protocol, port.host_port)]
+            shared = container.service == action.service.name and all(
+                rotation.key_of(p) == rotation.key_of(port) for p in same
+            )
+            if same and not shared:
                 raise UnsafeError(f"port {port.host_port} is given to {action.name} and {container.name}")

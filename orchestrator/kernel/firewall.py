@@ -5,6 +5,8 @@ a moment in which only half of it holds. Nobody else's table is touched. Needs C
 
 - Containers of a network that is not internal reach the outside, as the host (masquerade).
 - From outside, or from another of our networks, a container is reached through published ports alone.
+- A host port that several publications name leads each new connection to one of them, by lot. Where a
+  connection goes stays as it is (conntrack), whatever becomes of the publication.
 - An internal network is an island: nothing enters or leaves, the host's own requests into it excepted.
 - A port published on 127.0.0.1 is for this machine alone, although `route_localnet` is on for our bridges:
   no packet to 127.0.0.0/8 comes in by any other link than loopback (CVE-2020-8558, -13401).
@@ -18,7 +20,7 @@ import socket
 import struct
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -35,6 +37,12 @@ _PROTOCOLS: tuple[tuple[Literal["tcp", "udp"], int, int], ...] = (("tcp", 6, 16)
 """Name, number, offset of the checksum in the header."""
 _SOURCE, _DESTINATION = 12, 16  # in the IPv4 header
 _SOURCE_PORT, _DESTINATION_PORT = 0, 2  # in the TCP and the UDP header
+_LOTS = 120
+"""The lots that are drawn for a shared port, for so many or fewer to a container evenly: exactly for 2, 3, 4,
+5, 6, 8, 10 and 12 of them. Ten times as many when there are more to share it."""
+_ENOUGH_LOTS = 4
+"""At least so many for each container."""
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 (compared, not bound)
 _RESOLVER = socket.inet_aton("127.0.0.11")
 _DNS_TABLE = "pystack-dns"
 _DNS_PORT = 53
@@ -65,7 +73,7 @@ class Publication:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruleset:
-    """Everything the table says. Of two publications of one host port the later counts."""
+    """Everything the table says. Publications of one host port share it."""
 
     table: str
     networks: tuple[Segment, ...] = ()
@@ -133,6 +141,8 @@ def encode_change(before: Ruleset, after: Ruleset) -> list[Request]:
     """The transaction from one to the other; empty when there is nothing to do."""
     if (before.table, before.networks) != (after.table, after.networks):
         return encode(after)
+    if _lots(before.ports) != _lots(after.ports):
+        return encode(after)
     old, new = _elements(before.ports), _elements(after.ports)
     requests = []
     for name in new:
@@ -158,7 +168,7 @@ def encode(ruleset: Ruleset) -> list[Request]:
             nft.new_table(table),
             *_sets(table, ruleset.networks),
             *_maps(table, ruleset.ports),
-            *_chains(table),
+            *_chains(table, _lots(ruleset.ports)),
         ]
     )
 
@@ -199,30 +209,63 @@ def _intervals(subnets: Iterable[str]) -> list[tuple[bytes, bytes | None]]:
     ]
 
 
-def _maps(table: str, ports: Iterable[Publication]) -> list[Request]:
+def _maps(table: str, ports: Collection[Publication]) -> list[Request]:
     target = (nft.concatenation(nft.TYPE_ADDRESS, nft.TYPE_PORT), 8)
     requests = []
     for number, (name, pairs) in enumerate(_elements(ports).items(), 10):
-        key = target if name.endswith("_bound") else (nft.TYPE_PORT, 2)
+        key = _KEYS[name.partition("_")[2]]
         requests.append(nft.new_set(table, name, number=number, key=key, data=target))
         requests += nft.add_elements(table, name, pairs.items())
     return requests
 
 
-def _elements(ports: Iterable[Publication]) -> dict[str, dict[bytes, bytes]]:
-    """What stands in each of the four maps. Parts of a concatenation begin at multiples of four bytes."""
+_KEYS = {
+    "any": (nft.TYPE_PORT, 2),
+    "bound": (nft.concatenation(nft.TYPE_ADDRESS, nft.TYPE_PORT), 8),
+    "shared_any": (nft.concatenation(nft.TYPE_PORT, nft.TYPE_MARK), 8),
+    "shared_bound": (nft.concatenation(nft.TYPE_ADDRESS, nft.TYPE_PORT, nft.TYPE_MARK), 12),
+}
+"""What the maps are about: a port of every address, one of one address, and the same with a lot drawn."""
+
+
+def _elements(ports: Collection[Publication]) -> dict[str, dict[bytes, bytes]]:
+    """What stands in each of the maps. Parts of a concatenation begin at multiples of four bytes."""
     found: dict[str, dict[bytes, bytes]] = {
-        f"{name}_{kind}": {} for name, _, _ in _PROTOCOLS for kind in ("any", "bound")
+        f"{name}_{kind}": {} for name, _, _ in _PROTOCOLS for kind in _KEYS
     }
-    for port in ports:
-        key = struct.pack("!H", port.host_port)
-        name = f"{port.protocol}_any"
-        host = ipaddress.IPv4Address(port.host_ip or 0)
-        if not host.is_unspecified:
-            name, key = f"{port.protocol}_bound", host.packed + key + b"\0\0"
-        target = ipaddress.IPv4Address(port.address).packed + struct.pack("!Hxx", port.port)
-        found[name][key] = target
+    led = _led(ports)
+    lots = _lots(ports)
+    for (protocol, host, number), targets in led.items():
+        bound = "any" if host.is_unspecified else "bound"
+        key = (b"" if host.is_unspecified else host.packed) + struct.pack("!H", number)
+        if len(targets) == 1:
+            found[f"{protocol}_{bound}"][key if host.is_unspecified else key + b"\0\0"] = targets[0]
+            continue
+        shared = found[f"{protocol}_shared_{bound}"]
+        for lot in range(lots):
+            shared[key + b"\0\0" + lot.to_bytes(4, sys.byteorder)] = targets[lot % len(targets)]
     return found
+
+
+def _led(
+    ports: Iterable[Publication],
+) -> dict[tuple[str, ipaddress.IPv4Address, int], list[bytes]]:
+    """Protocol, address and host port -> where it leads to, in the map's form."""
+    led: dict[tuple[str, ipaddress.IPv4Address, int], list[bytes]] = {}
+    for port in ports:
+        place = port.protocol, ipaddress.IPv4Address(port.host_ip or 0), port.host_port
+        target = ipaddress.IPv4Address(port.address).packed + struct.pack("!Hxx", port.port)
+        led.setdefault(place, []).append(target)
+    return led
+
+
+def _lots(ports: Iterable[Publication]) -> int:
+    """How many lots there are to draw."""
+    shares = Counter((port.protocol, port.host_ip or _EVERYWHERE, port.host_port) for port in ports)
+    most, lots = max(shares.values(), default=0), _LOTS
+    while lots < most * _ENOUGH_LOTS:
+        lots *= 10
+    return lots
 
 
 def _ifname(name: str) -> bytes:
@@ -236,9 +279,9 @@ def _ifname(name: str) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def _chains(table: str) -> tuple[Request, ...]:
+def _chains(table: str, lots: int) -> tuple[Request, ...]:
     """They speak of sets and maps only, so they are the same whatever the networks and ports are."""
-    return (*_guard(table), *_publish(table), *_masquerade(table), *_forward(table), *_input(table))
+    return (*_guard(table), *_publish(table, lots), *_masquerade(table), *_forward(table), *_input(table))
 
 
 def _guard(table: str) -> list[Request]:
@@ -256,7 +299,7 @@ def _guard(table: str) -> list[Request]:
     ]
 
 
-def _publish(table: str) -> list[Request]:
+def _publish(table: str, lots: int) -> list[Request]:
     """Ports to containers: for packets that come in and for those the host itself sends."""
     to_us = (
         nft.load_address_type(nft.register(0)),
@@ -265,10 +308,10 @@ def _publish(table: str) -> list[Request]:
     )
     requests = [nft.new_chain(table, "published")]
     for name, number, _ in _PROTOCOLS:
-        requests += [
-            nft.new_rule(table, "published", *_protocol(number), *_to_container(f"{name}_bound", bound=True)),
-            nft.new_rule(table, "published", *_protocol(number), *_to_container(f"{name}_any", bound=False)),
-        ]
+        for bound in (True, False):
+            for drawn in (0, lots):
+                found = _to_container(name, bound=bound, lots=drawn)
+                requests.append(nft.new_rule(table, "published", *_protocol(number), *found))
     return [
         *requests,
         nft.new_chain(table, "incoming", ("nat", nft.PREROUTING, nft.DNAT)),
@@ -379,13 +422,16 @@ def _protocol(number: int) -> tuple[bytes, ...]:
     )
 
 
-def _to_container(name: str, *, bound: bool) -> tuple[bytes, ...]:
-    """Look the destination up; of what stands there the first four bytes are the address."""
-    address = (nft.load_payload(nft.NETWORK, _DESTINATION, 4, nft.register(0)),) if bound else ()
-    port_in = nft.register(1 if bound else 0)
+def _to_container(protocol: str, *, bound: bool, lots: int) -> tuple[bytes, ...]:
+    """Look the destination up, with `lots` one of those drawn; of what stands there the first four bytes are
+    the address."""
+    parts = [nft.load_payload(nft.NETWORK, _DESTINATION, 4, nft.register(0))] if bound else []
+    parts.append(nft.load_payload(nft.TRANSPORT, _DESTINATION_PORT, 2, nft.register(len(parts))))
+    if lots:
+        parts.append(nft.draw(lots, nft.register(len(parts))))
+    name = f"{protocol}_{'shared_' if lots else ''}{'bound' if bound else 'any'}"
     return (
-        *address,
-        nft.load_payload(nft.TRANSPORT, _DESTINATION_PORT, 2, port_in),
+        *parts,
         nft.lookup(name, nft.register(0), into=nft.register(4)),
         nft.dnat(nft.register(4), nft.register(5)),
     )

@@ -37,7 +37,7 @@ EQUAL, UNEQUAL = 0, 1
 NETWORK, TRANSPORT = 1, 2
 
 # What nft(8) shows a key as; a concatenation holds six bits for each part.
-TYPE_ADDRESS, TYPE_PORT, TYPE_INTERFACE = 7, 13, 41
+TYPE_ADDRESS, TYPE_PORT, TYPE_MARK, TYPE_INTERFACE = 7, 13, 19, 41
 _SET_INTERVAL, _SET_MAP = 0x4, 0x8
 _HOST_ORDER = struct.pack("=BBI", 0, 4, 1)
 """User data (the kernel ignores it): without it nft(8) prints interface names as empty strings."""
@@ -281,6 +281,12 @@ def lookup(name: str, value_in: int, *, into: int | None = None, absent: bool = 
     if absent:
         parts.append(_be32(5, 1))
     return _expression("lookup", *parts)
+
+
+@_remembered
+def draw(below: int, into: int) -> bytes:
+    """A random number, for each packet anew, from 0 to `below` - 1, in host byte order."""
+    return _expression("numgen", _be32(1, into), _be32(2, below), _be32(3, 1), _be32(4, 0))
 
 
 @_remembered

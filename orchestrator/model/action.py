@@ -155,6 +155,24 @@ class SignalContainer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoutePorts:
+    """From now on new connections to host ports that containers of a service share go to `members` (ids).
+
+    Every other running container of the service leaves the rotation; what it serves already, it goes on
+    serving. A port that no member holds goes to whoever holds it.
+    """
+
+    stack: str
+    service: str
+    members: tuple[str, ...]
+    because: str = field(default="", compare=False)
+
+    @property
+    def target(self) -> str:
+        return f"ports:{self.service}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveContainer:
     """Take away everything of a container that does not run."""
 
@@ -193,6 +211,7 @@ Action = (
     | CreateContainer
     | StartContainer
     | SignalContainer
+    | RoutePorts
     | RemoveContainer
     | ProbeContainer
 )
@@ -215,5 +234,7 @@ def verb(action: Action) -> str:
             return "stop"
         case SignalContainer():
             return "signal"
+        case RoutePorts():
+            return "route"
         case ProbeContainer():
             return "probe"

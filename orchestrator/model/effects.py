@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 
+from orchestrator.model import rotation
 from orchestrator.model.action import (
     Action,
     CreateContainer,
@@ -20,6 +21,7 @@ from orchestrator.model.action import (
     RemoveContainer,
     RemoveNetwork,
     RemoveVolume,
+    RoutePorts,
     SignalContainer,
     StartContainer,
 )
@@ -57,7 +59,8 @@ def expect(observation: Observation, action: Action, now: float) -> Observation:
 def expect_exit(
     observation: Observation, container_id: str, now: float, exit_code: int | None
 ) -> Observation:
-    """The run of `container_id` has ended by itself or by a signal. Its host ports are free again."""
+    """The run of `container_id` has ended by itself or by a signal. Its host ports are free again, but for
+    those that it shares with others."""
     world = World(observation)
     end(world, container_id, now, exit_code)
     return world.observation()
@@ -95,7 +98,7 @@ def find(observation: Observation, container_id: str) -> Container | None:
 # --- the same, on a world that changes in place ----------------------------------------------------------
 
 
-def perform(world: World, action: Action, now: float) -> None:
+def perform(world: World, action: Action, now: float) -> None:  # noqa: C901 (one line an action)
     """As `expect`."""
     match action:
         case CreateNetwork():
@@ -115,6 +118,8 @@ def perform(world: World, action: Action, now: float) -> None:
             _start_container(world, action, now)
         case SignalContainer():
             _signal_container(world, action, now)
+        case RoutePorts():
+            _route_ports(world, action, now)
         case RemoveContainer():
             _remove_container(world, action)
         case ProbeContainer():
@@ -280,6 +285,14 @@ def _signal_container(world: World, action: SignalContainer, now: float) -> None
         killed=action.signal == SIGKILL,
     )
     world.put(replace(container, run=replace(container.run, stopping=stopping)))
+
+
+def _route_ports(world: World, action: RoutePorts, now: float) -> None:
+    for one in tuple(world.containers.values()):
+        if one.service == action.service and one.ports:
+            routed = rotation.routed(one, member=one.id in action.members, now=now)
+            if routed is not one:
+                world.put(routed)
 
 
 def _remove_container(world: World, action: RemoveContainer) -> None:

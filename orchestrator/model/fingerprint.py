@@ -18,6 +18,7 @@ _NOT_COUNTED = (
     "replicas",
     "depends_on",
     "pull_policy",
+    "drain",
     "build",
     "deploy",
     "oneoff",

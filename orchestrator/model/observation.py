@@ -53,6 +53,14 @@ class Stopping:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """Whether a run is among those that get the connections to the host ports its container shares."""
+
+    member: bool
+    since: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One life of a container's process, from start to exit.
 
@@ -84,6 +92,8 @@ class Run:
     end that turns into False once all that it had printed has been looked at."""
     log_trouble: str = ""
     """Why its lines are looked at no more, though it runs."""
+    rotation: Rotation | None = None
+    """None: nothing was said (RoutePorts), and it gets connections if nobody else can (model.rotation)."""
 
 
 class State(StrEnum):
@@ -239,5 +249,7 @@ class Observation:
     """Host ports in use, by containers of any stack and by other programs."""
     ports_held: tuple[HeldPort, ...] = ()
     """Who holds those of `ports_taken` that containers hold, as far as the engine knows."""
+    connections: Mapping[str, int] = field(default_factory=dict)
+    """By id of a container that has left the rotation of its host ports: connections to it that are open."""
     failures: Mapping[str, Failure] = field(default_factory=dict)
     """By target; an entry goes when an action on the target succeeds."""

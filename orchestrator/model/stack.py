@@ -324,6 +324,8 @@ class Service:
     stdin_open: bool = False
     stop_signal: str | None = None
     stop_grace_period: float = 10.0
+    drain: float = 5.0
+    """Seconds that connections to a shared host port get to end before their container is told to stop."""
     # identity
     hostname: str | None = None
     domainname: str | None = None

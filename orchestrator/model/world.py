@@ -16,6 +16,7 @@ from orchestrator.model.observation import (
     NetworkState,
     Observation,
     PublishedPort,
+    State,
     VolumeState,
 )
 
@@ -78,7 +79,11 @@ class World:
             name: Row(state, "users") for name, state in seen.volumes.items()
         }
         self.images: dict[str, ImageState] = dict(seen.images)
-        self.ports_taken: dict[PublishedPort, None] = dict.fromkeys(seen.ports_taken)
+        self.ports_taken: dict[PublishedPort, int] = dict.fromkeys(seen.ports_taken, 0)
+        """How many running containers hold it; 0: some other program, or somebody else's container."""
+        for container in seen.containers:
+            if container.ports and container.state is State.RUNNING:
+                self._count_ports(container.ports)
         self._mounted: dict[str, list[str]] = {}
         for name, volume in seen.volumes.items():
             for user in volume.users:
@@ -146,12 +151,21 @@ class World:
         self.version += 1
 
     def take_ports(self, ports: Iterable[PublishedPort]) -> None:
-        self.ports_taken.update(dict.fromkeys(ports))
+        self._count_ports(ports)
         self.version += 1
 
-    def free_ports(self, ports: Iterable[PublishedPort]) -> None:
+    def _count_ports(self, ports: Iterable[PublishedPort]) -> None:
         for port in ports:
-            self.ports_taken.pop(port, None)
+            self.ports_taken[port] = self.ports_taken.get(port, 0) + 1
+
+    def free_ports(self, ports: Iterable[PublishedPort]) -> None:
+        """They are free when nobody shares them."""
+        for port in ports:
+            left = self.ports_taken.get(port, 0) - 1
+            if left > 0:
+                self.ports_taken[port] = left
+            else:
+                self.ports_taken.pop(port, None)
         self.version += 1
 
     def observation(self) -> Observation:

@@ -9,6 +9,7 @@
     fates      what is to become of each container: keep, stop, cycle, replace, remove
     updates    which containers make room now, when a service is updated step by step
     rollouts   how far such an update has come, what is a failure, and what then becomes of it
+    rotation   who gets the connections to a host port that containers share; who leaves it first
     stopping   signals, in reverse order of dependency, and their grace
     restarts   what follows the end of a run (ordered rules)
     gates      what a start waits for (ordered rules)

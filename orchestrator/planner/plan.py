@@ -8,7 +8,7 @@ from orchestrator.model.action import Action
 from orchestrator.model.desired import Desired
 from orchestrator.model.observation import Observation
 from orchestrator.model.plan import Plan
-from orchestrator.planner import fates, images, leaving, networks, probing, stopping, volumes
+from orchestrator.planner import fates, images, leaving, networks, probing, rotation, stopping, volumes
 from orchestrator.planner.creating import create
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.ports import HostPorts
@@ -34,6 +34,7 @@ def plan(
     if not desired.down:
         seen.segments = networks.assess(seen)
     fates.judge(seen, draft)
+    rotation.route(seen, draft)
     stopping.stop(seen, draft)
     stopping.remove(seen, draft)
     if desired.down:

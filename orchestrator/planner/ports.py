@@ -1,4 +1,8 @@
-"""Host ports: fixed ones, the first free of a range, or any free one."""
+"""Host ports: fixed ones, the first free of a range, or any free one.
+
+Containers of one service share a fixed one, unless it is of `mode: host`; who gets the connections is said in
+`rotation`.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +38,8 @@ class _Holder:
     """Not of this stack."""
     stack: str
     """Whose it is, when it is another stack's."""
+    service: str
+    """Of this stack, whose container holds it; "" for a foreign one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,12 +57,12 @@ class HostPorts:
         self._fill()
         picked: list[PublishedPort] = []
         for port in service.ports:
-            found = self._pick_one(name, port, picked)
+            found = self._pick_one(name, port, picked, service.name if is_shared(port) else "")
             if isinstance(found, Refusal):
                 return found
             picked.append(found)
         for found in picked:
-            self._hold(found, f"container {name}", leaving=False)
+            self._hold(found, f"container {name}", leaving=False, service=service.name)
         return tuple(picked)
 
     def clash(self, container: Container) -> Refusal | None:
@@ -64,13 +70,17 @@ class HostPorts:
         if not container.ports:
             return None
         self._fill()
+        shared = {port.published[0] for port in container.definition.ports if is_shared(port)}
         for port in container.ports:
-            holder = self._holder(port, but=f"container {container.name}")
+            friend = container.service if port.host_port in shared else ""
+            holder = self._holder(port, but=f"container {container.name}", friend=friend)
             if holder is not None:
                 return _refusal(port, holder)
         return None
 
-    def _pick_one(self, name: str, port: Port, picked: list[PublishedPort]) -> PublishedPort | Refusal:
+    def _pick_one(
+        self, name: str, port: Port, picked: list[PublishedPort], friend: str
+    ) -> PublishedPort | Refusal:
         first: Refusal | None = None
         for number in _candidates(name, port):
             wish = PublishedPort(
@@ -78,7 +88,7 @@ class HostPorts:
             )
             if any(_clash(wish, other) for other in picked):
                 continue
-            holder = self._holder(wish)
+            holder = self._holder(wish, friend=friend)
             if holder is None:
                 return wish
             first = first or _refusal(wish, holder)
@@ -86,10 +96,12 @@ class HostPorts:
         nothing = Refusal(because=f"no port of {low}-{high}/{port.protocol} is free", passing=False)
         return first if first is not None and low == high else nothing
 
-    def _holder(self, wish: PublishedPort, but: str = "") -> _Holder | None:
+    def _holder(self, wish: PublishedPort, but: str = "", friend: str = "") -> _Holder | None:
+        """Who is in the way. `friend`: the service whose containers hold the very same port without harm."""
         for holder in self._held.get((wish.protocol, wish.host_port), ()):
             own = but and not holder.foreign and holder.port == wish
-            if _clash(wish, holder.port) and holder.who != but and not own:
+            shared = friend and holder.service == friend and holder.port.host_ip == wish.host_ip
+            if _clash(wish, holder.port) and holder.who != but and not own and not shared:
                 return holder
         return None
 
@@ -102,11 +114,13 @@ class HostPorts:
             leaving = self.survey.fate(container) in (Fate.REMOVE, Fate.REPLACE)
             ours.update(container.ports)
             for port in container.ports:
-                self._hold(port, f"container {container.name}", leaving=leaving)
+                who = f"container {container.name}"
+                self._hold(port, who, leaving=leaving, service=container.service)
         for action in self.survey.being_made():
             ours.update(action.ports)
             for port in action.ports:
-                self._hold(port, f"container {action.name}", leaving=False)
+                who = f"container {action.name}"
+                self._hold(port, who, leaving=False, service=action.service.name)
         stack = self.survey.desired.stack.name
         foreign = [held for held in self.survey.observation.ports_held if held.stack != stack]
         for held in foreign:
@@ -118,10 +132,24 @@ class HostPorts:
                 self._hold(port, "another program", leaving=False, foreign=True)
 
     def _hold(
-        self, port: PublishedPort, who: str, *, leaving: bool, foreign: bool = False, stack: str = ""
+        self,
+        port: PublishedPort,
+        who: str,
+        *,
+        leaving: bool,
+        service: str = "",
+        foreign: bool = False,
+        stack: str = "",
     ) -> None:
-        holder = _Holder(port=port, who=who, leaving=leaving, foreign=foreign, stack=stack)
+        holder = _Holder(port=port, who=who, leaving=leaving, service=service, foreign=foreign, stack=stack)
         self._held.setdefault((port.protocol, port.host_port), []).append(holder)
+
+
+def is_shared(port: Port) -> bool:
+    """Whether containers of a service may all have it: a fixed port, to be load balanced (Compose
+    Specification, ports.mode: ingress). Of a range each takes one."""
+    low, high = port.published
+    return low == high != 0 and port.mode != "host"
 
 
 def _candidates(name: str, port: Port) -> Iterator[int]:

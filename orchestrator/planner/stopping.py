@@ -5,13 +5,13 @@ from __future__ import annotations
 from orchestrator.model.action import RemoveContainer, SignalContainer
 from orchestrator.model.graph import needs
 from orchestrator.model.observation import Container, Stopping
+from orchestrator.planner import rotation
 from orchestrator.planner.draft import Draft
-from orchestrator.planner.survey import Fate, Judgement, Survey
+from orchestrator.planner.survey import ENDING, Fate, Judgement, Survey
 
 SIGKILL = 9
 KILL_AGAIN = 5.0
 """SIGKILL may be lost with whoever was about to send it; sent twice it does no harm."""
-_ENDING = (Fate.STOP, Fate.CYCLE, Fate.REPLACE, Fate.REMOVE)
 
 
 def stop(survey: Survey, draft: Draft) -> None:
@@ -19,7 +19,7 @@ def stop(survey: Survey, draft: Draft) -> None:
 
     A stop that has begun is carried through, also when the container is wanted again since.
     """
-    ending = [c for c in survey.observation.containers if survey.fate(c) in _ENDING and survey.live(c)]
+    ending = [c for c in survey.observation.containers if survey.fate(c) in ENDING and survey.live(c)]
     holding = _Holding(survey, ending) if ending else None
     for container in survey.observation.containers:
         run = container.run
@@ -27,7 +27,7 @@ def stop(survey: Survey, draft: Draft) -> None:
             continue
         if run.stopping is not None:
             _carry_through(survey, draft, container, run.stopping)
-        elif survey.fate(container) in _ENDING and holding is not None:
+        elif survey.fate(container) in ENDING and holding is not None:
             _begin(survey, draft, container, holding)
 
 
@@ -69,6 +69,8 @@ def _begin(survey: Survey, draft: Draft, container: Container, holding: _Holding
         draft.wait(f"container:{container.name}", f"{dependent} must stop first")
         return
     at_once = grace(survey, container) <= 0
+    if not at_once and rotation.holds_up(survey, draft, container):
+        return
     draft.act(_signal(container, SIGKILL if at_once else container.stop_signal, judgement, judgement.because))
 
 

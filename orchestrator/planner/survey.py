@@ -30,6 +30,10 @@ class Fate(Enum):
     REMOVE = "remove"
 
 
+ENDING = (Fate.STOP, Fate.CYCLE, Fate.REPLACE, Fate.REMOVE)
+"""Of those that run: somebody will be told to stop."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """What is to become of a container, and why."""
@@ -51,6 +55,14 @@ class Segment:
     remake: bool = False
     warning: str = ""
     exit_code: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turnout:
+    """Containers of a service that share host ports, by id: who gets new connections now, and who should."""
+
+    now: frozenset[str]
+    wanted: frozenset[str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +88,8 @@ class Survey:
     """Service -> slots without an occupant that should have one."""
     pulls: dict[str, str] = field(default_factory=dict)
     """Service -> why its image has to be pulled before containers are made of it."""
+    turnouts: dict[str, Turnout] = field(default_factory=dict)
+    """Service -> who shares its host ports, where running containers do (filled in by `rotation`)."""
 
     rolling: dict[str, str] = field(default_factory=dict)
     """Service -> how far its update by steps has come, while it is under way."""

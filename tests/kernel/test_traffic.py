@@ -6,6 +6,7 @@ import json
 import select
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -290,7 +291,7 @@ def test_a_steady_udp_sender_follows_its_port_to_the_next_container(town: Town) 
     def publish(address: str | None) -> int:
         ports = () if address is None else (publication("", 5353, address, 53, "udp"),)
         firewall.replace(town.rules, Ruleset(table=table, networks=town.segments, ports=ports))
-        return conntrack.forget_udp(town.rules, {5353})
+        return conntrack.forget_udp(town.rules, {5353: [] if address is None else [(address, 53)]})
 
     publish(None)
     sender.sendto(b"to nobody", (HOST_ON_LAN, 5353))
@@ -300,7 +301,59 @@ def test_a_steady_udp_sender_follows_its_port_to_the_next_container(town: Town) 
     assert publish(DB) == 1
     sender.sendto(b"second", (HOST_ON_LAN, 5353))
     assert new.recv(10) == b"second"
-    assert conntrack.forget_udp(town.rules, {1}) == 0
+    assert conntrack.forget_udp(town.rules, {1: []}) == 0
+    assert conntrack.forget_udp(town.rules, {5353: [(DB, 53), (WEB, 53)]}) == 0, "it may go on"
+
+
+def test_a_shared_port_is_answered_by_all_and_a_connection_stays_where_it_is(town: Town) -> None:
+    """From outside, from loopback and from a container; one container less disturbs nobody who is served."""
+    serving = {
+        address: town.listen(namespace, 82)
+        for address, namespace in ((WEB, town.web), (DB, town.db), (BOTH, town.both))
+    }
+
+    def sharing(*addresses: str) -> Ruleset:
+        ports = tuple(publication(ip, 8080, at, 82) for ip in ("", "127.0.0.1") for at in addresses)
+        return Ruleset(table="pystack-test", networks=town.segments, ports=ports)
+
+    three, two = sharing(WEB, DB, BOTH), sharing(WEB, DB)
+    firewall.replace(town.rules, three)
+    for origin, address in ((town.lan, HOST_ON_LAN), (town.host, "127.0.0.1"), (town.web, "10.81.0.1")):
+        assert all(connects(origin, address, 8080) for _ in range(40))
+        assert all(taken(one) > 2 for one in serving.values()), address
+    client, served = talk(town, serving[BOTH])
+    with closing(client), served:
+        firewall.change(town.rules, three, two)
+        client.sendall(b"question")
+        assert served.recv(100) == b"question"
+        served.sendall(b"answer")
+        assert client.recv(100) == b"answer"
+    for one in serving.values():
+        taken(one)
+    assert all(connects(town.lan, HOST_ON_LAN, 8080) for _ in range(40))
+    assert [taken(one) > 0 for one in serving.values()] == [True, True, False]
+    assert firewall.is_whole(town.rules, two)
+    run(town.host, "nft", "flush", "map", "ip", "pystack-test", "tcp_shared_any")
+    assert not firewall.is_whole(town.rules, two)
+
+
+def talk(town: Town, listening: socket.socket) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection to a shared port that has come to this container."""
+    while True:
+        client = netns.socket_in(town.lan, socket.AF_INET, socket.SOCK_STREAM)
+        client.connect((HOST_ON_LAN, 8080))
+        if select.select([listening], [], [], 0.05)[0]:
+            return client, listening.accept()[0]
+        client.close()
+
+
+def taken(listening: socket.socket) -> int:
+    """Connections that wait to be accepted; now they don't any more."""
+    count = 0
+    while select.select([listening], [], [], 0)[0]:
+        listening.accept()[0].close()
+        count += 1
+    return count
 
 
 def test_a_table_that_somebody_deletes_is_announced(town: Town) -> None:

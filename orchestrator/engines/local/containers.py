@@ -28,7 +28,12 @@ from orchestrator.engines.local.table import Changed, Live, Table
 from orchestrator.engines.local.trouble import of_file, report
 from orchestrator.kernel import cgroups, pins, syscalls
 from orchestrator.model import health
-from orchestrator.model.action import CreateContainer, RemoveContainer, SignalContainer, StartContainer
+from orchestrator.model.action import (
+    CreateContainer,
+    RemoveContainer,
+    SignalContainer,
+    StartContainer,
+)
 from orchestrator.model.errors import EngineError
 from orchestrator.model.frozen import replace
 from orchestrator.model.observation import Container, Health, ProbeResult, Run, State, Stopping, VolumeState
@@ -423,16 +428,27 @@ class Containers:
             run = replace(run, stopping=stopping)
             self._note_run(live.container, run)
             self._table.update(live, run)
+            await self._hand_over(live)
             if killed:
                 with contextlib.suppress(cgroups.CgroupError):
                     cgroups.kill(self._shared.hierarchies, self.cgroup(live.container))
-        with contextlib.suppress(ProcessLookupError):
-            syscalls.pidfd_send_signal(live.pidfd, action.signal)
+        self._send(live, action.signal)
         if action.stopping and run.paused:
             self.thaw(live)  # or it would never hear of it
         if action.stopping and action.signal == signal.SIGKILL:
             with trio.move_on_after(2):
                 await live.finished.wait()
+
+    def _send(self, live: Live, number: int) -> None:
+        if live.pidfd is not None:  # else it has ended meanwhile
+            with contextlib.suppress(ProcessLookupError):
+                syscalls.pidfd_send_signal(live.pidfd, number)
+
+    async def _hand_over(self, live: Live) -> None:
+        try:
+            await self._shared.wiring.hand_over(live)
+        except EngineError as error:
+            report(error)
 
     def thaw(self, live: Live) -> None:
         """Let a paused container go on."""
@@ -482,7 +498,9 @@ class Containers:
             self._table.ring(live.container.stack)
 
     async def _put_away(self, live: Live) -> None:
-        """Processes left in its cgroup (first: they could print for ever), the output, the ports."""
+        """Processes left in its cgroup (first: they could print for ever), the output, the ports. What it
+        shares with others goes to them at once."""
+        await self._hand_over(live)
         with contextlib.suppress(cgroups.CgroupError):
             cgroups.kill(self._shared.hierarchies, self.cgroup(live.container))
         await self._end_output(live)

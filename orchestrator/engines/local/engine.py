@@ -10,7 +10,7 @@ from typing import Literal
 
 import trio
 
-from orchestrator.engines.local import asking, clock, probes, storage
+from orchestrator.engines.local import asking, clock, probes, rotating, storage
 from orchestrator.engines.local.containers import Containers
 from orchestrator.engines.local.execs import Execs
 from orchestrator.engines.local.places import Places
@@ -33,13 +33,14 @@ from orchestrator.model.action import (
     RemoveContainer,
     RemoveNetwork,
     RemoveVolume,
+    RoutePorts,
     SignalContainer,
     StartContainer,
 )
 from orchestrator.model.errors import EngineError, PystackError
 from orchestrator.model.frozen import replace
 from orchestrator.model.images import period
-from orchestrator.model.observation import HeldPort, ImageState, Observation, PublishedPort
+from orchestrator.model.observation import HeldPort, ImageState, Observation, PublishedPort, Run
 from orchestrator.model.stack import ImageRoot, Stack
 
 PORTS_FRESH_SECONDS = 0.5
@@ -95,6 +96,7 @@ class LocalEngine:
             subnets_taken=self._subnets(),
             ports_taken=self._ports_taken(),
             ports_held=self._ports_held(),
+            connections=self._connections(),
         )
 
     def _images(self) -> dict[str, ImageState]:
@@ -158,6 +160,14 @@ class LocalEngine:
             for port in live.container.ports
         )
 
+    def _connections(self) -> dict[str, int]:
+        """Of those only that have left the rotation."""
+        return {
+            live.container.id: self._wiring.publishing.connections(live)
+            for live in self._table.of_stack(self._stack)
+            if live.reserved and live.container.run is not None and _has_left(live.container.run)
+        }
+
     async def changed(self) -> None:
         await self._bell.wait()
 
@@ -171,6 +181,8 @@ class LocalEngine:
                 await self._containers.start(action)
             case SignalContainer():
                 await self._containers.signal(action)
+            case RoutePorts():
+                await rotating.route(action, self._table, self._wiring, self._containers.note_run)
             case RemoveContainer():
                 await self._containers.remove(action)
             case ProbeContainer():
@@ -229,6 +241,10 @@ class LocalEngine:
             image = self._store.config(live.container.image_id)
         result = await probes.probe(self._execs, live, image, action.healthcheck)
         self._containers.probed(live, action.run_started, result, action.healthcheck)
+
+
+def _has_left(run: Run) -> bool:
+    return run.finished is None and run.rotation is not None and not run.rotation.member
 
 
 def _fits(config: ImageConfig, platform: str | None) -> bool:

@@ -2,7 +2,8 @@
 
 The listening socket belongs to the host's network (the porter has opened it), the connection to the container
 is made in ours. Bytes of TCP stay in the kernel: splice(2) moves them through a pipe. The container sees the
-gateway of its network as the sender.
+gateway of its network as the sender. Of containers that share a port one is chosen for each connection; one
+that does not take it is passed over.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Sequence
+from typing import Protocol
 
 import trio
 
@@ -32,24 +35,36 @@ _RESET = struct.pack("ii", 1, 0)
 """struct linger: closing sends RST."""
 
 
-async def serve(listening: socket.socket, target: Address) -> None:
-    """Carry what comes to the socket to the container, until cancelled. Closes the socket."""
+class Lead(Protocol):
+    """Where a port leads to."""
+
+    def choose(self) -> Sequence[Address]:
+        """For something new: where to try, in this order. Another order each time."""
+        ...
+
+    def may_go_on(self, target: Address) -> bool:
+        """Whether datagrams that have gone there until now should still go there."""
+        ...
+
+
+async def serve(listening: socket.socket, lead: Lead) -> None:
+    """Carry what comes to the socket to containers, until cancelled. Closes the socket."""
     with listening:
         if listening.type == socket.SOCK_STREAM:
-            await _serve_streams(listening, target)
+            await _serve_streams(listening, lead)
         else:
-            await _serve_datagrams(listening, target)
+            await _serve_datagrams(listening, lead)
 
 
 # --- TCP -------------------------------------------------------------------------------------------
 
 
-async def _serve_streams(listening: socket.socket, target: Address) -> None:
+async def _serve_streams(listening: socket.socket, lead: Lead) -> None:
     room = trio.Semaphore(_STREAMS)
     async with trio.open_nursery() as nursery:
         while True:
             await room.acquire()
-            nursery.start_soon(_carry_stream, await _accept(listening), target, room)
+            nursery.start_soon(_carry_stream, await _accept(listening), lead, room)
 
 
 async def _accept(listening: socket.socket) -> socket.socket:
@@ -65,24 +80,34 @@ async def _accept(listening: socket.socket) -> socket.socket:
         return client
 
 
-async def _carry_stream(client: socket.socket, target: Address, room: trio.Semaphore) -> None:
-    with contextlib.closing(client), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as inner:
+async def _carry_stream(client: socket.socket, lead: Lead, room: trio.Semaphore) -> None:
+    with contextlib.closing(client):
+        try:
+            inner = await _connect(lead)
+            if inner is None:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                return
+            with inner:
+                await _carry_both_ways(client, inner)
+        finally:
+            room.release()
+
+
+async def _connect(lead: Lead) -> socket.socket | None:
+    """A connection to the first container that takes it."""
+    for target in lead.choose():
+        inner = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             inner.settimeout(0)
             if await _connected(inner, target):
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_move, client, inner)
-                    await _move(inner, client)
-            else:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        except* OSError:
-            # One side is gone without a word: so be it for the other.
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            inner.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        finally:
-            room.release()
+                return inner
+        except OSError:
+            pass
+        except BaseException:
+            inner.close()
+            raise
+        inner.close()
+    return None
 
 
 async def _connected(inner: socket.socket, target: Address) -> bool:
@@ -93,6 +118,19 @@ async def _connected(inner: socket.socket, target: Address) -> bool:
         if patience.cancelled_caught:
             return False
     return inner.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+async def _carry_both_ways(client: socket.socket, inner: socket.socket) -> None:
+    try:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_move, client, inner)
+            await _move(inner, client)
+    except* OSError:
+        # One side is gone without a word: so be it for the other.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        inner.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 async def _move(source: socket.socket, sink: socket.socket) -> None:
@@ -135,15 +173,16 @@ async def _drain(pipe: int, sink: socket.socket, count: int) -> int:
 class _Flow:
     """One sender and the socket that speaks for it."""
 
-    __slots__ = ("heard", "scope", "sock")
+    __slots__ = ("heard", "scope", "sock", "target")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, target: Address) -> None:
         self.sock = sock
+        self.target = target
         self.scope = trio.CancelScope()
         self.heard = trio.current_time()
 
 
-async def _serve_datagrams(listening: socket.socket, target: Address) -> None:
+async def _serve_datagrams(listening: socket.socket, lead: Lead) -> None:
     flows: dict[Address, _Flow] = {}
     async with trio.open_nursery() as nursery:
         while True:
@@ -154,8 +193,14 @@ async def _serve_datagrams(listening: socket.socket, target: Address) -> None:
                 except OSError:
                     break
                 flow = flows.get(sender)
+                if flow is not None and not lead.may_go_on(flow.target):
+                    flow.scope.cancel()
+                    flow = None
                 if flow is None:
-                    flow = _begin_flow(flows, sender, target)
+                    targets = lead.choose()
+                    if not targets:
+                        continue  # lost, as with a port that leads nowhere
+                    flow = _begin_flow(flows, sender, targets[0])
                     nursery.start_soon(_answer, listening, flows, sender, flow)
                 flow.heard = trio.current_time()
                 with contextlib.suppress(OSError):
@@ -171,7 +216,7 @@ def _begin_flow(flows: dict[Address, _Flow], sender: Address, target: Address) -
     sock.settimeout(0)
     with contextlib.suppress(OSError):  # no route: what is sent is lost
         sock.connect(target)
-    flows[sender] = _Flow(sock)
+    flows[sender] = _Flow(sock, target)
     return flows[sender]
 
 

@@ -18,6 +18,7 @@ from orchestrator.engines.local.pump import Pump
 from orchestrator.engines.local.records import Built
 from orchestrator.model.frozen import dataclass, field, replace
 from orchestrator.model.observation import Container, NetworkState, Run, VolumeState
+from orchestrator.model.rotation import PortKey
 
 FEED_LIMIT = 4096
 
@@ -60,10 +61,8 @@ class Live:
     terminal: int | None = None
     early: Exited | None = None
     """The end of a run of which the start was not yet known to have succeeded."""
-    reserved: list[int] = field(default_factory=list)
+    reserved: dict[PortKey, int] = field(default_factory=dict)
     """Sockets bound to its published host ports, so that nobody else takes them."""
-    carried: trio.CancelScope | None = None
-    """Of the tasks that carry its published ports into an ordinary user's own network."""
     finished: trio.Event = field(default_factory=trio.Event)
     """Set when the current run has ended and its output is in the log."""
     loans: int = 0

@@ -6,7 +6,6 @@ changes in one moment become one replacement.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import threading
@@ -15,22 +14,21 @@ from pathlib import Path
 
 import trio
 
-from orchestrator.engines.local import dns, names, proxy, records
+from orchestrator.engines.local import dns, names, records
 from orchestrator.engines.local.bundle import shares_names
 from orchestrator.engines.local.keeper import Keeper
-from orchestrator.engines.local.outside import Outside, why
+from orchestrator.engines.local.outside import Outside
 from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.publishing import Flows, Publishing
 from orchestrator.engines.local.resolver import Forwarder, open_sockets, serve
 from orchestrator.engines.local.table import Live, Table, Wires
 from orchestrator.engines.local.trouble import of_file
 from orchestrator.kernel import coexist, conntrack, firewall, interfaces, links, netns
 from orchestrator.kernel.netlink import Netlink
 from orchestrator.model.action import CreateNetwork
-from orchestrator.model.errors import EngineError, ExitCode
-from orchestrator.model.observation import Container, NetworkState, PublishedPort
+from orchestrator.model.errors import EngineError
+from orchestrator.model.observation import Container, NetworkState
 from orchestrator.model.stack import Attachment, Isolated, OfHost, OfService
-
-DEFAULT_ADDRESS = "0.0.0.0"  # noqa: S104 - a published port without host_ip is for every address, as in docker
 
 
 class Wiring:
@@ -49,7 +47,9 @@ class Wiring:
         self._route_lock = threading.Lock()
         self.outside = outside
         self._forwarder = Forwarder(host=outside.open if outside.is_elsewhere else None)
+        self.publishing = Publishing(table, outside, nursery, self._address)
         self._installed: firewall.Ruleset | None = None
+        self._flows: Flows = {}
         self._installing = trio.Lock()
         self.deaf: Callable[[Live], None] = lambda _: None
         """Told of a container whose name server can't be asked any more."""
@@ -270,83 +270,26 @@ class Wiring:
         """Hold the host ports and lead them to the container. Raises EngineError when one is in use."""
         if not live.container.ports or live.reserved:
             return
-        try:
-            for port in live.container.ports:
-                live.reserved.append(self._reserve(port, live.container.name, self._holder(port, live)))
-        except EngineError:
-            self.release(live)
-            raise
-        self._carry(live)
+        self.publishing.hold(live)
         await self.sync()
-
-    def _holder(self, wish: PublishedPort, but: Live) -> str:
-        """The container of ours that holds a host port, in words; "" when it is none of ours."""
-        for live in self._table.containers.values():
-            held = live.container.ports if live.reserved and live is not but else ()
-            if any((port.host_port, port.protocol) == (wish.host_port, wish.protocol) for port in held):
-                return f"container {live.container.name} of stack {live.container.stack}"
-        return ""
 
     async def withdraw(self, live: Live) -> None:
         if live.reserved:
-            self.release(live)
+            self.publishing.release(live)
             await self.sync()
 
     def release(self, live: Live) -> None:
         """Give the host ports back; the firewall follows with the next `sync`."""
-        if live.carried is not None:
-            live.carried.cancel()
-            live.carried = None
-        for fd in live.reserved:
-            os.close(fd)
-        live.reserved.clear()
+        self.publishing.release(live)
 
     def resume(self, live: Live) -> None:
         """After our own restart: hold the ports of a running container again, as far as they are free."""
-        for port in live.container.ports:
-            try:
-                live.reserved.append(self._reserve(port, live.container.name, ""))
-            except EngineError:
-                continue
-        self._carry(live)
+        self.publishing.hold_again(live)
 
-    def _reserve(self, port: PublishedPort, name: str, holder: str) -> int:
-        """A socket bound to the host port: the port is ours, and a clash is noticed here and now. `holder`:
-        who is to be named then."""
-        kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
-        try:
-            return self.outside.listen(kind, port.host_ip or DEFAULT_ADDRESS, port.host_port)
-        except OSError as error:
-            where = f"{port.host_ip or DEFAULT_ADDRESS}:{port.host_port}/{port.protocol}"
-            if error.errno == errno.EADDRINUSE:
-                message = f"container {name}: port {where} is already in use" + (
-                    f" by {holder}" if holder else ""
-                )
-            else:
-                message = f"container {name}: port {where}: {why(error)}"
-            raise EngineError(message, retryable=False, exit_code=ExitCode.CONFLICT) from error
-
-    def _carry(self, live: Live) -> None:
-        """Where the host's network is not ours: what comes to the ports is carried to the container."""
-        name = self.default_network(live.container)
-        if not self.outside.is_elsewhere or name is None or not live.reserved:
-            return
-        address = live.container.addresses[name]
-        listening = [socket.socket(fileno=os.dup(fd)) for fd in live.reserved]
-        targets: dict[tuple[int, str], int] = {
-            (port.host_port, port.protocol): port.target for port in live.container.ports
-        }
-        live.carried = scope = trio.CancelScope()
-
-        async def run() -> None:
-            with scope:
-                async with trio.open_nursery() as nursery:
-                    for sock in listening:
-                        protocol = "tcp" if sock.type == socket.SOCK_STREAM else "udp"
-                        target = targets[sock.getsockname()[1], protocol]
-                        nursery.start_soon(proxy.serve, sock, (address, target))
-
-        self._nursery.start_soon(run)
+    async def hand_over(self, live: Live) -> None:
+        """It ends, or has ended: what it shares with others is theirs from now on. Alone, it keeps all."""
+        if self.publishing.is_sharing(live):
+            await self.sync()
 
     def ruleset(self) -> firewall.Ruleset:
         """What the firewall must say, by the table."""
@@ -356,28 +299,13 @@ class Wiring:
             )
             for state in self._table.networks.values()
         )
-        ports = tuple(
-            publication
-            for live in self._table.containers.values()
-            if live.reserved
-            for publication in self._publications(live.container)
-        )
+        ports = tuple(self.publishing.publications())
         return firewall.Ruleset(table=firewall.table_name(self.tag), networks=networks, ports=ports)
 
-    def _publications(self, container: Container) -> list[firewall.Publication]:
+    def _address(self, container: Container) -> str | None:
+        """Where its ports are reached: its answers leave by the network of its default route."""
         name = self.default_network(container)
-        if name is None:
-            return []
-        return [
-            firewall.Publication(
-                host_ip=port.host_ip,
-                host_port=port.host_port,
-                protocol=port.protocol,
-                address=container.addresses[name],
-                port=port.target,
-            )
-            for port in container.ports
-        ]
+        return container.addresses[name] if name is not None else None
 
     async def is_whole(self) -> bool:
         """Whether our table of the firewall is as we have left it. Raises OSError."""
@@ -390,19 +318,19 @@ class Wiring:
     async def restore_firewall(self) -> None:
         """Write our table anew, whatever stands there."""
         async with self._installing:
-            self._installed = None
+            self._installed, self._flows = None, {}
         await self.sync()
 
     async def sync(self) -> None:
         """Bring the firewall in line with the table. Calls that come while one is under way share one."""
         async with self._installing:
-            wanted = self.ruleset()
-            if wanted == self._installed:
+            wanted, flows = self.ruleset(), self.publishing.flows()
+            if (wanted, flows) == (self._installed, self._flows):
                 return
-            await trio.to_thread.run_sync(self._install, wanted)
-            self._installed = wanted
+            await trio.to_thread.run_sync(self._install, wanted, flows)
+            self._installed, self._flows = wanted, flows
 
-    def _install(self, wanted: firewall.Ruleset) -> None:
+    def _install(self, wanted: firewall.Ruleset, flows: Flows) -> None:
         before = self._installed
         try:
             if not wanted.networks:
@@ -414,10 +342,9 @@ class Wiring:
                 coexist.admit(self._filter, wanted.table, interfaces.prefix(self.tag))
             else:
                 firewall.change(self._filter, before, wanted)
-            changed = _udp_ports(wanted) ^ (_udp_ports(before) if before else set())
-            if changed:
-                # A steady sender would otherwise go on talking to the container that was there before.
-                conntrack.forget_udp(self._filter, {port for port, _ in changed})
+            # A steady sender would otherwise go on talking to the container that was there before.
+            changed = {port for port in {*flows, *self._flows} if flows.get(port) != self._flows.get(port)}
+            conntrack.forget_udp(self._filter, {port: flows.get(port, frozenset()) for port in changed})
         except OSError as error:
             raise EngineError(f"firewall: {error.strerror or error}") from error
 
@@ -470,7 +397,3 @@ def host_servers() -> tuple[dns.Upstream, ...]:
         except OSError:
             continue
     return ()
-
-
-def _udp_ports(ruleset: firewall.Ruleset) -> set[tuple[int, str]]:
-    return {(port.host_port, port.address) for port in ruleset.ports if port.protocol == "udp"}

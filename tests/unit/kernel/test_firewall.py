@@ -42,9 +42,48 @@ def test_a_port_stands_in_the_map_of_its_protocol_and_address() -> None:
     assert maps["udp_bound"] == {}
 
 
-def test_of_two_containers_on_one_port_the_later_has_it() -> None:
-    maps = firewall._elements((publication(), publication(address="10.0.0.3")))
-    assert list(maps["tcp_any"].values()) == [target("10.0.0.3", 80)]
+def test_containers_that_share_a_port_have_equal_parts_of_its_lots() -> None:
+    ports = tuple(publication(address=f"10.0.0.{number}") for number in (2, 3, 4))
+    maps = firewall._elements(
+        (*ports, publication(host_ip="127.0.0.1", host_port=81), publication(host_port=82))
+    )
+    shared = maps["tcp_shared_any"]
+    assert len(shared) == 120
+    assert {key[:4] for key in shared} == {struct.pack("!HH", 8080, 0)}
+    assert sorted(struct.unpack("=I", key[4:])[0] for key in shared) == list(range(120))
+    assert [list(shared.values()).count(target(port.address, 80)) for port in ports] == [40, 40, 40]
+    assert maps["tcp_any"] == {struct.pack("!H", 82): target("10.0.0.2", 80)}
+    assert maps["tcp_shared_bound"] == {}
+
+
+def test_a_port_of_one_address_is_shared_apart_from_that_of_all() -> None:
+    ports = [
+        publication(host_ip=ip, protocol="udp", address=f"10.0.0.{number}")
+        for number in (2, 3)
+        for ip in ("127.0.0.1", "")
+    ]
+    maps = firewall._elements(ports)
+    assert len(maps["udp_shared_any"]) == len(maps["udp_shared_bound"]) == 120
+    assert {key[:8] for key in maps["udp_shared_bound"]} == {
+        socket.inet_aton("127.0.0.1") + struct.pack("!HH", 8080, 0)
+    }
+
+
+@pytest.mark.parametrize(("containers", "lots"), [(1, 120), (30, 120), (31, 1200), (300, 1200), (301, 12000)])
+def test_nobody_is_left_without_a_lot_however_many_share(containers: int, lots: int) -> None:
+    ports = [publication(address=f"10.0.{n // 250}.{n % 250 + 1}") for n in range(containers)]
+    assert firewall._lots(ports) == lots
+    if containers > 1:
+        assert len(set(firewall._elements(ports)["tcp_shared_any"].values())) == containers
+
+
+def test_more_lots_are_a_new_table_and_another_container_is_not() -> None:
+    few, more, many = (
+        Ruleset(table="t", ports=tuple(publication(address=f"10.0.0.{n + 1}") for n in range(count)))
+        for count in (2, 3, 31)
+    )
+    assert 0 < len(firewall.encode_change(few, more)) < 6
+    assert firewall.encode_change(few, many) == firewall.encode(many)
 
 
 def test_ranges_that_touch_or_overlap_are_one() -> None:
