@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from orchestrator.model.frozen import replace
 from orchestrator.model.observation import Container, PublishedPort, Rotation, State
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104 (compared, not bound)
 PortKey = tuple[str, int, str]
 """(host_ip, host_port, protocol): what containers of one service may share, whatever it leads to."""
 
 
 def key_of(port: PublishedPort) -> PortKey:
-    return port.host_ip, port.host_port, port.protocol
+    return "" if port.host_ip == EVERYWHERE else port.host_ip, port.host_port, port.protocol
 
 
 def takers(holders: Sequence[Container]) -> tuple[Container, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.observation import Container, PublishedPort
+from orchestrator.model.rotation import key_of
 from orchestrator.model.stack import Port, Private, Service
 from orchestrator.planner.survey import Fate, Survey
 
@@ -100,7 +101,7 @@ class HostPorts:
         """Who is in the way. `friend`: the service whose containers hold the very same port without harm."""
         for holder in self._held.get((wish.protocol, wish.host_port), ()):
             own = but and not holder.foreign and holder.port == wish
-            shared = friend and holder.service == friend and holder.port.host_ip == wish.host_ip
+            shared = friend and holder.service == friend and key_of(holder.port) == key_of(wish)
             if _clash(wish, holder.port) and holder.who != but and not own and not shared:
                 return holder
         return None

@@ -21,9 +21,8 @@ from orchestrator.kernel import firewall
 from orchestrator.model import rotation
 from orchestrator.model.errors import EngineError, ExitCode
 from orchestrator.model.observation import Container, PublishedPort, State
-from orchestrator.model.rotation import PortKey
+from orchestrator.model.rotation import EVERYWHERE, PortKey
 
-EVERYWHERE = "0.0.0.0"  # noqa: S104 - a published port without host_ip is for every address, as in docker
 COUNT_FRESH_SECONDS = 0.05
 _OPEN = frozenset(("01", "03", "04", "08", "09", "0B"))
 """Of TCP: established, being opened, or with bytes on their way (include/net/tcp_states.h)."""
