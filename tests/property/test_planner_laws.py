@@ -187,9 +187,9 @@ def test_addresses_and_host_ports_are_given_once(data: st.DataObject) -> None:
         held = [pair for c in world.containers for pair in c.addresses.items()]
         gateways = [(state.name, state.gateway) for state in world.networks.values()]
         assert max(Counter(given_now + held + gateways).values(), default=1) == 1
-        ports = [p.host_port for a in creates for p in a.ports]
-        ports += [p.host_port for c in world.containers for p in c.ports]
-        assert max(Counter(ports).values(), default=1) == 1
+        ports = {(p.host_port, a.service.name) for a in creates for p in a.ports}
+        ports |= {(p.host_port, c.service) for c in world.containers for p in c.ports}
+        assert max(Counter(number for number, _ in ports).values(), default=1) == 1, "but within a service"
 
 
 @LAWS
