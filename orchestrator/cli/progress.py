@@ -22,10 +22,15 @@ _WORDS = {
     "pause": ("Pausing", "Paused"),
     "unpause": ("Unpausing", "Unpaused"),
     "remove": ("Removing", "Removed"),
+    "update": ("Updating", "Updated"),
+    "rollback": ("Rolling back", "Rolled back"),
 }
 _ENDED = {"Stopping": "Stopped", "Killing": "Killed"}
 """A stop that has been asked for; that it has happened shows by what comes after."""
-_UNDER_WAY = ("Creating", "Starting", "Stopping", "Killing", "Signalling", "Removing", "Waiting", "Pulling")
+_UNDER_WAY = (
+    *("Creating", "Starting", "Stopping", "Killing", "Signalling", "Removing", "Waiting", "Pulling"),
+    *("Updating", "Rolling back"),
+)
 
 
 class Row:

@@ -70,7 +70,8 @@ def divide(
         survey.rolling[service.name] = images.absent(service)
         draft.refuse(target, f"service {service.name}: {images.absent(service)}", ExitCode.IMAGE)
     elif record.outcome == "":
-        far = f"{_made(scene)} of {service.replicas} containers are new{', ' + held if held else ''}"
+        goal = "as before" if record.kind == "rollback" else "new"
+        far = f"{_made(scene)} of {service.replicas} containers are {goal}{', ' + held if held else ''}"
         survey.rolling[service.name] = f"{sentence}; {far}" if sentence else far
         draft.wait(target, survey.rolling[service.name])
     goes_on = record is scene.record and record.outcome == "" and not held
