@@ -18,10 +18,12 @@ from orchestrator.model.action import (
     Action,
     CreateContainer,
     ProbeContainer,
+    PullImage,
     RemoveContainer,
     RemoveNetwork,
     SignalContainer,
     StartContainer,
+    verb,
 )
 from orchestrator.model.errors import EngineError, ExitCode
 from orchestrator.model.frozen import dataclass, field, replace
@@ -34,6 +36,10 @@ from orchestrator.model.observation import (
     State,
 )
 from orchestrator.model.world import World
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 SIGKILL = 9
 
@@ -85,6 +91,15 @@ class Faults:
     observe_delay: tuple[float, float] = (0.0, 0.0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pull:
+    """How an image comes here."""
+
+    takes: float = 1.0
+    fails: int = 0
+    """So many tries fail before one succeeds."""
+
+
 @dataclass(slots=True)
 class _Due:
     at: float
@@ -102,6 +117,10 @@ class SimulatedEngine:
     behaves: Callable[[Container], Program | None] | None = None
     """Asked first: a container of a changed definition may behave otherwise than its service did before."""
     faults: Faults = field(default_factory=Faults)
+    pulls: Mapping[str, Pull] = field(default_factory=dict)
+    """By reference; others come at once."""
+    failing: dict[str, float] = field(default_factory=dict)
+    """Verb -> until when every action of that kind fails."""
     images: Mapping[str, ImageState] = field(default_factory=dict)
     begins: Observation = field(default_factory=lambda: Observation(at=0.0))
     """The machine as it is at first."""
@@ -119,6 +138,7 @@ class SimulatedEngine:
     _lines: dict[str, float] = field(default_factory=dict)
     """Container id -> when it prints the line that says that it is ready."""
     _runs: dict[str, int] = field(default_factory=dict)
+    _pulled: dict[str, int] = field(default_factory=dict)
     _probes: dict[tuple[str, float], int] = field(default_factory=dict)
     _observed: int = -1
     """The version of the world that was looked at last."""
@@ -155,7 +175,10 @@ class SimulatedEngine:
                 starts_in = self._program(self._world.containers.get(action.id)).starts_in
                 if starts_in:
                     await trio.sleep(starts_in)
+            if isinstance(action, PullImage):
+                await self._pull(action)
             await trio.sleep(delay * share)
+            self._fail_while_it_lasts(action)
             self._perhaps_fail(self.faults.retryable, action, retryable=True)
             self._perhaps_fail(self.faults.permanent, action, retryable=False)
             self._take_effect(action)
@@ -194,16 +217,47 @@ class SimulatedEngine:
         self._settle()
         return next(found for found in self._world.containers.values() if found.name == name)
 
-    def kill(self, name: str, exit_code: int = 137) -> None:
+    def kill(self, name: str, exit_code: int = 137, *, oom: bool = False) -> None:
         """The process dies without anybody of ours having asked."""
-        self._exits.pop(self.container(name).id, None)
-        effects.end(self._world, self.container(name).id, self.now(), exit_code)
+        container = self.container(name)
+        if container.state is not State.RUNNING:
+            return
+        self._exits.pop(container.id, None)
+        effects.end(self._world, container.id, self.now(), exit_code)
+        if oom:
+            self._change_run(container.id, oom_killed=True)
         self._ring()
 
-    def power_cut(self) -> None:
-        """Every process dies; records stay."""
+    def kill_by_user(self, name: str) -> None:
+        """As `pystack kill` does it: past the planner, and recorded as the user's will."""
+        container = self.container(name)
+        action = SignalContainer(
+            id=container.id, name=name, signal=SIGKILL, stopping=True, by="user", because="kill"
+        )
+        effects.perform(self._world, action, self.now())
+        self._signalled(action)
+        self._ring()
+
+    def cure(self, programs: Mapping[str, Program]) -> None:
+        """From now on programs behave like this, those that run already too."""
+        self._settle()
+        self.programs = programs
+        for container in tuple(self._world.containers.values()):
+            if container.run is None or container.state is not State.RUNNING:
+                continue
+            program = self._program(container)
+            if container.run.stopping is None:
+                self._exits.pop(container.id, None)
+            if program.exits_after is not None:
+                self._schedule(container.id, _Due(self.now() + program.exits_after, program.exit_codes[-1]))
+        self._ring()
+
+    def power_cut(self, *, boot: bool = False) -> None:
+        """Every process dies; records stay. `boot`: the runs are known to be from before the boot."""
         for container_id in tuple(self._world.containers):
             effects.end(self._world, container_id, self.now(), None)
+            if boot:
+                self._change_run(container_id, before_boot=True, started=self.now(), finished=self.now())
         self._exits.clear()
         self._ring()
 
@@ -221,6 +275,11 @@ class SimulatedEngine:
         if self._world.version != self._observed:
             bell, self._bell = self._bell, trio.Event()
             bell.set()
+
+    def _change_run(self, container_id: str, **fields: Any) -> None:
+        container = self._world.containers[container_id]
+        if container.run is not None:
+            self._world.put(replace(container, run=replace(container.run, **fields)))
 
     def _settle(self) -> None:
         """Let every line and every exit happen that is due."""
@@ -266,6 +325,20 @@ class SimulatedEngine:
     def _perhaps_fail(self, chance: float, action: Action, *, retryable: bool) -> None:
         if chance and self._random.random() < chance:
             raise EngineError(f"fault on {action.target}", retryable=retryable)
+
+    def _fail_while_it_lasts(self, action: Action) -> None:
+        word = verb(action)
+        if self.failing.get(word, 0.0) > self.now():
+            raise EngineError(f"can't {word} {action.target}")
+
+    async def _pull(self, action: PullImage) -> None:
+        pull = self.pulls.get(action.reference)
+        if pull is None or action.reference in self._world.images:
+            return
+        await trio.sleep(pull.takes)
+        tries = self._pulled[action.reference] = self._pulled.get(action.reference, 0) + 1
+        if tries <= pull.fails:
+            raise EngineError(f"{action.reference}: the registry does not answer")
 
     def _take_effect(self, action: Action) -> None:
         self._settle()
@@ -365,7 +438,8 @@ class SimulatedEngine:
     def _guard_start(self, action: StartContainer) -> None:
         container = self._world.containers.get(action.id)
         if container is None:
-            raise UnsafeError(f"{action.name} is started but does not exist")
+            # It can vanish between the decision and the act; a real engine refuses then.
+            raise EngineError(f"container {action.name} is not there")
         if container.state is State.RUNNING:
             raise UnsafeError(f"{action.name} is started while it runs")
         if container.ports:
@@ -375,10 +449,8 @@ class SimulatedEngine:
                 raise EngineError(f"port {clash[0].host_port} is in use", exit_code=ExitCode.CONFLICT)
         for service, peer_id in action.peers.items():
             peer = self._world.containers.get(peer_id)
-            if peer is None:
-                raise UnsafeError(f"{action.name} is started beside {service}, which is not there")
-            if peer.state is not State.RUNNING:
-                # The peer can end between the decision and the act; a real engine refuses then.
+            if peer is None or peer.state is not State.RUNNING:
+                # It can end between the decision and the act; a real engine refuses then.
                 raise EngineError(f"{service} does not run")
 
     def _is_shared(self, container: Container, ports: Iterable[PublishedPort]) -> bool:
@@ -400,7 +472,8 @@ def _guard_create(world: World, action: CreateContainer) -> None:
     for name, address in action.addresses.items():
         row = world.networks.get(name)
         if row is None:
-            raise UnsafeError(f"{action.name} is attached to {name}, which does not exist")
+            # As above. That the decision was right is for the laws to say.
+            raise EngineError(f"network {name} does not exist")
         if row.has("addresses", address) or address == row.plain.gateway:
             raise UnsafeError(f"address {address} on {name} is given twice")
     if action.ports:

@@ -92,7 +92,10 @@ def arrange(survey: Survey, draft: Draft) -> None:
         if segment.refused:
             draft.refuse(f"network:{name}", segment.because, segment.exit_code)
         elif segment.remake or segment.state is None:
-            users = [c.name for c in survey.leaving() if name in c.addresses] + _coming(survey, name)
+            # One that serves until its new image is here is on it still, though it is to leave.
+            on_it = segment.state.users if segment.state is not None else ()
+            users = [c.name for c in survey.observation.containers if c.id in on_it]
+            users += [c.name for c in survey.leaving() if name in c.addresses] + _coming(survey, name)
             if users:
                 draft.wait(f"network:{name}", f"{users[0]} is still attached to it")
             elif segment.remake:

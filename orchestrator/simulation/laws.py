@@ -1,8 +1,9 @@
 """What must hold whatever happens. Pure: judges what was decided and seen, and knows nothing of how.
 
 Safety: no slot has two occupants, nothing starts before its gates are open, no restart comes before its
-back-off is over; the engine adds that a target has one action at a time and that no address, port or name
-is given twice. Liveness: once nothing breaks any more, the stack becomes what was asked for.
+back-off is over; `asked` and `ends` add that nothing is done, lost or ended without a reason, the engine
+that a target has one action at a time and that no address, port or name is given twice. Liveness: once
+nothing breaks any more, the stack becomes what was asked for.
 
 The planner is not asked: a law that borrowed its judgement would share its faults.
 """
@@ -13,43 +14,30 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from orchestrator.engines.simulated import Program, UnsafeError
-from orchestrator.model.action import Action, CreateContainer, ProbeContainer, StartContainer
+from orchestrator.model.action import (
+    Action,
+    CreateContainer,
+    ProbeContainer,
+    RemoveContainer,
+    SignalContainer,
+    StartContainer,
+)
 from orchestrator.model.desired import Desired, Wanted
-from orchestrator.model.frozen import dataclass
-from orchestrator.model.graph import needs
+from orchestrator.model.graph import needs, shares
 from orchestrator.model.observation import Container, HealthStatus, Observation, Run, State
 from orchestrator.model.plan import Plan
-from orchestrator.model.stack import Service
+from orchestrator.model.stack import Dependency, ImageRoot, Service
+from orchestrator.simulation.asked import NEVER_PULLED, demand_asked
+from orchestrator.simulation.ends import demand_end
+from orchestrator.simulation.tables import tables
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 60.0
 GRACE = 0.01
 """Seconds by which a clock may be read too early."""
 LONG_RUN = 10.0
+COMPLETED = "service_completed_successfully"
 ALWAYS = ("always", "unless-stopped")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tables:
-    """An observation, arranged to be asked about one container at a time."""
-
-    world: Observation
-    by_id: Mapping[str, Container]
-    by_service: Mapping[str, list[Container]]
-
-
-_latest: list[_Tables] = []
-"""Those of the world that was asked about last: many actions are decided on one look."""
-
-
-def _tables(world: Observation) -> _Tables:
-    if not _latest or _latest[0].world is not world:
-        by_service: dict[str, list[Container]] = {}
-        for one in world.containers:
-            by_service.setdefault(one.service, []).append(one)
-        by_id = {one.id: one for one in world.containers}
-        _latest[:] = [_Tables(world=world, by_id=by_id, by_service=by_service)]
-    return _latest[0]
 
 
 def demand_safe(desired: Desired, world: Observation, action: Action, now: float) -> None:
@@ -57,7 +45,10 @@ def demand_safe(desired: Desired, world: Observation, action: Action, now: float
 
     Raises UnsafeError.
     """
+    demand_asked(desired, world, action)
     match action:
+        case SignalContainer() | RemoveContainer():
+            demand_end(desired, world, action, now)
         case CreateContainer():
             _demand_free_slot(world, action)
         case StartContainer():
@@ -70,7 +61,7 @@ def demand_safe(desired: Desired, world: Observation, action: Action, now: float
 def _demand_free_slot(world: Observation, action: CreateContainer) -> None:
     if action.service.oneoff:
         return
-    for other in _tables(world).by_service.get(action.service.name, ()):
+    for other in tables(world).by_service.get(action.service.name, ()):
         same = other.slot == action.slot and other.id != action.id
         if same and not other.definition.oneoff:
             raise UnsafeError(f"{action.name} is made for the slot that {other.name} is in")
@@ -81,14 +72,17 @@ def demand_open_gates(desired: Desired, world: Observation, action: StartContain
 
     Raises UnsafeError.
     """
-    container = _tables(world).by_id.get(action.id)
+    container = tables(world).by_id.get(action.id)
     if container is None or action.attempt > 1:
+        return
+    intent = desired.intents.get(container.service)
+    if intent is not None and intent.ignore_dependencies:
         return
     for dependency in needs(desired.stack.services[container.service]):
         if not dependency.required:
             continue
         replicas = desired.stack.services[dependency.service].replicas
-        there = _tables(world).by_service.get(dependency.service, [])
+        there = tables(world).by_service.get(dependency.service, [])
         if len(there) > replicas:
             continue  # Which of them will stay is not for us to decide.
         for other in there:
@@ -101,7 +95,9 @@ def _closed(other: Container, condition: str) -> str:
     run = other.run
     if run is None:
         return f"before {other.name} was ever started"
-    if condition == "service_completed_successfully" and run.exit_code != 0:
+    if run.error:
+        return f"although {other.name} can't be executed"
+    if condition == COMPLETED and run.exit_code != 0:
         return f"while {other.name} has not completed"
     if condition == "service_log_ready" and not run.log_ready:
         return f"before {other.name} has logged that it is ready"
@@ -117,7 +113,7 @@ def _demand_patience(world: Observation, action: StartContainer, now: float) -> 
 
     An order to start or restart begins anew, with attempt 1, and need not wait.
     """
-    container = _tables(world).by_id.get(action.id)
+    container = tables(world).by_id.get(action.id)
     run = container.run if container is not None else None
     if container is None or run is None or run.finished is None or action.attempt <= 1:
         return
@@ -139,10 +135,16 @@ def _demand_patience(world: Observation, action: StartContainer, now: float) -> 
 
 def restless(desired: Desired, programs: Mapping[str, Program]) -> AbstractSet[str]:
     """Services whose programs never come to rest by themselves, and those that need them: nobody can say
-    of these how they stand at a given moment."""
+    of these how they stand at a given moment. So with those that wait for the end of what runs on."""
     services = desired.stack.services
     found = {
         name for name, program in programs.items() if name in services and _unquiet(services[name], program)
+    }
+    endless = {name for name in services if programs.get(name, Program()).exits_after is None}
+    found |= {
+        name
+        for name, service in services.items()
+        if any(one.service in endless and one.condition == COMPLETED for one in needs(service))
     }
     while True:
         more = {
@@ -169,13 +171,36 @@ def unconverged(
 ) -> tuple[str, ...]:
     """What is not as it was asked for, in sentences; none: converged."""
     if desired.down:
-        left = [container.name for container in world.containers]
-        return tuple(f"{name} is still there" for name in left)
+        return tuple(left_over(desired, world))
     return (
         *_pending(desired, world, decided, unquiet),
         *_missing(desired, world, unquiet),
         *_left_behind(desired, world, unquiet),
     )
+
+
+def left_over(desired: Desired, world: Observation) -> list[str]:
+    """What a stack that goes down has not taken with it, in sentences."""
+    stack = desired.stack
+    known = {*stack.services, *stack.disabled}
+    left = [
+        f"{one.name} is still there"
+        for one in world.containers
+        if one.service in known or one.definition.oneoff or desired.remove_orphans
+    ]
+    left += [
+        f"network {state.name} is still there"
+        for state in world.networks.values()
+        if state.stack == stack.name and not state.users
+    ]
+    external = {volume.name for volume in stack.volumes.values() if volume.external}
+    if desired.remove_volumes:
+        left += [
+            f"volume {state.name} is still there"
+            for state in world.volumes.values()
+            if state.stack == stack.name and not state.users and state.name not in external
+        ]
+    return left
 
 
 def _pending(desired: Desired, world: Observation, decided: Plan, unquiet: AbstractSet[str]) -> Iterator[str]:
@@ -198,28 +223,27 @@ def _service(desired: Desired, target: str, owners: Mapping[str, str]) -> str:
 
 
 def _missing(desired: Desired, world: Observation, unquiet: AbstractSet[str]) -> Iterator[str]:
+    blocked = _blocked(desired, world)
     for name, service in desired.stack.services.items():
         intent = desired.intents.get(name)
         if intent is None or name in unquiet or service.oneoff:
             continue
-        there = _tables(world).by_service.get(name, [])
+        there = tables(world).by_service.get(name, [])
         if intent.wanted is Wanted.RUNNING:
-            if len(there) != service.replicas:
+            if len(there) != service.replicas and name not in blocked:
                 yield f"{name} has {len(there)} containers, not {service.replicas}"
-            for one in there:
-                if one.state is State.CREATED:
-                    yield f"{one.name} was never started"
-                elif one.state is State.EXITED and service.restart.condition in ALWAYS:
-                    yield f"{one.name} does not run"
+            yield from _idle(there, blocked=name in blocked)
         elif intent.wanted is Wanted.STOPPED:
             for one in there:
                 if one.state is State.RUNNING:
                     yield f"{one.name} still runs"
+        elif intent.wanted is Wanted.ABSENT and there:
+            yield f"{there[0].name} is still there"
 
 
 def _left_behind(desired: Desired, world: Observation, unquiet: AbstractSet[str]) -> Iterator[str]:
     """Who asked to be restarted with a dependency runs since after that one's last crash."""
-    tables = _tables(world).by_service
+    tables = tables(world).by_service
     for name, service in desired.stack.services.items():
         if name in unquiet or name not in desired.intents or desired.intents[name].ignore_dependencies:
             continue
@@ -236,3 +260,59 @@ def _after(run: Run | None, own: Run | None) -> bool:
     if run is None or own is None or run.finished is not None or own.finished is not None:
         return False
     return run.restarts > 0 and run.started > own.started
+
+
+def _idle(there: list[Container], *, blocked: bool) -> Iterator[str]:
+    for one in there:
+        if one.state is State.CREATED and not blocked:
+            yield f"{one.name} was never started"
+        elif one.state is State.EXITED and not blocked and _comes_back(one.definition, one.run):
+            yield f"{one.name} does not run"
+
+
+def _comes_back(service: Service, run: Run | None) -> bool:
+    if run is None or run.error or service.restart.max_attempts is not None:
+        return False
+    by_user = run.stopping is not None and run.stopping.by == "user"
+    return service.restart.condition in ALWAYS and not by_user
+
+
+def _blocked(desired: Desired, world: Observation) -> AbstractSet[str]:
+    """Services that wait for what will not come by itself, and those that need them."""
+    found: set[str] = set()
+    services = desired.stack.services
+    while True:
+        more = {
+            name
+            for name, service in services.items()
+            if name not in found and _is_blocked(desired, world, service, found)
+        }
+        if not more:
+            return found
+        found |= more
+
+
+def _is_blocked(desired: Desired, world: Observation, service: Service, blocked: AbstractSet[str]) -> bool:
+    lacks = isinstance(service.root, ImageRoot) and service.root.reference not in world.images
+    if lacks and service.pull_policy in NEVER_PULLED:
+        return True
+    for peer in shares(service):
+        first = min(tables(world).by_service.get(peer, ()), key=_seat, default=None)
+        if first is None or first.state is not State.RUNNING:
+            return True  # nobody can join a namespace that has no process in it
+    return any(_shut(desired, world, one, blocked) for one in needs(service) if one.required)
+
+
+def _seat(container: Container) -> tuple[int, float, str]:
+    return container.slot, container.created, container.id
+
+
+def _shut(desired: Desired, world: Observation, need: Dependency, blocked: AbstractSet[str]) -> bool:
+    if need.service in blocked or need.service not in desired.stack.services:
+        return True
+    there = tables(world).by_service.get(need.service, ())
+    intent = desired.intents.get(need.service)
+    if not there:
+        wanted = intent is not None and intent.wanted in (Wanted.RUNNING, Wanted.CREATED)
+        return not wanted and desired.stack.services[need.service].replicas > 0
+    return any(_closed(one, need.condition) for one in there)

@@ -7,35 +7,40 @@ takes as long as its decisions do. No thread, process or socket may be used mean
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import trio
 import trio.testing
 
 from orchestrator.api import orders
 from orchestrator.engines.simulated import Faults, Program, SimulatedEngine, UnsafeError
-from orchestrator.model import effects
+from orchestrator.model import effects, names
 from orchestrator.model.action import Action, RemoveContainer
 from orchestrator.model.desired import Desired
-from orchestrator.model.errors import PystackError
+from orchestrator.model.errors import PystackError, UserError
 from orchestrator.model.frozen import dataclass, field, replace
 from orchestrator.model.observation import Container, ImageState, Observation
 from orchestrator.model.stack import ImageRoot, Stack
-from orchestrator.planner.plan import finished
 from orchestrator.reconciler.history import Event as Happening
 from orchestrator.reconciler.history import History
 from orchestrator.reconciler.loop import Loop, View
 from orchestrator.simulation import laws
 from orchestrator.simulation.scenario import (
     Event,
+    Fail,
     Kill,
     KillSupervisor,
     Lose,
+    NewImage,
     Order,
     PowerCut,
     Scale,
     Scenario,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 BOOT = 1000.0
 """Boot time when the play begins."""
@@ -45,6 +50,9 @@ ONE_SHOT = 1.0
 """Seconds that a program runs when others wait for its completion."""
 LOOKS = 1.0
 """Seconds between two looks whether the stack has converged."""
+
+
+FAREWELL: Mapping[str, Any] = {"remove_volumes": True, "remove_orphans": True, "timeout": None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,24 +124,34 @@ class Stage:
     """The identities of the actions that `_judged` has decided on."""
     _history: _Ledger = field(init=False)
     _ended: float = field(init=False, default=0.0)
+    _programs: Mapping[str, Program] = field(init=False)
     _over: trio.CancelScope = field(init=False)
     _life: trio.CancelScope | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        references = {
-            one.root.reference for one in self.stack.services.values() if isinstance(one.root, ImageRoot)
-        }
+        self._programs = {**_one_shots(self.stack), **self.scenario.programs}
         self.engine = SimulatedEngine(
             now=self.now,
             seed=self.seed,
-            programs={**_one_shots(self.stack), **self.scenario.programs},
+            programs=self._programs,
             faults=self.scenario.faults,
-            images={name: ImageState(id=f"sha256:{name}") for name in references},
+            pulls=self.scenario.images,
+            images=self._images(),
             begins=Observation(at=BOOT),
             watch=self._watch,
         )
         self.desired = orders.acknowledge(None, orders.up(None, self.stack, orders.UpOptions()), (), BOOT)
         self._history = _Ledger(self.tell)
+
+    def _images(self) -> dict[str, ImageState]:
+        """Here are all that any file of the play names, but for those that the scenario has pulled."""
+        files = [event.stack for event in self.scenario.events if isinstance(event, Order) and event.stack]
+        return {
+            one.root.reference: ImageState(id=f"sha256:{one.root.reference}")
+            for stack in (self.stack, *files)
+            for one in stack.services.values()
+            if isinstance(one.root, ImageRoot) and one.root.reference not in self.scenario.images
+        }
 
     def now(self) -> float:
         return trio.current_time() + BOOT
@@ -164,6 +182,9 @@ class Stage:
                     await self._happen(event, nursery)
                 await trio.sleep_until(self.scenario.lasts)
                 await self._heal()
+                if self.scenario.farewell:
+                    self._want(orders.down(self.desired, **FAREWELL))
+                    await self._calm()
                 nursery.cancel_scope.cancel()
         self._ended = trio.current_time()
 
@@ -201,6 +222,7 @@ class Stage:
             self.desired = noted
 
     def _want(self, desired: Desired) -> None:
+        """Written down as the supervisor does it: what runs at this moment has had its turn."""
         desired = orders.acknowledge(self.desired, desired, self.engine.world.containers, self.now())
         self.desired = desired
         if self.loop is not None:
@@ -210,13 +232,16 @@ class Stage:
 
     def _say(self, event: Event) -> None:
         service = event.service if isinstance(event, Kill | Lose) else ""
+        self._note("event", str(event), "seen", service)
+
+    def _note(self, word: str, because: str, outcome: str, service: str = "") -> None:
         self._history.record(
             Happening(
                 at=self.now(),
                 target="scenario",
-                verb="event",
-                because=str(event),
-                outcome="seen",
+                verb=word,
+                because=because,
+                outcome=outcome,
                 stack=self.stack.name,
                 service=service,
             )
@@ -224,24 +249,58 @@ class Stage:
 
     async def _happen(self, event: Event, nursery: trio.Nursery) -> None:
         match event:
-            case Kill():
-                for container in self._occupants(event.service, event.slot):
-                    self.engine.kill(container.name, event.exit_code)
             case KillSupervisor(absent=absent):
                 await self._die(absent, nursery)
             case PowerCut(absent=absent):
-                self.engine.power_cut()
+                self.engine.power_cut(boot=True)
+                self.desired = orders.after_boot(self.desired)
                 await self._die(absent, nursery)
+            case Order() | Scale():
+                self._obey(event)
+            case _:
+                self._break_something(event)
+
+    def _break_something(self, event: Event) -> None:
+        match event:
+            case Kill():
+                for container in self._occupants(event.service, event.slot):
+                    self.engine.kill(container.name, event.exit_code, oom=event.oom)
             case Lose():
                 self._lose(event)
-            case Order():
-                self._want(_ordered(self.desired, self.stack, event))
-            case Scale():
-                services = dict(self.stack.services)
-                for name, count in event.replicas.items():
-                    services[name] = replace(services[name], replicas=count)
-                self.stack = replace(self.stack, services=services)
-                self._want(orders.up(self.desired, self.stack, orders.UpOptions()))
+            case NewImage():
+                images = dict(self.engine.world.images)
+                if event.image in images:
+                    images[event.image] = replace(images[event.image], id=f"sha256:{event.image}@{event.at}")
+                self.engine.disturb(replace(self.engine.world, images=images))
+            case Fail():
+                self.engine.failing[event.verb] = self.now() + event.lasts
+            case _:
+                raise PystackError(f"nobody knows how {event} happens")
+
+    def _obey(self, event: Order | Scale) -> None:
+        """A stack that has gone down is forgotten: there is nothing left to stop, start or restart."""
+        if isinstance(event, Scale):
+            services = dict(self.stack.services)
+            for name, count in event.replicas.items():
+                services[name] = replace(services[name], replicas=count)
+            self.stack = replace(self.stack, services=services)
+            self._want(orders.up(self.desired, self.stack, orders.UpOptions()))
+            return
+        if event.command == "kill":
+            for name in event.services or tuple(self.stack.services):
+                for container in self._occupants(name, None):
+                    self.engine.kill_by_user(container.name)
+            return
+        gone = self.desired.down and not laws.left_over(self.desired, self.engine.world)
+        if gone and event.command not in ("up", "down"):
+            return
+        if event.stack is not None:
+            self.stack = event.stack
+            self._programs = self.engine.programs = {**_one_shots(self.stack), **self.scenario.programs}
+        try:
+            self._want(_ordered(self.desired, self.stack, event))
+        except UserError as error:
+            self._note("refuse", error.message, "refused")
 
     def _occupants(self, service: str, slot: int | None) -> Iterator[Container]:
         for container in self.engine.world.containers:
@@ -251,9 +310,24 @@ class Stage:
     def _lose(self, event: Lose) -> None:
         world = self.engine.world
         if event.network:
-            name = self.stack.networks[event.network].name
-            left = {key: state for key, state in world.networks.items() if key != name}
-            self.engine.disturb(replace(world, networks=left))
+            name = names.scoped_name(self.stack.name, event.network)
+            if event.network in self.stack.networks:
+                name = self.stack.networks[event.network].name
+            state = world.networks.get(name)
+            left = {key: one for key, one in world.networks.items() if key != name}
+            ranges = tuple(one for one in world.subnets_taken if state is None or one != state.subnet)
+            self.engine.disturb(replace(world, networks=left, subnets_taken=ranges))
+            return
+        if event.volume:
+            name = names.scoped_name(self.stack.name, event.volume)
+            if event.volume in self.stack.volumes:
+                name = self.stack.volumes[event.volume].name
+            kept = {key: state for key, state in world.volumes.items() if key != name}
+            self.engine.disturb(replace(world, volumes=kept))
+            return
+        if event.image:
+            here = {key: state for key, state in world.images.items() if key != event.image}
+            self.engine.disturb(replace(world, images=here))
             return
         for container in tuple(self._occupants(event.service, None)):
             self.engine.kill(container.name)
@@ -283,7 +357,15 @@ class Stage:
     async def _heal(self) -> None:
         """Nothing breaks any more: by the end of its time the stack is what was asked for."""
         self.engine.faults = Faults(delay=self.scenario.faults.delay)
-        self.unquiet = frozenset(laws.restless(self.desired, self.scenario.programs))
+        self.engine.failing.clear()
+        if self.scenario.cured:
+            self._programs = _one_shots(self.stack)
+            self.engine.cure(self._programs)
+        self.unquiet = frozenset(laws.restless(self.desired, self._programs))
+        self.converged = await self._calm()
+
+    async def _calm(self) -> float | None:
+        """The seconds until the stack is as it was asked for; None when that takes too long."""
         began = trio.current_time()
         left: tuple[str, ...] = ("nothing has been looked at",)
         while trio.current_time() - began < self.scenario.healing:
@@ -291,14 +373,11 @@ class Stage:
             view = self.loop.view if self.loop is not None else None
             if view is None or (self.loop is not None and view.revision < self.loop.revision):
                 continue
-            if view.desired.down and finished(view.desired, view.observation):
-                left = ()
-            else:
-                left = laws.unconverged(view.desired, view.observation, view.plan, self.unquiet)
+            left = laws.unconverged(view.desired, self.engine.world, view.plan, self.unquiet)
             if not left:
-                self.converged = trio.current_time() - began
-                return
+                return trio.current_time() - began
         self._break(f"not converged {self.scenario.healing:g} s after the last trouble: {left[0]}")
+        return None
 
 
 def _one_shots(stack: Stack) -> dict[str, Program]:
@@ -314,13 +393,25 @@ def _one_shots(stack: Stack) -> dict[str, Program]:
 def _ordered(desired: Desired, stack: Stack, order: Order) -> Desired:
     match order.command:
         case "up":
-            return orders.up(desired, stack, orders.UpOptions(services=order.services))
+            options = orders.UpOptions(
+                services=order.services,
+                force_recreate=order.force_recreate,
+                no_recreate=order.no_recreate,
+                no_deps=order.no_deps,
+                remove_orphans=order.remove_orphans,
+                timeout=order.timeout,
+            )
+            return orders.up(desired, stack, options)
         case "down":
-            return orders.down(desired, remove_volumes=False, remove_orphans=True, timeout=None)
+            return orders.down(
+                desired, remove_volumes=order.volumes, remove_orphans=True, timeout=order.timeout
+            )
         case "stop":
-            return orders.stop(desired, order.services, None)
+            return orders.stop(desired, order.services, order.timeout)
+        case "rm":
+            return orders.remove(desired, order.services, volumes=order.volumes)
         case "start":
             return orders.start(desired, order.services, insists=bool(order.services))
         case "restart":
-            return orders.restart(desired, order.services, timeout=None, no_deps=False)
+            return orders.restart(desired, order.services, timeout=order.timeout, no_deps=order.no_deps)
     raise PystackError(f"nobody can order {order.command}")

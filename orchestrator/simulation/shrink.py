@@ -22,7 +22,7 @@ MOST_PLAYS = 200
 
 def shrink(stack: Stack, played: Played, *, go_on: Callable[[], bool]) -> Played:
     """The shortest play found that breaks the law `played` broke. `go_on` is asked before each try."""
-    law = _kind(played.broken)
+    law = kind(played.broken)
     best = played
     for _ in range(MOST_PLAYS):
         shorter = _step(stack, best, law, go_on)
@@ -37,12 +37,13 @@ def _step(stack: Stack, best: Played, law: str, go_on: Callable[[], bool]) -> Pl
         if not go_on():
             return None
         found = play(stack, scenario, best.seed)
-        if found.broken and _kind(found.broken) == law:
+        if found.broken and kind(found.broken) == law:
             return found
     return None
 
 
-def _kind(broken: str) -> str:
+def kind(broken: str) -> str:
+    """Which law a sentence tells of: what it says but for numbers. Pure."""
     return _NUMBERS.sub("#", broken)
 
 

@@ -69,7 +69,12 @@ def test_everything_that_a_scenario_can_say_happens() -> None:
         *(f"shop-web-{number}" for number in (1, 2, 3, 4)),
     ]
     text = "".join(lines(played))
-    for sentence in ("exit 3", "exit code lost", "network shop_default is gone", "asked to restart"):
+    for sentence in (
+        "exit 3",
+        "the machine was restarted",
+        "network shop_default is gone",
+        "asked to restart",
+    ):
         assert sentence in text
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.model import effects
-from orchestrator.model.action import CreateContainer, CreateNetwork, RemoveNetwork
-from orchestrator.model.observation import NetworkState, Observation
+from orchestrator.model.action import CreateContainer, CreateNetwork, PullImage, RemoveNetwork
+from orchestrator.model.observation import NetworkState, Observation, State
 from orchestrator.model.plan import Plan
 from orchestrator.model.stack import Attachment, Subnet
 from orchestrator.planner.networks import free_subnet
 from orchestrator.planner.plan import plan
-from tests.kit.stacks import converge, down, network, nothing, service, stack, up, wanting
+from tests.kit.stacks import apply_all, converge, down, network, nothing, service, stack, up, wanting
 
 NOW = 1000.0
 
@@ -183,6 +183,21 @@ def test_a_changed_network_is_made_anew_with_its_containers() -> None:
     assert ids["web"] != new_ids["web"]
     assert changed.networks["shop_default"].fingerprint != world.networks["shop_default"].fingerprint
     assert plan(up(after), changed, NOW).settled
+
+
+def test_a_network_is_not_made_anew_under_a_container_that_waits_for_its_image() -> None:
+    """db is to be replaced with the network, but serves until its image is here again."""
+    before = stack(web=service(), db=service(image="db"))
+    after = stack(web=service(), db=service(image="db"), networks={"default": network(internal=True)})
+    world = replace(converge(up(before), nothing("db")), images={})
+    for moment in range(20):
+        decided = plan(up(after), world, NOW + moment)
+        acts = [one for one in decided.actions if not isinstance(one, PullImage)]
+        assert not any(isinstance(one, RemoveNetwork) for one in acts)
+        world = apply_all(world, acts, NOW + moment)
+    assert {c.service: c.state for c in world.containers} == {"db": State.RUNNING}
+    waits = {wait.target: wait.because for wait in decided.waits}
+    assert waits["network:shop_default"] == "shop-db-1 is still attached to it"
 
 
 def test_a_changed_network_that_others_use_is_left_with_a_warning() -> None:

@@ -15,7 +15,7 @@ from orchestrator.model.plan import Plan, Wait
 from orchestrator.model.stack import RestartPolicy
 from orchestrator.planner.plan import plan
 from orchestrator.simulation import laws
-from tests.kit.stacks import apply_all, check, converge, nothing, service, stack, up
+from tests.kit.stacks import apply_all, check, converge, nothing, service, stack, up, wanting
 
 
 def shop(**web: object) -> Desired:
@@ -84,7 +84,10 @@ def test_no_restart_before_its_delay_is_over(
     with pytest.raises(UnsafeError, match=r"starts again after [0-9.]+ s in place of"):
         laws.demand_safe(desired, then, start(ended, attempt=2), early)
     laws.demand_safe(desired, then, start(ended, attempt=2), early + 0.05)
-    laws.demand_safe(desired, then, start(ended, attempt=1), early)
+    ordered = wanting(desired, "db", turn=2)
+    laws.demand_safe(ordered, then, start(ended, attempt=1), early)
+    with pytest.raises(UnsafeError, match="is started again as if it were the first time"):
+        laws.demand_safe(desired, then, start(ended, attempt=1), early)
 
 
 def test_the_restless_and_those_that_need_them() -> None:
