@@ -199,7 +199,7 @@ def state(run: Run | None, status: str, offset: float) -> Document:
         "Pid": run.pid if run is not None and not ended else 0,
         "ExitCode": (run.exit_code or 0) if run is not None and ended else 0,
         "Error": run.error if run is not None else "",
-        "StartedAt": _time(run.started, offset) if run is not None else NEVER,
+        "StartedAt": _time(_since(run), offset) if run is not None else NEVER,
         "FinishedAt": _time(run.finished, offset) if run is not None and run.finished is not None else NEVER,
         **({"Health": health(run.health, offset)} if run is not None and run.health is not None else {}),
     }
@@ -220,6 +220,11 @@ def health(health: Health, offset: float) -> Document:
             for result in health.results
         ],
     }
+
+
+def _since(run: Run) -> float:
+    """When it started, by this boot's clock; of a run before it no more is known than that it is over."""
+    return run.finished if run.before_boot and run.finished is not None else run.started
 
 
 def _time(boot: float, offset: float) -> str:

@@ -257,7 +257,7 @@ class SimulatedEngine:
         for container_id in tuple(self._world.containers):
             effects.end(self._world, container_id, self.now(), None)
             if boot:
-                self._change_run(container_id, before_boot=True, started=self.now(), finished=self.now())
+                self._change_run(container_id, before_boot=True, finished=self.now())
         self._exits.clear()
         self._ring()
 

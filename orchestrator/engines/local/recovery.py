@@ -127,7 +127,8 @@ def _latest_run(places: Places, container: Container, kept_pid: int | None) -> t
         return None, None
     run = record.run
     if record.boot_id != clock.boot_id():
-        return replace(run, finished=clock.now(), started=clock.now(), before_boot=True, pid=0), None
+        # `started` stays: by it orders know the runs that they found under way (Intent.under_way).
+        return replace(run, finished=clock.now(), before_boot=True, pid=0), None
     if run.finished is not None:
         return run, None
     ended = records.exit_of(bundle)
