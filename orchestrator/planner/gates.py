@@ -165,7 +165,7 @@ class Gates:
                 return _not_yet(f"{container.service} is not started yet")
             return _failed(f"container {container.name} is not started, and nobody has asked for it")
         next_step = sequel(container.run, container.definition.restart, intent, self._survey.now)
-        if not wanted:
+        if not wanted and next_step.kind != "broken":
             next_step = Sequel(kind="rest", because=next_step.because)
         return ENDED_RULES[condition](container, next_step)
 

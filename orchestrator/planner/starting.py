@@ -106,13 +106,12 @@ def _comes_back(survey: Survey, service: str) -> bool:
         return False
     if survey.vacant.get(service):
         return True
-    for container in survey.seats.get(service, ()):
-        if survey.live(container) or container.run is None:
-            return True
-        then = sequel(container.run, container.definition.restart, intent, survey.now)
-        if then.kind in ("start", "later"):
-            return True
-    return False
+    first = survey.peer(service)  # nobody else's namespaces are shared, whoever of the service runs
+    if first is None:
+        return False
+    if survey.live(first) or first.run is None or survey.fate(first) in (Fate.REPLACE, Fate.REMOVE):
+        return True
+    return sequel(first.run, first.definition.restart, intent, survey.now).kind in ("start", "later")
 
 
 def _port_clash(draft: Draft, ports: HostPorts, container: Container) -> bool:

@@ -13,7 +13,7 @@ from orchestrator.model import fingerprint
 from orchestrator.model.action import RemoveContainer, SignalContainer
 from orchestrator.model.desired import Desired, Wanted
 from orchestrator.model.graph import needs, shares
-from orchestrator.model.observation import Container, Observation, State
+from orchestrator.model.observation import Container, HealthStatus, Observation, State
 from orchestrator.model.stack import ImageRoot, Private, Service, VolumeMount
 from orchestrator.simulation.tables import tables
 
@@ -78,6 +78,13 @@ def _demand_order(desired: Desired, world: Observation, container: Container) ->
             raise UnsafeError(f"{container.name} is stopped before {one.name}, which depends on it")
 
 
+def _is_ill(container: Container) -> bool:
+    """Its definition asks for more than to be told of it (`x-on-unhealthy`)."""
+    health = container.run.health if container.run is not None else None
+    ill = health is not None and health.status is HealthStatus.UNHEALTHY
+    return ill and container.definition.restart.unhealthy != "ignore"
+
+
 def _goes(desired: Desired, service: str) -> bool:
     intent = desired.intents.get(service)
     if service not in desired.stack.services:
@@ -133,6 +140,8 @@ class Reasons:
         run = container.run
         if intent.wanted is Wanted.RUNNING and run is not None and run.turn < intent.restart_turn:
             return "to be restarted"
+        if _is_ill(container):
+            return "unhealthy"
         others = tables(self._world).by_service[name]
         if len(others) > service.replicas or sum(one.slot == container.slot for one in others) > 1:
             return "too many"

@@ -243,13 +243,13 @@ def _missing(desired: Desired, world: Observation, unquiet: AbstractSet[str]) ->
 
 def _left_behind(desired: Desired, world: Observation, unquiet: AbstractSet[str]) -> Iterator[str]:
     """Who asked to be restarted with a dependency runs since after that one's last crash."""
-    tables = tables(world).by_service
+    by_service = tables(world).by_service
     for name, service in desired.stack.services.items():
         if name in unquiet or name not in desired.intents or desired.intents[name].ignore_dependencies:
             continue
         followed = {one.service for one in needs(service) if one.restart} & desired.intents.keys()
-        there = [(other, other.run) for one in sorted(followed) for other in tables.get(one, ())]
-        for one in tables.get(name, ()):
+        there = [(other, other.run) for one in sorted(followed) for other in by_service.get(one, ())]
+        for one in by_service.get(name, ()):
             for other, run in there:
                 if _after(run, one.run):
                     yield f"{one.name} runs since before {other.name} was restarted"

@@ -191,6 +191,16 @@ def test_a_dependency_that_will_be_started_again_is_waited_for() -> None:
     assert answer(plan(desired, world, NOW)) == (WAIT, "db is not started yet")
 
 
+@pytest.mark.parametrize("wanted", ["running", "stopped"])
+def test_a_dependency_that_cannot_be_executed_lets_nobody_start_though_it_is_to_be_stopped(
+    wanted: str,
+) -> None:
+    desired = up(stack(db=service(), web=service(after="db")))
+    world = world_where(desired, {"shop-db-1": ended(127, error="no such file")})
+    decided = plan(wanting(desired, "db", wanted=wanted), world, NOW)
+    assert answer(decided) == (FAIL, f"{DEPENDENCY}container shop-db-1: no such file")
+
+
 def test_a_stopping_dependency_is_not_healthy() -> None:
     desired = up(stack(db=service(healthcheck=CHECKED), web=service(after={"db": "healthy"})))
     stopping = Stopping(since=NOW, signal=15, by="planner")

@@ -328,6 +328,21 @@ def test_who_shares_the_namespace_of_one_that_has_ended_is_refused() -> None:
     assert waits(decided) == {"shop-tool-1": "db, whose network it shares, does not run"}
 
 
+def test_who_shares_the_namespace_of_the_first_is_not_helped_by_the_second() -> None:
+    """The first has ended for good: that the second runs brings its namespace not back."""
+    desired = up(stack(db=service(replicas=2), tool=service(network_mode=OfService(service="db"))))
+    world = crash(crash(converge(desired, nothing()), "shop-db-1"), "shop-tool-1")
+    (wait,) = plan(wanting(desired, "tool", turn=2), world, NOW).waits
+    assert (wait.because, wait.failed) == ("db, whose network it shares, does not run", True)
+    again = service(replicas=2, restart="always")
+    desired = up(stack(db=again, tool=service(network_mode=OfService(service="db"))))
+    world = crash(crash(converge(desired, nothing()), "shop-db-1", NOW), "shop-tool-1")
+    assert [wait.failed for wait in plan(wanting(desired, "tool", turn=2), world, NOW).waits] == [
+        False,
+        False,
+    ]
+
+
 # --- volumes ---------------------------------------------------------------------------------------------
 
 
