@@ -2,7 +2,7 @@
 
 Greedy: what can go without the law holding again goes, until nothing more can (delta debugging with one
 change at a time; Zeller and Hildebrandt 2002). Two breaches are the same when their sentences agree but for
-numbers.
+names of containers and numbers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from orchestrator.model.stack import Stack
 from orchestrator.simulation.play import Played, play
 from orchestrator.simulation.scenario import Scenario
 
-_NUMBERS = re.compile(r"[0-9.]+")
+_PARTICULARS = re.compile(r"\S*[0-9]\S*")
+"""Words with a digit in them: names of containers, times."""
 MOST_PLAYS = 200
 
 
@@ -43,8 +44,8 @@ def _step(stack: Stack, best: Played, law: str, go_on: Callable[[], bool]) -> Pl
 
 
 def kind(broken: str) -> str:
-    """Which law a sentence tells of: what it says but for numbers. Pure."""
-    return _NUMBERS.sub("#", broken)
+    """Which law a sentence tells of: what it says but for names and numbers. Pure."""
+    return _PARTICULARS.sub("#", broken)
 
 
 def simpler(scenario: Scenario, ended: float) -> Iterator[Scenario]:
