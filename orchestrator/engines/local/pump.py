@@ -21,6 +21,7 @@ import trio
 
 from orchestrator.engines.local.logs import LogFile, records, stamp, texts
 from orchestrator.engines.local.trouble import report
+from orchestrator.engines.local.turns import SLICE, Turns
 from orchestrator.kernel import syscalls
 
 CHUNK = 64 * 1024
@@ -81,9 +82,15 @@ class Pump:
     """Moves the output of one container into its log file; `grown` is called when it has grown."""
 
     def __init__(
-        self, sources: Mapping[bytes, int], log: LogFile, grown: Callable[[], None], moving: Moving | None
+        self,
+        sources: Mapping[bytes, int],
+        log: LogFile,
+        grown: Callable[[], None],
+        moving: Moving | None,
+        turns: Turns | None = None,
     ) -> None:
-        """`moving` is for FIFOs; None: a terminal, which can't be copied from."""
+        """`moving` is for FIFOs; None: a terminal, which can't be copied from. `turns`: of all that flood."""
+        self._turns = turns or Turns()
         self._sources = sources
         self._rows = {stream: row for row, stream in enumerate(sources)}
         self._log = log
@@ -130,10 +137,16 @@ class Pump:
             self._ended.set()
 
     async def _follow(self, stream: bytes, fd: int) -> None:
+        worked = 0.0
         while True:
             await trio.lowlevel.wait_readable(fd)
-            if not self._drain(stream, fd, limit=16):
+            began = time.perf_counter()
+            if not self._drain(stream, fd, limit=1):
                 return
+            worked += time.perf_counter() - began
+            if worked > SLICE:
+                await self._turns.rest(worked)
+                worked = 0.0
 
     def _drain(self, stream: bytes, fd: int, limit: int = 1024) -> bool:
         """Move what is there, at most `limit` chunks; False when the source has ended (a closed terminal)."""

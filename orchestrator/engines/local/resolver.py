@@ -10,6 +10,7 @@ import errno
 import secrets
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -17,12 +18,13 @@ import trio
 
 from orchestrator.engines.local import dns
 from orchestrator.engines.local.dns import Question, Upstream, Zone
+from orchestrator.engines.local.turns import SLICE, Turns
 from orchestrator.kernel import firewall, netns
 
 ADDRESS = "127.0.0.11"
 _FREEBIND = 15  # IP_FREEBIND: loopback need not be up yet
 
-_PORTION = 64
+_PORTION = 32
 """Datagrams answered before other tasks have their turn."""
 _QUERY_LIMIT = 4096
 _UPSTREAM_PATIENCE = 2.0
@@ -185,22 +187,26 @@ async def serve(
     forwarder: Forwarder,
     namespace: int | None = None,
     deaf: Callable[[], None] = lambda: None,
+    turns: Turns | None = None,
 ) -> None:
     """Answer one container until cancelled. The sockets stay open: their owner closes them.
 
     `zone` is called for every portion of questions, so it must be cheap; `namespace` is the container's,
     needed for upstreams that are to be asked from inside; `deaf` is told when a socket can't be reached any
-    more: who may administer the namespace can destroy it (sock_diag(7), SOCK_DESTROY).
+    more: who may administer the namespace can destroy it (sock_diag(7), SOCK_DESTROY). `turns`: of all that
+    may flood.
     """
     async with trio.open_nursery() as nursery:
         desk = _Desk(zone, forwarder, namespace, nursery, deaf)
         nursery.start_soon(_serve_streams, tcp, desk)
-        await _serve_datagrams(udp, desk)
+        await _serve_datagrams(udp, desk, turns or Turns())
 
 
-async def _serve_datagrams(udp: socket.socket, desk: _Desk) -> None:
+async def _serve_datagrams(udp: socket.socket, desk: _Desk, turns: Turns) -> None:
+    worked = 0.0
     while True:
         await trio.lowlevel.wait_readable(udp)
+        began = time.perf_counter()
         zone = desk.zone()
         for _ in range(_PORTION):
             try:
@@ -210,6 +216,10 @@ async def _serve_datagrams(udp: socket.socket, desk: _Desk) -> None:
             except OSError:
                 break
             _answer_datagram(udp, desk, zone, message, asker)
+        worked += time.perf_counter() - began
+        if worked > SLICE:
+            await turns.rest(worked)
+            worked = 0.0
 
 
 def _answer_datagram(

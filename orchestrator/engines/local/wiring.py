@@ -23,6 +23,7 @@ from orchestrator.engines.local.publishing import Flows, Publishing
 from orchestrator.engines.local.resolver import Forwarder, open_sockets, serve
 from orchestrator.engines.local.table import Live, Table, Wires
 from orchestrator.engines.local.trouble import of_file
+from orchestrator.engines.local.turns import Turns
 from orchestrator.kernel import coexist, conntrack, firewall, interfaces, links, netns
 from orchestrator.kernel.netlink import Netlink
 from orchestrator.model.action import CreateNetwork
@@ -53,6 +54,7 @@ class Wiring:
         self._installing = trio.Lock()
         self.deaf: Callable[[Live], None] = lambda _: None
         """Told of a container whose name server can't be asked any more."""
+        self.turns = Turns()
 
     # --- networks ----------------------------------------------------------------------------------
 
@@ -249,6 +251,7 @@ class Wiring:
                     self._forwarder,
                     wires.namespace,
                     lambda: self.deaf(live),
+                    self.turns,
                 )
 
         self._nursery.start_soon(run, wires.serving)
