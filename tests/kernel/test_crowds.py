@@ -35,9 +35,9 @@ def processor(pid: int) -> float:
 
 
 def memory(pid: int) -> int:
-    """Bytes that are its own and present."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(size) for size in re.findall(r"^Private_\w+:\s+(\d+) kB", text, re.MULTILINE)) * 1024
+    """Bytes that are no file's and present, whether a fork shares them just now or not (proc_pid_status(5))."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.split("RssAnon:")[1].split()[0]) * 1024
 
 
 def descriptors(pid: int) -> int:
