@@ -78,12 +78,12 @@ def memory(pids: Iterable[int]) -> float:
 
 def cpu_percent(pids: Sequence[int], seconds: float) -> float:
     """CPU time that the processes use in the next seconds, in percent of one core."""
-    before = _cpu_seconds(pids)
+    before = cpu_seconds(pids)
     time.sleep(seconds)
-    return (_cpu_seconds(pids) - before) / seconds * 100
+    return (cpu_seconds(pids) - before) / seconds * 100
 
 
-def _cpu_seconds(pids: Sequence[int]) -> float:
+def cpu_seconds(pids: Sequence[int]) -> float:
     """In clock ticks (10 ms), threads that have ended included (proc_pid_stat(5): utime, stime)."""
     total = 0
     for pid in pids:

@@ -50,6 +50,8 @@ async def up(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
     stacks.machine.pulls.remember(stack.name, request.get("environment") or {})
     demand_images(stacks, stack, targets)
     demand_rights(stacks, stack, targets)
+    for warning in demand_room(stacks, stack, targets):
+        await session.send({"event": "warning", "message": warning})
     if advice := stacks.machine.advice():
         await session.send({"event": "warning", "message": advice})
     await converge(
@@ -99,6 +101,15 @@ def demand_rights(stacks: Stacks, stack: Stack, services: Iterable[str]) -> None
         raise UserError(
             "\n".join(refused), exit_code=ExitCode.NOT_PERMITTED, hint="docs/rootless.md says what can be had"
         )
+
+
+def demand_room(stacks: Stacks, stack: Stack, services: Iterable[str]) -> list[str]:
+    """Before anything is done: the machine's limits allow so many containers. Warnings, or UserError."""
+    found = stacks.machine.shortages(stack, services)
+    fatal = [one for one in found if one.fatal]
+    if fatal:
+        raise UserError("\n".join(one.because for one in fatal), hint=fatal[0].hint)
+    return [f"{one.because} ({one.hint})" for one in found]
 
 
 async def down(session: Session, stacks: Stacks, request: dict[str, Any]) -> Verdict:

@@ -59,6 +59,27 @@ def scarce_port(look: Look) -> Iterator[Found]:
                 )
 
 
+BRIDGE_PORTS = 1023
+"""Of one bridge of Linux (kernel.ceilings)."""
+
+
+def crowded_network(look: Look) -> Iterator[Found]:
+    counts: dict[str, int] = {}
+    for name, service in look.services():
+        if name not in look.active or "network_mode" in service:
+            continue
+        for network in list(part(service, "networks")) or ["default"]:
+            before = counts.get(network, 0)
+            counts[network] = before + _replicas(service)
+            if before <= BRIDGE_PORTS < counts[network]:
+                where = service if "scale" in service else part(service, "deploy")
+                yield Found(
+                    path=("services", name),
+                    mark=where.mark("scale" if "scale" in service else "replicas"),
+                    message=f"with {name}, more than {BRIDGE_PORTS:,} containers are on network {network}",
+                )
+
+
 def _replicas(service: Map) -> int:
     for count in (service.get("scale"), part(service, "deploy").get("replicas")):
         if isinstance(count, int):

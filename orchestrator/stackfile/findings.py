@@ -119,6 +119,14 @@ TABLE: tuple[Rule, ...] = (
         find=doubts.scarce_port,
     ),
     Rule(
+        code="C305",
+        name="crowded-network",
+        severity="error",
+        because="A bridge of Linux has 1,023 ports, so a network has no more containers.",
+        hint="spread the services over several networks",
+        find=doubts.crowded_network,
+    ),
+    Rule(
         code="C401",
         name="privileged",
         severity="warning",

@@ -22,13 +22,14 @@ from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.pulls import Pulls
 from orchestrator.engines.local.records import Boot
 from orchestrator.engines.local.refusals import Rights, refusals
+from orchestrator.engines.local.room import Shortage, demand, shortages
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live, Table
 from orchestrator.engines.local.trouble import report
 from orchestrator.engines.local.watching import Watching
 from orchestrator.engines.local.wiring import Wiring
 from orchestrator.images.store.content import Store
-from orchestrator.kernel import cgroups, pins
+from orchestrator.kernel import ceilings, cgroups, pins
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import State
 from orchestrator.model.stack import Service, Stack
@@ -108,6 +109,15 @@ class Machine:
         score = int(Path("/proc/self/oom_score_adj").read_text())
         rights = Rights(hierarchies=self.shared.hierarchies, first_port=first_port, score=score)
         return refusals(services, rights)
+
+    def shortages(self, stack: Stack, services: Iterable[str]) -> list[Shortage]:
+        """What this machine has too little of for all containers of `services`."""
+        hierarchies = self.shared.hierarchies
+        groups = [f"{base}/{self.places.cgroup}" for base in hierarchies.bases]
+        groups += ceilings.own_groups(hierarchies.v1.get("pids"))
+        containers = (live.container for live in self.table.containers.values())
+        asked = demand(stack, services, containers, self.table.networks)
+        return shortages(stack, asked, ceilings.look(groups), self.table.networks)
 
     def advice(self) -> str:
         """What the user should know once about what their stacks can do here; "" when there is nothing."""
