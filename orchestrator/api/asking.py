@@ -8,8 +8,9 @@ from typing import Any
 import trio
 
 from orchestrator import __version__
-from orchestrator.api import orders, show
+from orchestrator.api import orders, rehearsing, show
 from orchestrator.api.follow import described, follow
+from orchestrator.api.rehearsing import Look
 from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Stacks
 from orchestrator.engines.local import clock
@@ -19,10 +20,8 @@ from orchestrator.images.store.content import Store
 from orchestrator.model import codec
 from orchestrator.model.desired import Desired
 from orchestrator.model.errors import PystackError
+from orchestrator.model.frozen import replace
 from orchestrator.model.observation import Container, Observation, State
-from orchestrator.model.stack import Stack
-from orchestrator.planner.plan import plan as decide
-from orchestrator.planner.rollouts import said
 from orchestrator.reconciler.history import Event
 
 
@@ -98,50 +97,29 @@ async def image_users(session: Session, stacks: Stacks, _request: dict[str, Any]
 
 
 async def plan(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
-    """What `up` (or `down`) would do from here: the planner, rehearsed against the effect model."""
-    wanted = codec.decode(Stack, request["stack"])
-    supervised = stacks.get(wanted.name)
-    previous = supervised.loop.desired if supervised else None
-    if request.get("down"):
-        desired = orders.down(
-            previous or Desired(stack=wanted), remove_volumes=False, remove_orphans=False, timeout=None
-        )
-    else:
-        options = orders.UpOptions(
-            services=tuple(request.get("services", ())),
-            force_recreate=bool(request.get("force_recreate")),
-            no_recreate=bool(request.get("no_recreate")),
-            no_deps=bool(request.get("no_deps")),
-            remove_orphans=bool(request.get("remove_orphans")),
-        )
-        desired = orders.up(previous, wanted, options)
-    engine = stacks.machine.look(desired.stack)
-    observation = await engine.observe()
-    desired = orders.acknowledge(previous, desired, observation.containers, observation.at)
-    found = _rehearsed(desired, observation)
-    verdicts = previous.rollouts.items() if previous is not None else ()
-    sentences = [sentence for name, one in verdicts if (sentence := said(name, one))]
-    await session.end({**found, "warnings": [*sentences, *found["warnings"]]})
+    name = str(request["stack"]["name"])
+    await session.end(await rehearsing.plan(look(stacks, name), request))
 
 
-def _rehearsed(desired: Desired, observation: Observation) -> dict[str, Any]:
-    from orchestrator.planner.rehearse import rehearse
+async def drift(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    await session.end(await rehearsing.drift(look(stacks, request["stack"]), request))
 
-    lines = rehearse(desired, observation, observation.at)
-    first = decide(desired, observation, observation.at, {})
-    return {
-        "lines": [
-            {"at": round(line.at, 2), "target": line.target, "verb": line.verb, "because": line.because}
-            for line in lines
-            if line.verb != "refuse"
-        ],
-        "waits": [
-            {"target": line.target, "because": line.because, "failed": True}
-            for line in lines
-            if line.verb == "refuse"
-        ],
-        "warnings": list(first.warnings),
-    }
+
+def look(stacks: Stacks, name: str) -> Look:
+    """Eyes on one stack, without hands."""
+    machine, supervised = stacks.machine, stacks.get(name)
+    failures = dict(supervised.loop.failures) if supervised else {}
+
+    async def observe(desired: Desired) -> Observation:
+        engine = machine.look(desired.stack, desired.pins.values())
+        return replace(await engine.observe(), failures=failures)
+
+    return Look(
+        desired=supervised.loop.desired if supervised else None,
+        observe=observe,
+        in_flight=dict(supervised.loop.in_flight) if supervised else {},
+        differences=lambda: list(machine.containers.gathering.everything(name).values()),
+    )
 
 
 async def logs(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:

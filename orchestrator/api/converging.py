@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import signal as signals
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal
 
 import trio
 
-from orchestrator.api import orders
+from orchestrator.api import orders, rehearsing
+from orchestrator.api.asking import look
 from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Change, Stacks, Supervised
 from orchestrator.api.telling import Telling
 from orchestrator.engines.local import clock
 from orchestrator.model import codec
 from orchestrator.model.action import ProbeContainer, SignalContainer
-from orchestrator.model.desired import Desired, Wanted
+from orchestrator.model.desired import Desired
 from orchestrator.model.errors import ExitCode, UserError, no_containers
 from orchestrator.model.observation import Container, State
 from orchestrator.model.stack import ImageRoot, Stack
@@ -36,15 +37,7 @@ SETTLE_SECONDS = 2.0
 
 async def up(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
     stack = codec.decode(Stack, request["stack"])
-    options = orders.UpOptions(
-        services=tuple(request.get("services", ())),
-        wanted=Wanted(request.get("wanted", "running")),
-        force_recreate=bool(request.get("force_recreate")),
-        no_recreate=bool(request.get("no_recreate")),
-        no_deps=bool(request.get("no_deps")),
-        remove_orphans=bool(request.get("remove_orphans")),
-        timeout=request.get("timeout"),
-    )
+    options = rehearsing.options(request)
     named = options.services or [name for name, service in stack.services.items() if not service.oneoff]
     targets = named if options.no_deps else orders.with_dependencies(stack, named)
     stacks.machine.pulls.remember(stack.name, request.get("environment") or {})
@@ -54,12 +47,17 @@ async def up(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
         await session.send({"event": "warning", "message": warning})
     if advice := stacks.machine.advice():
         await session.send({"event": "warning", "message": advice})
+
+    async def demand() -> None:
+        await rehearsing.demand_as_planned(look(stacks, stack.name), request)
+
     await converge(
         session,
         stacks,
         stack.name,
         lambda previous: orders.up(previous, stack, options),
         targets,
+        demand=demand if request.get("plan") else None,
         goal="ready" if request.get("wait") else "started",
         timeout=request.get("wait_timeout"),
         quiet_pull=bool(request.get("quiet_pull")),
@@ -284,18 +282,19 @@ async def converge(
     timeout: float | None = None,
     end: bool = True,
     quiet_pull: bool = False,
+    demand: Callable[[], Awaitable[None]] | None = None,
 ) -> Verdict:
     """Apply `change`, tell what happens, and end when the plan's progress has a verdict.
 
     `goal` names the verdict (see planner.progress); "forgotten" is "gone" for the whole stack. `timeout`:
-    seconds until it is given up.
+    seconds until it is given up. `demand` may raise before anything is changed.
     """
     began = clock.now()
     services = tuple(services)
     telling = Telling(session, name, began, services, waits=goal in ("started", "ready"))
     verdict: Verdict | None = None
     async with stacks.history.follow() as events:
-        supervised, revision = await stacks.want(name, change)
+        supervised, revision = await stacks.want(name, change, demand)
         await session.send({"event": "accepted"})
         async with trio.open_nursery() as nursery:
             nursery.start_soon(telling.events, events)

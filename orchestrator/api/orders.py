@@ -33,6 +33,8 @@ class UpOptions:
     no_deps: bool = False
     remove_orphans: bool = False
     timeout: float | None = None
+    repair: bool | None = None
+    """Whether what is changed behind our back is put right; None: as was said last, at first it is."""
 
 
 def needed(service: Service) -> set[str]:
@@ -155,6 +157,9 @@ def up(previous: Desired | None, stack: Stack, options: UpOptions) -> Desired:
         stack=merged,
         intents=intents,
         remove_orphans=options.remove_orphans,
+        repair=options.repair
+        if options.repair is not None
+        else previous is None or previous.down or previous.repair,
         stop_timeout=options.timeout,
         rollouts=kept,
         pins={key: image for key, image in previous.pins.items() if key not in targets and key in intents}
@@ -285,6 +290,11 @@ def restart(previous: Desired, services: Iterable[str], *, timeout: float | None
             remove_volumes=False,
         )
     return replace(previous, intents=intents)
+
+
+def repair(previous: Desired, *, on: bool) -> Desired:
+    """Whether what is changed behind our back is put right, or only reported."""
+    return replace(previous, repair=on)
 
 
 def after_boot(desired: Desired) -> Desired:

@@ -130,12 +130,18 @@ class Stacks:
 
         self._nursery.start_soon(guarded)
 
-    async def want(self, name: str, change: Change) -> tuple[Supervised, int]:
-        """Change what is desired of a stack; written down before anybody acts on it.
+    async def want(
+        self, name: str, change: Change, demand: Callable[[], Awaitable[None]] | None = None
+    ) -> tuple[Supervised, int]:
+        """Change what is desired of a stack; written down before anybody acts on it. `demand` is asked first,
+        when nobody else can change it any more.
 
-        Returns the stack and the revision to wait for. Raises what `change` raises, then nothing has changed.
+        Returns the stack and the revision to wait for. Raises what `demand` and `change` raise, then nothing
+        has changed.
         """
         async with self._ordering:
+            if demand is not None:
+                await demand()
             supervised = self._stacks.get(name)
             previous = supervised.loop.desired if supervised else None
             desired = orders.acknowledge(previous, change(previous), self._containers(name), clock.now())
@@ -146,6 +152,8 @@ class Stacks:
             if supervised is None:
                 supervised = self._begin(desired)
                 return supervised, supervised.loop.revision
+            if previous is not None and previous.repair != desired.repair:
+                self.machine.mending.look_at_all()
             supervised.engine.watch(desired.stack, desired.pins.values())
             return supervised, supervised.loop.want(desired)
 

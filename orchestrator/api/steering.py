@@ -6,6 +6,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from orchestrator.api import orders
 from orchestrator.api.amending import amended
 from orchestrator.api.choosing import chosen
 from orchestrator.api.session import Session
@@ -62,6 +63,18 @@ async def update(session: Session, stacks: Stacks, request: dict[str, Any]) -> N
 
     because = ", ".join(f"{key}={value}" for key, value in asked.items() if value is not None)
     await _each(session, stacks, lives, "update", act, because)
+
+
+async def repair(session: Session, stacks: Stacks, request: dict[str, Any]) -> None:
+    """Whether what is changed behind our back is put right, or only reported."""
+    name = request["stack"]
+    supervised = stacks.get(name)
+    if supervised is None:
+        raise no_containers(name)
+    wanted = supervised.loop.desired
+    if wanted.repair != bool(request["on"]):
+        await stacks.want(name, lambda previous: orders.repair(previous or wanted, on=bool(request["on"])))
+    await session.end()
 
 
 async def _each(

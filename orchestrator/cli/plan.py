@@ -31,13 +31,16 @@ def plan(
     remove_orphans: bool,
     strict: bool,
     format: str | None,  # noqa: A002 - the option's name
+    out: str | None,
 ) -> int:
-    """Show what `up` (or `down`) would do, when, and why, and change nothing.
+    """Show what `up` (or `down`) would do, when, and why, and change nothing. `out`: where to keep it.
 
     0: nothing is to be done. 2: something is. 1: something cannot be done.
     """
     if force_recreate and no_recreate:
         raise conflict("--force-recreate", "--no-recreate")
+    if down and out is not None:
+        raise conflict("--down", "--out")
     started = client.begin_supervisor(scope.paths)
     loaded = scope.load(services)
     stack = arrange(tighten(loaded.stack) if strict else loaded.stack, scales(scale))
@@ -63,7 +66,13 @@ def plan(
         "no_deps": no_deps,
         "remove_orphans": change.orphans_wanted(remove_orphans),
     }
+    if out is not None:
+        request["repair"] = True
     told = client.call(scope.paths, request)
+    if out is not None:
+        from orchestrator.cli.saved import save
+
+        save(out, request, told)
     if format == "json":
         from orchestrator.api.wire import dumps
 

@@ -43,6 +43,8 @@ def up(
     strict: bool,
     pull: str | None,
     quiet_pull: bool,
+    no_repair: bool,
+    plan: str | None,
 ) -> int:
     """Make the machine agree with the stack file; without -d stay and show what the containers write."""
     check(
@@ -82,7 +84,12 @@ def up(
         "quiet_pull": quiet_pull,
         "wait": wait,
         "wait_timeout": wait_timeout,
+        "repair": not no_repair,
     }
+    if plan is not None:
+        from orchestrator.cli.saved import follow
+
+        return follow(scope, plan, request, wish, (scale, runtime, strict, pull, no_repair, no_start))
     return send(scope, request, wish, scale, runtime, strict=strict, pull=pull)
 
 

@@ -43,6 +43,7 @@ class Line:
     target: str
     verb: str
     because: str
+    action: Action | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.at:>8.2f}  {self.target:<28} {self.verb:<8} {self.because}".rstrip()
@@ -109,8 +110,8 @@ class _Rehearsal:
             self._end_due()
         return tuple(found)
 
-    def _line(self, target: str, word: str, because: str) -> Line:
-        return Line(at=self._now - self._began, target=target, verb=word, because=because)
+    def _line(self, target: str, word: str, because: str, action: Action | None = None) -> Line:
+        return Line(at=self._now - self._began, target=target, verb=word, because=because, action=action)
 
     def _begin(self, decided: Plan) -> Iterator[Line]:
         for wait in decided.waits:
@@ -124,9 +125,9 @@ class _Rehearsal:
             self._push(DURATIONS.get(word, NO_TIME), action)
             if not isinstance(action, ProbeContainer):
                 self._quiet = 0
-                yield self._line(action.target, word, action.because)
+                yield self._line(action.target, word, action.because, action)
             elif self._somebody_waits(decided) and not self._healthy(action.id):
-                yield self._line(action.target, word, action.because)
+                yield self._line(action.target, word, action.because, action)
 
     def _somebody_waits(self, decided: Plan) -> bool:
         return any(not wait.failed for wait in decided.waits)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.kernel import cgroups, interfaces
+from orchestrator.model import codec
 from tests.kit.patience import patient
 from tests.kit.site import Site, until
 
@@ -298,12 +299,83 @@ def test_a_volume_that_was_deleted_while_nobody_looked_is_not_made_anew(site: Si
     assert site.row("one", "web")["state"] == "running"
 
 
+def ids(site: Site, service: str) -> set[str]:
+    return {row["id"] for row in site.ps("one") if row["service"] == service}
+
+
 def test_a_container_that_has_lost_its_files_is_replaced(site: Site) -> None:
     site.up(KEEPS)
     before = {row["service"]: row["id"] for row in site.ps("one")}
     home = site.places.container("one", before["web"])
     shutil.rmtree(home / "layers" / "root" / "upper")
-    until(lambda: site.row("one", "web")["id"] != before["web"], "another container")
+    until(lambda: ids(site, "web") - {before["web"]}, "another container")
     site.becomes("one", "web", state="running")
     assert site.row("one", "db")["id"] == before["db"]
     assert any("upper was deleted" in because for _, because, _ in events(site, "drift"))
+
+
+# --- what is only told ----------------------------------------------------------------------------------
+
+
+def drift(site: Site, **more: object) -> list[tuple[str, str, str, str]]:
+    found = site.ask("drift", stack="one", **more).result["differences"]
+    return [(row["target"], row["what"], row["wanted"], row["found"]) for row in found]
+
+
+def test_without_repair_it_is_only_told(one: Site, port: int) -> None:
+    """Once each, and `drift` shows it; when repair is switched on, all of it is put right."""
+    assert drift(one) == []
+    before = len(events(one, "repair"))
+    one.ask("repair", stack="one", on=False)
+    limit(one, "pids", "pids.max", "pids.max", "max")
+    inside(one, "b", "ip", "route", "del", "default")
+    ip("link", "delete", link(one, "b"))
+    because = {"pids.max was changed from 50 to max", "its link to network one_front was deleted"}
+    until(lambda: because <= {said for _, said, _ in events(one, "drift")}, "reports")
+    time.sleep(0.7)
+    assert len(events(one, "drift")) == len(set(events(one, "drift")))
+    assert len(events(one, "repair")) == before
+    assert not works(one, port)
+    assert ("container:one-a-1", "pids.max", "50", "max") in drift(one)
+    assert ("container:one-b-1", "link to one_front", "there", "missing") in drift(one)
+    assert [row[0] for row in drift(one, services=["a"])] == ["container:one-a-1"]
+    one.ask("repair", stack="one", on=True)
+    until(lambda: works(one, port) and drift(one) == [], "that all is right again")
+
+
+def traces(site: Site) -> dict[str, object]:
+    """All that a command could have changed."""
+    files = {
+        str(path): (path.lstat().st_mtime_ns, path.lstat().st_size)
+        for path in site.root.rglob("*")
+        if not path.name.startswith("out-") and path.name != "log.db-shm"
+    }
+    links = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True).stdout
+    rules = subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
+    return {"files": files, "links": links, "rules": rules, "ps": [row["pid"] for row in site.ps("one")]}
+
+
+def test_plan_and_drift_change_nothing(one: Site) -> None:
+    limits(one)
+    before = traces(one)
+    wish = codec.encode(one.stack(STACK.replace("sleep 1000", "sleep 2000").replace("PORT", "8123")))
+    assert one.ask("plan", stack=wish).result["steps"]
+    assert one.ask("plan", stack=wish, down=True).result["lines"]
+    assert drift(one, file=wish) == []
+    assert traces(one) == before
+
+
+def test_a_saved_plan_is_carried_out_or_refused(site: Site) -> None:
+    """What it was made for must be there still: the same wish before, the same steps from here."""
+    wish = {"stack": codec.encode(site.stack(KEEPS)), "wanted": "running", "services": [], "repair": True}
+    told = site.ask("plan", **wish).result
+    plan = {"base": told["base"], "steps": told["steps"]}
+    site.up("name: two\nservices: {s: {x-rootfs: {path: $BOX}, command: sleep 90}}")
+    moved = site.ask("up", **wish, plan=plan, exit_code=7)
+    assert "the plan does not fit any more: step 1, create network:one_default" in moved.error
+    assert site.ps("one") == []
+    site.down("two")
+    site.ask("up", **wish, plan=plan)
+    assert {row["state"] for row in site.ps("one")} == {"running"}
+    again = site.ask("up", **wish, plan=plan, exit_code=7)
+    assert "the stack was changed since by another command" in again.error

@@ -89,10 +89,10 @@ class Machine:
             self.pulls,
         )
 
-    def look(self, desired: Stack) -> LocalEngine:
+    def look(self, desired: Stack, pins: Iterable[str] = ()) -> LocalEngine:
         """An engine to observe what matters to `desired`, whatever the stack's own engine watches."""
         engine = self._new_engine(desired.name)
-        engine.watch(desired)
+        engine.watch(desired, pins)
         return engine
 
     def give_stdin(self, stack: str, service: str, fds: list[int]) -> None:

@@ -440,3 +440,15 @@ def test_always_outlives_a_stop_and_nothing_else_does() -> None:
     assert wanted(after) == {"a": "running", "b": "stopped", "c": "running"}
     assert turns(after) == {**turns(desired), "a": turns(desired)["a"] + 1}
     assert orders.after_boot(up(None, named)) == up(None, named)
+
+
+def test_repair_is_as_was_said_last_until_the_stack_goes() -> None:
+    wish = stack("shop", web=service())
+    off = orders.up(None, wish, UpOptions(repair=False))
+    assert (orders.up(None, wish, UpOptions()).repair, off.repair) == (True, False)
+    assert orders.up(off, wish, UpOptions()).repair is False
+    assert orders.up(off, wish, UpOptions(repair=True)).repair is True
+    assert orders.restart(off, ["web"], timeout=None, no_deps=False).repair is False
+    gone = orders.down(off, remove_volumes=False, remove_orphans=False, timeout=None)
+    assert orders.up(gone, wish, UpOptions()).repair is True
+    assert orders.repair(off, on=True).repair is True

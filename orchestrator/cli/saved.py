@@ -1,0 +1,113 @@
+"""Plans that are kept in a file: `plan --out` writes one, `up --plan` does what it says, or nothing.
+
+The file holds the stack as it was resolved, with the values of its secrets: only its owner may read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.api import client
+from orchestrator.cli import change
+from orchestrator.cli.wish import Wish
+from orchestrator.model import codec
+from orchestrator.model.errors import ExitCode, UserError
+from orchestrator.model.stack import Stack
+
+FORMAT = 1
+SIZE_LIMIT = 64 << 20
+OPTIONS = ("services", "wanted", "force_recreate", "no_recreate", "no_deps", "remove_orphans", "repair")
+"""Of a request for a plan: what `up` has to be asked with for the same."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from orchestrator.api.wire import Message
+    from orchestrator.cli.scope import Scope
+
+
+def save(path: str, request: Message, told: Message) -> None:
+    """Write a plan, in place of what was there. Raises UserError."""
+    temporary = f"{path}.new-{os.getpid()}"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+                json.dump(document(request, told), file, indent=1)
+                file.write("\n")
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise UserError(f"can't write the plan: {error.strerror}: {path}") from None
+
+
+def document(request: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a plan (schemas/plan.json). Pure."""
+    whole = {
+        "format": FORMAT,
+        "stack": request["stack"],
+        "options": {name: request[name] for name in OPTIONS},
+        "base": told["base"],
+        "steps": told["steps"],
+    }
+    return {**whole, "sum": _sum(whole)}
+
+
+def _sum(whole: Mapping[str, Any]) -> str:
+    text = json.dumps(whole, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def read(path: str) -> dict[str, Any]:
+    """A kept plan. Raises UserError for a file that is none, or was changed."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(SIZE_LIMIT + 1)
+    except FileNotFoundError:
+        raise UserError(f"there is no plan {path}", exit_code=ExitCode.FILE_NOT_FOUND) from None
+    except OSError as error:
+        raise UserError(f"can't read the plan: {error.strerror}: {path}") from None
+    try:
+        found = json.loads(data.decode("utf-8", "surrogateescape")) if len(data) <= SIZE_LIMIT else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("format"), int):
+        raise UserError(f"{path} is no plan", hint="`pystack plan --out FILE` writes one")
+    if found["format"] > FORMAT:
+        raise UserError(f"{path} was written by a newer pystack (format {found['format']})")
+    whole = {key: value for key, value in found.items() if key != "sum"}
+    if set(whole) != {"format", "stack", "options", "base", "steps"} or found.get("sum") != _sum(whole):
+        raise UserError(f"{path} is damaged, or was changed by hand", hint="make the plan anew")
+    return found
+
+
+def follow(scope: Scope, path: str, request: Message, wish: Wish, others: tuple[object, ...]) -> int:
+    """Do what a kept plan says, unless the machine or what is wanted has changed meanwhile.
+
+    `others`: options that would change what is done, which the plan has said already. Raises UserError.
+    """
+    from orchestrator.cli.attach import Session
+    from orchestrator.model.images import kept
+
+    if any(others) or any(request[name] for name in OPTIONS if name not in ("wanted", "repair")):
+        raise change.usage(
+            "--plan says already which services, and how", "options that show and wait may go with it"
+        )
+    found = read(path)
+    stack = codec.decode(Stack, found["stack"])
+    if (said := scope.said_name()) and said != stack.name:
+        raise UserError(f"the plan is one of stack {stack.name}, not of {said}", exit_code=ExitCode.USAGE)
+    request |= found["options"]
+    request["stack"] = found["stack"]
+    request["plan"] = {"base": found["base"], "steps": found["steps"]}
+    request["environment"] = kept(os.environ)
+    wish.services = tuple(found["options"]["services"])
+    started = client.begin_supervisor(scope.paths)
+    if started is not None:
+        started.wait()
+    return Session(scope, stack, request, wish).run()
