@@ -49,7 +49,8 @@ def tighten(stack: Stack) -> Stack:
 
 
 def demand_ports(stack: Stack, services: Iterable[str]) -> None:
-    """Raises UserError when two containers of these services are to have the same port of the machine.
+    """Raises UserError when two containers of these services are to have the same port of the machine, unless
+    they share it.
 
     The supervisor would find it out too, but only when the others have been started.
     """
@@ -62,10 +63,10 @@ def demand_ports(stack: Stack, services: Iterable[str]) -> None:
                 continue
             seat = f"{first}/{port.protocol}"
             place = f"{port.place}: " if port.place else ""
-            if service.replicas > 1:
+            if service.replicas > 1 and port.mode == "host":
                 raise _in_use(
                     f"{place}{service.replicas} containers of service {name} can't all have port {seat}",
-                    "leave the host's port out, or give a range",
+                    "with `mode: ingress`, the default, they share it; a range has one for each",
                 )
             holders = taken.setdefault((port.protocol, first), [])
             for holder, address in holders:

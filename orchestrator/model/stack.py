@@ -224,7 +224,9 @@ class Port:
     published: tuple[int, int] = (0, 0)
     host_ip: str = ""
     protocol: Literal["tcp", "udp"] = "tcp"
-    mode: str = "ingress"
+    mode: Literal["ingress", "host"] = "ingress"
+    """ingress: containers of the service share a single port (for a port to be load balanced, as the Compose
+    Specification says); host: one container has it."""
     name: str = ""
     app_protocol: str = ""
     place: Place | None = field(default=None, compare=False)
@@ -298,6 +300,10 @@ class Logging:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
+DRAIN = 5.0
+"""Seconds for `Service.drain` when nothing is said."""
+
+
 # --- the nouns -------------------------------------------------------------------------------------
 
 
@@ -324,7 +330,7 @@ class Service:
     stdin_open: bool = False
     stop_signal: str | None = None
     stop_grace_period: float = 10.0
-    drain: float = 5.0
+    drain: float = DRAIN
     """Seconds that connections to a shared host port get to end before their container is told to stop."""
     # identity
     hostname: str | None = None

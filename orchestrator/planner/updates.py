@@ -156,6 +156,10 @@ def _obstacle(scene: Scene) -> str:
         return "it has an ipv4_address"
     if any(one.mac_address for one in attachments(service)):
         return "it has a mac_address"
+    if any(
+        low == high != 0 and port.mode == "host" for port in service.ports for low, high in [port.published]
+    ):
+        return "it publishes a port with mode: host"
     if isinstance(service.network_mode, OfHost):
         return "it is on the network of the machine"
     if isinstance(service.network_mode, OfService):

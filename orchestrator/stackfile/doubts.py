@@ -50,11 +50,12 @@ def scarce_port(look: Look) -> Iterator[Found]:
     for name, service in look.services():
         count = _replicas(service)
         for index, port, first, last, mark in _fixed(service):
-            if last - first + 1 < count:
+            shared = first == last and text(port, "mode") != "host"
+            if last - first + 1 < count and not shared:
                 yield Found(
                     path=("services", name, "ports", index),
                     mark=mark,
-                    message=f"{count} containers of {name} can't share {text(port, 'published')}",
+                    message=f"{count} containers of {name} can't have {text(port, 'published')} one each",
                     hint=f'a range ("{first}-{first + count - 1}:{port.get("target")}") has one for each',
                 )
 

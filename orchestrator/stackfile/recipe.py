@@ -57,6 +57,7 @@ def recipe(name: str, said: Reader, files: Mapping[str, model.FileMount], settin
         stdin_open=said.flag("stdin_open"),
         stop_signal=said.text("stop_signal"),
         stop_grace_period=_grace(said),
+        drain=_drain(said),
         hostname=said.text("hostname"),
         domainname=said.text("domainname"),
         container_name=said.text("container_name"),
@@ -202,6 +203,15 @@ def _replicas(said: Reader) -> int:
 def _grace(said: Reader) -> float:
     grace = said.seconds("stop_grace_period")
     return 10.0 if grace is None else max(0.0, grace)
+
+
+def _drain(said: Reader) -> float:
+    try:
+        span = said.seconds("x-drain")
+    except ValueError as error:
+        said.refuse(f"{said.text('x-drain')!r} is not a duration: {error}", key="x-drain")
+        span = None
+    return model.DRAIN if span is None else max(0.0, span)
 
 
 def _dependencies(said: Reader) -> tuple[model.Dependency, ...]:

@@ -74,7 +74,6 @@ TABLE: tuple[Row, ...] = (
     _row(f"{_SERVICE}.deploy.resources.reservations.cpus", "inert", "is for the scheduler of a cluster"),
     _row(f"{_SERVICE}.deploy.resources.reservations.devices", "refuse", _LATER),
     _row(f"{_SERVICE}.deploy.resources.reservations.generic_resources", "warn", _CLUSTER),
-    _row(f"{_SERVICE}.ports.*.mode", "inert", _CLUSTER),
     _row(f"{_SERVICE}.ports.*.app_protocol", "inert", "is a note to the reader"),
     _row(f"{_SERVICE}.ports.*.name", "inert", "is a note to the reader"),
     _row(f"{_SERVICE}.volumes.*.consistency", "inert", "has no effect on Linux"),

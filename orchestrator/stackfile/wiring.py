@@ -91,13 +91,16 @@ def ports(said: Reader, mode: model.Sharing) -> tuple[model.Port, ...]:
             port.refuse(message, code=problem.UNSUPPORTED if known else problem.WRONG_VALUE)
         if not 0 < target <= LAST:
             port.refuse(f"{target} is not a container port", key="target")
+        manner = port.text("mode") or "ingress"
+        if manner not in ("ingress", "host"):
+            port.refuse(f"{manner!r} is neither ingress nor host", key="mode")
         found.append(
             model.Port(
                 target=target,
                 published=_published(port),
                 host_ip=_host_ip(port),
                 protocol="udp" if protocol == "udp" else "tcp",
-                mode=port.text("mode") or "ingress",
+                mode="host" if manner == "host" else "ingress",
                 name=port.text("name") or "",
                 app_protocol=port.text("app_protocol") or "",
                 place=port.place,

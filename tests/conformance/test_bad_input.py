@@ -204,7 +204,14 @@ FILES = {
         7,
         "service b: port PORT/tcp is that of service a already",
     ),
-    "a: {HOST, scale: 2, ports: ['PORT:80']}": (7, "2 containers of service a can't all have port PORT/tcp"),
+    "a: {HOST, scale: 2, ports: [{target: 80, published: PORT, mode: host}]}": (
+        7,
+        "2 containers of service a can't all have port PORT/tcp",
+    ),
+    "a: {HOST, ports: [{target: 80, published: PORT, mode: guest}]}": (
+        15,
+        "services.a.ports[0].mode: 'guest' is neither ingress nor host",
+    ),
     # Known only when it is tried.
     "a: {HOST, entrypoint: nosuch}": (127, 'exec: "nosuch": executable file not found in $PATH'),
     "a: {HOST, entrypoint: /plain}": (126, 'exec: "/plain": permission denied'),

@@ -18,17 +18,20 @@ from orchestrator.model.action import (
     ProbeContainer,
     PullImage,
     RemoveContainer,
+    RoutePorts,
     SignalContainer,
     StartContainer,
 )
 from orchestrator.model.desired import Desired
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container, HealthStatus, Observation, Run, State
+from orchestrator.model.stack import OfHost
 from orchestrator.planner.plan import plan
 from orchestrator.reconciler.loop import Loop
 from tests.contract.machines import MACHINES, STACK, Factory, Machine
 from tests.kit.archives import Entry, Image, layer
 from tests.kit.faults import Faults
+from tests.kit.programs import free_port
 from tests.kit.stacks import down, service, stack, up
 
 LONG = 10.0
@@ -94,7 +97,9 @@ def _run(run: Run | None) -> tuple[object, ...]:
         return ()
     stopping = (run.stopping.signal, run.stopping.by, run.stopping.killed) if run.stopping else ()
     health = run.health.status.value if run.health else ""
-    return (run.turn, run.attempt, run.restarts, repr(run.exit_code), bool(run.error), repr(stopping), health)
+    serving = run.rotation.member if run.rotation else None
+    ended = (repr(run.exit_code), bool(run.error))
+    return (run.turn, run.attempt, run.restarts, *ended, repr(stopping), health, serving)
 
 
 @dataclass
@@ -280,6 +285,42 @@ async def test_the_loop_brings_it_up_keeps_it_and_takes_it_down(machine: Machine
     gone = await converge(machine, down(machine.wish, stop_timeout=0.0))
     assert gone.containers == ()
     assert [v for v in gone.volumes.values() if v.stack == STACK]
+
+
+async def test_who_shares_a_port_leaves_the_rotation_before_it_stops(
+    machine: Machine, script: Script
+) -> None:
+    """The port stays taken as long as one of them runs; whoever has left is asked for its connections."""
+    asleep = machine.wish.services["forever"].command
+    port = free_port()
+    web = service(command=asleep, pid=OfHost(), ports=(f"127.0.0.1:{port}:80",), replicas=2)
+    wish, fewer = (stack(STACK, web=replace(web, replicas=count)) for count in (2, 1))
+    if isinstance(machine.engine, LocalEngine):
+        machine.engine.watch(wish)
+    world = await script.act_all(up(wish), CreateNetwork, CreateContainer, StartContainer)
+    assert [takes(one) for one in world.containers] == [None, None]
+    world = await script.act_all(up(wish))
+    assert [takes(one) for one in world.containers] == [True, True]
+    assert world.connections == {}
+    (route,) = [one for one in plan(up(fewer), world, machine.now()).actions if isinstance(one, RoutePorts)]
+    world = await script.act(route)
+    assert {one.slot: takes(one) for one in world.containers} == {1: True, 2: False}
+    (left,) = [one.id for one in world.containers if one.slot == 2]
+    assert world.connections == {left: 0}
+    since = world.containers
+    await machine.engine.apply(route)
+    assert (await machine.engine.observe()).containers == since, "said again, it means the same"
+    with trio.fail_after(LONG):
+        await converge(machine, up(fewer))
+    world = await machine.engine.observe()
+    assert [one.slot for one in world.containers] == [1]
+    assert [one.host_port for one in world.ports_taken if one.host_port == port] == [port]
+    await converge(machine, down(fewer, stop_timeout=0.0))
+
+
+def takes(container: Container) -> bool | None:
+    run = container.run
+    return run.rotation.member if run is not None and run.rotation is not None else None
 
 
 async def test_an_image_is_here_after_it_was_pulled_and_may_be_pulled_again(

@@ -38,7 +38,7 @@ def service(
     image: str = "",
     after: str | tuple[str, ...] | Mapping[str, str] = (),
     restart: str = "no",
-    ports: tuple[str, ...] = (),
+    ports: tuple[str | Port, ...] = (),
     networks: tuple[str | Attachment, ...] = ("default",),
     volumes: tuple[str, ...] = (),
     **fields: Any,
@@ -54,7 +54,7 @@ def service(
         root=ImageRoot(reference=image) if image else HostRoot(),
         depends_on=dependencies(after),
         restart=policy(restart),
-        ports=tuple(port(text) for text in ports),
+        ports=tuple(one if isinstance(one, Port) else port(one) for one in ports),
         networks=tuple(n if isinstance(n, Attachment) else Attachment(network=n) for n in networks)
         if "network_mode" not in fields
         else (),

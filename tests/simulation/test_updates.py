@@ -12,7 +12,7 @@ from orchestrator.api import orders
 from orchestrator.engines.simulated import Program
 from orchestrator.model.action import CreateContainer, StartContainer
 from orchestrator.model.observation import Container, ImageState
-from orchestrator.model.stack import Attachment, Stack
+from orchestrator.model.stack import Attachment, Port, Stack
 from orchestrator.planner.rollouts import said, serves
 from tests.kit.stacks import network, service, stack
 from tests.simulation.stage import Stage
@@ -253,7 +253,11 @@ def test_dependents_are_restarted_once_at_the_end_and_wait_for_their_own_update(
 
 @pytest.mark.parametrize(
     "fields",
-    [{"container_name": "it"}, {"networks": (Attachment(network="default", ipv4_address="172.28.0.9"),)}],
+    [
+        {"container_name": "it"},
+        {"networks": (Attachment(network="default", ipv4_address="172.28.0.9"),)},
+        {"ports": (Port(target=80, published=(80, 80), mode="host"),)},
+    ],
 )
 def test_where_two_cannot_live_at_a_time_the_old_one_stops_first(fields: dict[str, Any]) -> None:
     warnings: list[str] = []

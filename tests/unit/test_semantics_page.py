@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from orchestrator.api import orders
-from orchestrator.model import effects
+from orchestrator.model import effects, rotation
 from orchestrator.model.action import (
     CreateContainer,
     ProbeContainer,
     RemoveContainer,
+    RoutePorts,
     SignalContainer,
     StartContainer,
 )
@@ -33,7 +34,7 @@ from orchestrator.model.stack import RestartPolicy
 from orchestrator.planner.plan import plan
 from orchestrator.planner.restarts import sequel
 from orchestrator.planner.rollouts import accept, course
-from tests.kit.stacks import apply_all, check, converge, nothing, policy, service, stack, steps, up
+from tests.kit.stacks import apply_all, check, converge, nothing, policy, service, stack, steps, up, wanting
 from tests.simulation.updating import BROKEN, Play, user, users
 
 PAGE = (Path(__file__).parents[2] / "docs" / "semantics.md").read_text()
@@ -321,6 +322,81 @@ def test_what_a_failed_update_leaves(action: str, order: str, left: str) -> None
     assert ", ".join(words) == left
 
 
+# --- shared host ports -----------------------------------------------------------------------------------
+
+
+def side_by_side(state: str, other: HealthStatus) -> tuple[Desired, Observation]:
+    """Two containers that share a port: the first as the row says, the second with this health."""
+    wish = stack("shop", web=service(ports=("80:80",), replicas=2, healthcheck=check()))
+    world = converge(up(wish), nothing(), NOW)
+    subject, neighbour = world.containers
+    assert subject.run is not None
+    assert neighbour.run is not None
+    healthy = Health(status=HealthStatus.HEALTHY)
+    run, bare = replace(subject.run, health=healthy), replace(subject.run, health=None)
+    subject = {
+        "runs without a health check": replace(subject, healthcheck=None, run=bare),
+        "runs, health starting": replace(subject, run=replace(run, health=Health())),
+        "runs, unhealthy": replace(subject, run=replace(run, health=Health(status=HealthStatus.UNHEALTHY))),
+        "is paused": replace(subject, run=replace(run, paused=True)),
+        "was told to stop": replace(subject, run=replace(run, stopping=BY_PLANNER)),
+        "has ended": replace(subject, run=replace(run, finished=NOW, exit_code=0)),
+    }.get(state, replace(subject, run=run))
+    neighbour = replace(neighbour, run=replace(neighbour.run, health=Health(status=other)))
+    if "is to be stopped" in state:
+        subject = replace(subject, slot=3)
+        wish = stack("shop", web=service(ports=("80:80",), replicas=1, healthcheck=check()))
+    return up(wish), replace(world, containers=(subject, neighbour))
+
+
+@pytest.mark.parametrize(("state", "column", "said"), cells("rotation"))
+def test_who_is_in_the_rotation(state: str, column: str, said: str) -> None:
+    other = HealthStatus.UNHEALTHY if "nobody" in column else HealthStatus.HEALTHY
+    desired, world = side_by_side(state, other)
+    routes = [one for one in plan(desired, world, NOW).actions if isinstance(one, RoutePorts)]
+    for route in routes:
+        world = effects.expect(world, route, NOW)
+    running = [one for one in world.containers if one.state == "running"]
+    found = {one.service + str(one.slot) for one in rotation.takers(running)}
+    assert ("in" if found & {"web1", "web3"} else "out") == said
+    assert "web2" in found or said == "in", "somebody gets them"
+
+
+@pytest.mark.parametrize(("why", "said"), table("drained")[1:])
+def test_who_is_drained(why: str, said: str) -> None:
+    deploy = steps() if "by steps" in why else None
+    wish = stack("shop", web=service(ports=("80:80",), replicas=3, deploy=deploy))
+    fewer = stack("shop", web=service(ports=("80:80",), replicas=2))
+    changed = stack("shop", web=service(ports=("80:80",), replicas=3, deploy=deploy, user="1"))
+    world = converge(up(wish), nothing(), NOW)
+    desired = {
+        "a lower scale": up(fewer),
+        "a lower scale, with `-t 0`": up(fewer, stop_timeout=0.0),
+        "an update by steps": up(changed),
+        "a change, all at once": up(changed),
+        "stop": wanting(up(wish), "web", wanted="stopped"),
+        "restart": wanting(up(wish), "web", restart_turn=2),
+        "down": Desired(stack=wish, down=True),
+    }[why]
+    now, told = NOW, dict[float, int]()
+    for _ in range(80):
+        decided = plan(desired, world, now)
+        for signal in (one for one in decided.actions if isinstance(one, SignalContainer)):
+            told.setdefault(round(now - NOW, 1), signal.signal)
+        if told:
+            break
+        world = apply_all(world, decided.actions, now)
+        gone = {one.id: 1 for one in world.containers if one.run and one.run.rotation}
+        world, now = replace(world, connections=gone), now + 0.1
+        desired = accept(desired, decided.rollouts)
+    (first,) = told
+    assert {
+        "is drained": 5.0 <= first < 5.5,
+        "at once": first == 0 and told[0] == 15,
+        "killed at once": first == 0 and told[0] == 9,
+    }[said], told
+
+
 # --- commands ------------------------------------------------------------------------------------------
 
 
@@ -418,6 +494,8 @@ def test_every_table_of_the_page_is_read() -> None:
         "course",
         "newcomers",
         "failures",
+        "rotation",
+        "drained",
         "commands",
     }
     assert set(NEWCOMERS) | set(UNMADE) == {row[0] for row in table("newcomers")[1:]}

@@ -20,7 +20,7 @@ from tests.unit.cli import command
 
 GOOD = "name: shop\nservices:\n  web:\n    image: nginx:1\n"
 BODY = GOOD + "    privileged: true\n  db:\n    image: pg:1\n    ports: ['80:80']\nvolumes: {v: }\n"
-FAILS = GOOD + "    scale: 2\n    ports: ['127.0.0.1:80:80']\n"
+FAILS = GOOD + "    scale: 3\n    ports: ['127.0.0.1:80-81:80']\n"
 BROKEN = GOOD + "    imag: x\n    ports: [a]\n"
 
 

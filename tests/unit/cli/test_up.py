@@ -75,9 +75,9 @@ def test_options_that_contradict_each_other_are_refused(wrong: dict[str, bool]) 
     assert caught.value.exit_code is ExitCode.USAGE
 
 
-def _port(line: int, number: int, *, last: int = 0, ip: str = "", protocol: Any = "tcp") -> Port:
+def _port(line: int, number: int, *, last: int = 0, ip: str = "", **fields: Any) -> Port:
     place = Place(file="stack.yml", line=line, column=9)
-    return Port(target=80, published=(number, last or number), host_ip=ip, protocol=protocol, place=place)
+    return Port(target=80, published=(number, last or number), host_ip=ip, place=place, **fields)
 
 
 def _publishing(replicas: int = 1, **ports: Port) -> Stack:
@@ -97,6 +97,7 @@ def _publishing(replicas: int = 1, **ports: Port) -> Stack:
         _publishing(web=_port(3, 0), api=_port(4, 0)),
         _publishing(0, web=_port(3, 8080), api=_port(4, 8080)),
         _publishing(2, web=_port(3, 8000, last=8001)),
+        _publishing(2, web=_port(3, 8080)),
     ],
 )
 def test_ports_that_get_along(stack: Stack) -> None:
@@ -111,7 +112,7 @@ def test_ports_that_get_along(stack: Stack) -> None:
             "stack.yml:4:9: service api: port 8080/tcp is that of service web already",
         ),
         (
-            _publishing(2, web=_port(3, 53, protocol="udp")),
+            _publishing(2, web=_port(3, 53, protocol="udp", mode="host")),
             "stack.yml:3:9: 2 containers of service web can't all have port 53/udp",
         ),
     ],

@@ -326,6 +326,7 @@ CASES: dict[str, Tree] = {
     S + "ulimits": service(ulimits={"nofile": 5}),
     S + "ulimits.*.soft": service(ulimits={"nofile": {"soft": 5, "hard": 6}}),
     S + "ulimits.*.hard": service(ulimits={"nofile": {"hard": 6, "soft": 5}}),
+    S + "x-drain": service(**{"x-drain": "30s"}),
     S + "x-on-unhealthy": service(**{"x-on-unhealthy": "restart"}),
     S + "healthcheck.x-http": service(healthcheck={"x-http": {"port": 80}}),
     **{

@@ -55,7 +55,7 @@ FINDS: Sequence[tuple[str, str, Sequence[int]]] = [
     ("C303", one("image: x:1\nports: ['80:80']", "  b: {image: x:1, ports: ['127.0.0.1:80:1']}\n"), [5]),
     ("C303", one("image: x:1\nports: ['80:80', '80:81']"), [4]),
     ("C303", one("image: x:1\nports: ['80:80']", "  b: {image: x:1, ports: ['80:1'], profiles: [p]}\n"), [5]),
-    ("C304", one("image: x:1\nscale: 2\nports: ['80:80']"), [5]),
+    ("C304", one("image: x:1\nscale: 2\nports: [{target: 80, published: 80, mode: host}]"), [5]),
     ("C304", one("image: x:1\ndeploy: {replicas: 3}\nports: ['80-81:80']"), [5]),
     ("C305", one("image: x:1\nscale: 1024"), [4]),
     ("C305", one("image: x:1\nscale: 1000", "  b: {image: x:1, deploy: {replicas: 24}}\n"), [5]),
@@ -107,7 +107,7 @@ LEAVES: Sequence[tuple[str, str]] = [
     ("C303", one("image: x:1\nports: ['1:1', '2:1/udp', '2:1']", "  b: {image: x:1, ports: ['3:1']}\n")),
     ("C303", one("image: x:1\nports: ['127.0.0.1:1:1']", "  b: {image: x:1, ports: ['127.0.0.2:1:1']}\n")),
     ("C303", one("image: x:1\nports: ['1:1']", "  b: {image: x:1, ports: ['1:1'], scale: 0}\n")),
-    ("C304", one("image: x:1\nscale: 2\nports: ['80-81:80', '90']")),
+    ("C304", one("image: x:1\nscale: 2\nports: ['80-81:80', '90', '91:91']")),
     ("C305", one("image: x:1\nscale: 1023", "  b: {image: x:1, scale: 9, network_mode: none}\n")),
     ("C401", one("image: x:1\nprivileged: false")),
     (
