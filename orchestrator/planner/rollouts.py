@@ -443,10 +443,10 @@ def told(service: str, before: Rollout | None, after: Rollout) -> tuple[str, str
     if after.kind == "rollback" and after.fingerprint is None and after.before is not None:
         return said(service, after), "failed"
     if after.outcome == "done" and after.fingerprint is not None:
-        return (
-            "all its containers are as before" if after.kind == "rollback" else "all are new and good",
-            "ok",
+        failed = (
+            f"; failed: {', '.join(sorted(before.failed))}" if before is not None and before.failed else ""
         )
+        return f"all are {'as before' if after.kind == 'rollback' else 'new'}{failed}", "ok"
     if after.outcome == "" and (before is None or before.fingerprint is None or before.began != after.began):
         containers = "1 container is" if after.total == 1 else f"{after.total} containers are"
         return f"{containers} to be replaced, step by step", "begun"

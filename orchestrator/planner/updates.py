@@ -98,6 +98,7 @@ def _scene(
         for one in containers
         if reasons[one.id] and service.name not in survey.pulls and cut_off(survey, service, intent, one)
     )
+    gone = {one.id for one in lost}
     names = {one.name for one in containers}
     making = (one for one in survey.being_made() if one.service.name == service.name)
     return Scene(
@@ -107,7 +108,7 @@ def _scene(
         record=record,
         course=course(service, record.kind if record is not None else "update"),
         current=tuple(one for one in containers if not reasons[one.id]),
-        stale=tuple(one for one in containers if reasons[one.id] and one not in lost),
+        stale=tuple(one for one in containers if reasons[one.id] and one.id not in gone),
         lost=lost,
         coming=frozenset(one.slot for one in making if one.name not in names),
     )

@@ -217,7 +217,9 @@ def _service(desired: Desired, target: str, owners: Mapping[str, str]) -> str:
     """The service of a container that may not exist yet: its name begins with theirs."""
     if target in owners:
         return owners[target]
-    name = target.partition(":")[2]
+    kind, _, name = target.partition(":")
+    if kind == "service":
+        return name
     fitting = (one for one in desired.stack.services if name.startswith(f"{desired.stack.name}-{one}-"))
     return max(fitting, key=len, default="")
 
