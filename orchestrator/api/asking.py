@@ -22,6 +22,7 @@ from orchestrator.model.desired import Desired
 from orchestrator.model.errors import PystackError
 from orchestrator.model.frozen import replace
 from orchestrator.model.observation import Container, Observation, State
+from orchestrator.model.steps import shown
 from orchestrator.reconciler.history import Event
 
 
@@ -132,8 +133,8 @@ async def logs(session: Session, stacks: Stacks, request: dict[str, Any]) -> Non
 
     def wanted(container: Container) -> bool:
         if services:
-            return container.service in services
-        return not container.definition.oneoff
+            return shown(container.definition) in services or container.service in services
+        return not container.definition.oneoff or container.definition.step is not None
 
     channel = machine.table.feed.follow()
     try:

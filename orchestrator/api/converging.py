@@ -15,7 +15,7 @@ from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Change, Stacks, Supervised
 from orchestrator.api.telling import Telling
 from orchestrator.engines.local import clock
-from orchestrator.model import codec
+from orchestrator.model import codec, steps
 from orchestrator.model.action import ProbeContainer, SignalContainer
 from orchestrator.model.desired import Desired
 from orchestrator.model.errors import ExitCode, UserError, no_containers
@@ -72,9 +72,10 @@ def demand_images(stacks: Stacks, stack: Stack, services: Iterable[str]) -> None
     """
     made = {live.container.service for live in stacks.machine.table.of_stack(stack.name)}
     missing: dict[str, str] = {}
-    for name in sorted(services):
-        service = stack.services.get(name)
-        if service is None or name in made or not isinstance(service.root, ImageRoot) or not service.replicas:
+    named = [stack.services[name] for name in sorted(services) if name in stack.services]
+    for service in steps.with_theirs(named):
+        name = steps.shown(service)
+        if name in made or not isinstance(service.root, ImageRoot) or not service.replicas:
             continue
         if service.pull_policy not in NOT_AT_ALL:
             continue
@@ -93,7 +94,8 @@ def demand_images(stacks: Stacks, stack: Stack, services: Iterable[str]) -> None
 
 def demand_rights(stacks: Stacks, stack: Stack, services: Iterable[str]) -> None:
     """Before anything is done: an ordinary user can have all that the services ask for. Raises UserError."""
-    wanted = [stack.services[name] for name in sorted(services) if name in stack.services]
+    named = [stack.services[name] for name in sorted(services) if name in stack.services]
+    wanted = list(steps.with_theirs(named))
     refused = stacks.machine.refusals(wanted)
     if refused:
         raise UserError(

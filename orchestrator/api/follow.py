@@ -18,6 +18,7 @@ from orchestrator.engines.local.machine import Machine
 from orchestrator.engines.local.table import Follower
 from orchestrator.model.desired import Desired
 from orchestrator.model.observation import Container, State
+from orchestrator.model.steps import shown
 
 CALM = 0.01
 """Seconds in which growth of one log is told once."""
@@ -28,7 +29,8 @@ def described(machine: Machine, container: Container) -> dict[str, Any]:
         "event": "container",
         "id": container.id,
         "name": container.name,
-        "service": container.service,
+        "service": shown(container.definition) if container.definition.step else container.service,
+        "step": container.definition.step is not None,
         "slot": container.slot,
         "log": str(machine.containers.log_path(container)),
         "tty": container.definition.tty,

@@ -12,6 +12,7 @@ from orchestrator.model.desired import Desired, Wanted
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container, HealthStatus, PublishedPort, Run, State
 from orchestrator.model.stack import DirectoryRoot, HostRoot, ImageRoot, RootFilesystem
+from orchestrator.model.steps import shown
 from orchestrator.planner.restarts import sequel
 from orchestrator.planner.rollouts import said
 
@@ -115,7 +116,9 @@ def labels(container: Container, image: ImageConfig | None) -> dict[str, str]:
         **(image.labels if image else {}),
         **container.definition.labels,
         f"{project}.project": container.stack,
-        f"{project}.service": container.service.rpartition("-run-")[0] or container.service,
+        f"{project}.service": shown(container.definition)
+        if container.definition.step is not None
+        else container.service.rpartition("-run-")[0] or container.service,
         f"{project}.container-number": str(container.slot or 1),
         f"{project}.oneoff": str(container.definition.oneoff),
     }
@@ -132,9 +135,8 @@ def container_row(
     """One row of `ps`. `waits`: target -> why it is not as it should be. `image`: its image's defaults.
     `lost`: what it has lost for good, in words."""
     run = container.run
-    known = desired is not None and (
-        container.service in desired.stack.services or container.service in desired.stack.disabled
-    )
+    owner = shown(container.definition) if container.definition.step is not None else container.service
+    known = desired is not None and (owner in desired.stack.services or owner in desired.stack.disabled)
     restarting = restarts(container, desired, now)
     rollout = desired.rollouts.get(container.service) if desired is not None else None
     verdict = said(container.service, rollout) if rollout is not None else ""
@@ -142,9 +144,10 @@ def container_row(
     return {
         "id": container.id,
         "name": container.name,
-        "service": container.service,
+        "service": owner,
         "slot": container.slot,
         "oneoff": container.definition.oneoff,
+        **({"step": container.definition.step.number} if container.definition.step else {}),
         "orphan": not known,
         "image": root_name(container.definition.root),
         "command": command(container, image),

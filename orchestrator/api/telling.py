@@ -35,7 +35,11 @@ def concerns(view: View, wait: Wait, services: Collection[str], *, starting: boo
         return False  # how far it is, is told by figures
     if kind != "container":
         return True
-    found = [one.service for one in view.observation.containers if one.name == name]
+    found = [
+        one.definition.step.of if one.definition.step is not None else one.service
+        for one in view.observation.containers
+        if one.name == name
+    ]
     found += [one.service for one in orders.bearers(view.desired) if one.name == name]
     if not found:
         return True

@@ -12,6 +12,7 @@ from orchestrator.model.errors import ExitCode, UserError
 from orchestrator.model.frozen import replace
 from orchestrator.model.images import period
 from orchestrator.model.stack import ImageRoot
+from orchestrator.model.steps import with_theirs
 
 _NEVER = ("never", "build")
 
@@ -31,8 +32,8 @@ def fetch(scope: Scope, stack: Stack, services: Iterable[str], *, quiet: bool = 
     """
     if os.geteuid() == 0:
         return stack
-    wanted = [stack.services[name] for name in sorted(services) if name in stack.services]
-    for platform, names in _lacking(scope, wanted).items():
+    named = [stack.services[name] for name in sorted(services) if name in stack.services]
+    for platform, names in _lacking(scope, with_theirs(named)).items():
         words = [*(("--platform", platform) if platform else ()), *(("-q",) if quiet else ()), *names]
         done = subprocess.run([*_program(scope), "image", "pull", *words], check=False)
         if done.returncode != 0:

@@ -256,6 +256,12 @@ class Session:
         code = message.get("exit_code")
         restarting = bool(message.get("restarting"))
         source.running = restarting
+        if source.step:  # it is meant to end, and who waits for it is told how
+            return (
+                prefix.exit_line(source.name, code, restarting=False)
+                if source.service in self._attached
+                else ""
+            )
         if source.service == self._wish.exit_code_from:
             self._code = int(code or 0)
         takes_all = self._wish.abort_on_exit or (self._wish.abort_on_failure and code)

@@ -29,12 +29,13 @@ PAUSE = 0.1
 class Source:
     """The log of one container, as the supervisor has announced it."""
 
-    __slots__ = ("_file", "_joiner", "attach", "name", "running", "service", "slot", "tty")
+    __slots__ = ("_file", "_joiner", "attach", "name", "running", "service", "slot", "step", "tty")
 
     def __init__(self, event: Message, stack: str) -> None:
         self.name = prefix.short(str(event["name"]), stack)
         self.service = str(event["service"])
         self.slot = int(event.get("slot") or 0)
+        self.step = bool(event.get("step"))
         self.tty = bool(event.get("tty"))
         self.attach = bool(event.get("attach", True))
         self.running = _runs(event)

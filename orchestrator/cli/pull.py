@@ -101,13 +101,14 @@ def _of_services(
     """What services need from registries; what is passed over is told."""
     from orchestrator.api import orders
     from orchestrator.model.stack import ImageRoot
+    from orchestrator.model.steps import shown, with_theirs
 
     chosen = services or [name for name, one in stack.services.items() if not one.oneoff]
     if include_deps:
         chosen = orders.with_dependencies(stack, chosen)
     wants: dict[tuple[str, str], Want] = {}
-    for name in sorted(chosen):
-        service = stack.services[name]
+    for service in with_theirs(stack.services[name] for name in sorted(chosen)):
+        name = shown(service)
         if not isinstance(service.root, ImageRoot):
             _skipped(name, "it has no image")
             continue

@@ -57,7 +57,7 @@ def select(rows: list[Row], *, services: Sequence[str], every: bool, status: Seq
         if (every or status or row["state"] in ("running", "restarting", "paused"))
         and (not status or row["state"] in status)
         and (not services or row["service"] in services)
-        and (every or not row.get("oneoff"))
+        and (every or not row.get("oneoff") or row.get("step"))
     ]
     return sorted(shown, key=lambda row: (row["service"], row.get("slot") or 0, row["name"]))
 
@@ -65,7 +65,8 @@ def select(rows: list[Row], *, services: Sequence[str], every: bool, status: Seq
 def _service(row: Row) -> str:
     """The service that a one-off container was made of, whose own name is made up."""
     service: str = row["service"]
-    return service.rpartition("-run-")[0] or service if row.get("oneoff") else service
+    oneoff = row.get("oneoff") and not row.get("step")
+    return service.rpartition("-run-")[0] or service if oneoff else service
 
 
 HEAD = ("NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS")

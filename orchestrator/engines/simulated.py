@@ -414,7 +414,9 @@ class SimulatedEngine:
         if container is None:
             return Program()
         found = self.behaves(container) if self.behaves is not None else None
-        return found or self.programs.get(container.service, Program())
+        # A step of pre_start ends by itself.
+        usual = Program(exits_after=1.0) if container.definition.step is not None else Program()
+        return found or self.programs.get(container.service, usual)
 
     def _guard(self, action: Action) -> None:
         """What no caller may ask for, whatever happened before."""

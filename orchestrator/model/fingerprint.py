@@ -33,6 +33,11 @@ def of_service(service: Service) -> str:
     return _digest({key: value for key, value in fields.items() if key not in _NOT_COUNTED})
 
 
+def joined(*parts: str) -> str:
+    """One for several."""
+    return _digest(list(parts))
+
+
 def differing(before: Service, after: Service) -> tuple[str, ...]:
     """The keys of services.NAME in a stack file in which two definitions differ for the fingerprint.
 

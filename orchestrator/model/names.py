@@ -25,6 +25,11 @@ def oneoff_name(stack: str, service: str, token: str) -> str:
     return f"{stack}-{service}-run-{token}"
 
 
+def step_name(stack: str, service: str, number: int, slot: int | None) -> str:
+    """Of a container of `pre_start`; `slot`: of the container that it is run for, if not for all."""
+    return f"{stack}-{service}-pre_start-{number}" + ("" if slot is None else f"-{slot}")
+
+
 def scoped_name(stack: str, key: str) -> str:
     """Name on the machine of a network or volume that the file names only by its key."""
     return f"{stack}_{key}"

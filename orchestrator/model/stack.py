@@ -304,6 +304,16 @@ DRAIN = 5.0
 """Seconds for `Service.drain` when nothing is said."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Of a recipe made from `pre_start`: whose it is, which one (from 1), and whether each container of that
+    service has one of its own."""
+
+    of: str
+    number: int
+    each: bool = False
+
+
 # --- the nouns -------------------------------------------------------------------------------------
 
 
@@ -317,6 +327,8 @@ class Service:
     oneoff: bool = False
     """A `run` container: no restart, no service name in DNS, not counted by `up`, `ps` or `logs`."""
     remove_on_exit: bool = False
+    step: Step | None = None
+    """It is part of another service, and in no stack file."""
     attach: bool = True
     # process
     command: tuple[str, ...] | None = None

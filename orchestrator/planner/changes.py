@@ -38,7 +38,7 @@ def stale(survey: Survey, service: Service, intent: Intent, container: Container
 
 def cut_off(survey: Survey, service: Service, intent: Intent, container: Container) -> str:
     """Why `container` can't wait for its turn in an update: something it stands on has gone. "": it can."""
-    if container.fingerprint == survey.layout.fingerprints[service.name]:
+    if container.fingerprint == survey.fingerprint(service):
         return _first(BY_LOSS, Seat(survey, service, intent, container))
     # What its new definition asks for besides, it has never had.
     broken = _broken(Seat(survey, service, intent, container))
@@ -67,7 +67,7 @@ def _kept(seat: Seat) -> str | None:
 
 
 def _definition(seat: Seat) -> str | None:
-    if seat.container.fingerprint == seat.survey.layout.fingerprints[seat.service.name]:
+    if seat.container.fingerprint == seat.survey.fingerprint(seat.service):
         return None
     keys = fingerprint.differing(seat.container.definition, seat.service)
     more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""

@@ -143,7 +143,8 @@ class _Maker:
         survey = self._survey
         stack = survey.desired.stack
         common = self._common(service)
-        fingerprint = survey.layout.fingerprints[service.name]
+        fingerprint = survey.fingerprint(service)
+        owner = stack.services[service.step.of] if service.step is not None else service
         return CreateContainer(
             id=container_id(stack.name, name, common.generation, fingerprint, survey.now),
             name=name,
@@ -157,7 +158,7 @@ class _Maker:
             addresses=addresses,
             volumes=common.volumes,
             anonymous_volumes=volumes.anonymous(
-                f"{stack.name}\0{survey.desired.began}", service, slot, common.image
+                f"{stack.name}\0{survey.desired.began}", service, slot, common.image, owner
             ),
             ports=published,
             healthcheck=common.healthcheck,

@@ -17,13 +17,14 @@ _LEAVE = Judgement(fate=Fate.LEAVE, because="nobody has asked for it")
 _DOWN = Judgement(fate=Fate.REMOVE, because="the stack goes down", by="user")
 _ABSENT = Judgement(fate=Fate.REMOVE, because="it is not wanted any more", by="user")
 _STOPPED = Judgement(fate=Fate.STOP, because="asked to stop", by="user")
+_NO_STEP = Judgement(fate=Fate.REMOVE, because="its service has no such step any more")
 _ORPHAN = Judgement(fate=Fate.REMOVE, because="orphan: the stack file has no such service", by="user")
 
 
 def judge(survey: Survey, draft: Draft) -> None:
     """Fill in `fates`, `seats` and `vacant`."""
     _judge_strangers(survey, draft)
-    for name in survey.layout.order:
+    for name in survey.layout.judged:
         service = survey.desired.stack.services[name]
         intent = survey.intent(name)
         containers = survey.by_service.get(name, ())
@@ -51,6 +52,10 @@ def _judge_strangers(survey: Survey, draft: Draft) -> None:
     orphans: list[str] = []
     for name, containers in survey.by_service.items():
         if name in desired.stack.services:
+            continue
+        step = containers[0].definition.step
+        if step is not None and desired.intents.get(step.of) is not None and not desired.down:
+            _all(survey, containers, _NO_STEP)
             continue
         ours = name in desired.stack.disabled or all(c.definition.oneoff for c in containers)
         if desired.down and (ours or desired.remove_orphans):
@@ -112,11 +117,8 @@ def _judge_divided(survey: Survey, service: Service, intent: Intent, division: u
 def _judge_seated(
     survey: Survey, service: Service, intent: Intent, container: Container, reason: str
 ) -> Judgement:
-    if reason and service.name in survey.pulls:
-        # It serves until there is something to put in its place.
-        return Judgement(fate=Fate.KEEP, because=f"{reason}, but first the image has to be here")
     if reason:
-        return Judgement(fate=Fate.REPLACE, because=reason)
+        return _judge_outdated(survey, service, container, reason)
     shared = survey.layout.shares[service.name]
     for peer, word in shared.items():
         if any(survey.fate(other) is Fate.REPLACE for other in survey.seats.get(peer, ())[:1]):
@@ -139,6 +141,28 @@ def _judge_seated(
             ):
                 return Judgement(fate=Fate.CYCLE, because=because)
     return _KEEP
+
+
+def _judge_outdated(survey: Survey, service: Service, container: Container, reason: str) -> Judgement:
+    if service.name in survey.pulls:
+        # It serves until there is something to put in its place.
+        return Judgement(fate=Fate.KEEP, because=f"{reason}, but first the image has to be here")
+    if _too_early(survey, service, container):
+        return Judgement(fate=Fate.KEEP, because=f"{reason}, but first its container is replaced")
+    return Judgement(fate=Fate.REPLACE, because=reason)
+
+
+def _too_early(survey: Survey, service: Service, step: Container) -> bool:
+    """A step of one container is run when that one is replaced, which may not have its turn yet."""
+    if service.step is None or not service.step.each:
+        return False
+    owner = survey.desired.stack.services[service.step.of]
+    return any(
+        one.slot == step.slot
+        and one.fingerprint != survey.fingerprint(owner)
+        and survey.fate(one) is not Fate.REPLACE
+        for one in survey.seats.get(owner.name, ())
+    )
 
 
 def _replaceable(survey: Survey, service: Service, intent: Intent, container: Container, run: Run) -> bool:

@@ -10,7 +10,8 @@ from orchestrator.model.desired import Intent, Wanted
 from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Container, HealthStatus, State
 from orchestrator.model.plan import Wait
-from orchestrator.model.stack import Dependency, DependencyCondition
+from orchestrator.model.stack import Dependency, DependencyCondition, Service
+from orchestrator.model.steps import shown
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.restarts import Sequel, remedy, sequel
 from orchestrator.planner.survey import Fate, Survey, name_of
@@ -67,6 +68,12 @@ def about(container: str, because: str) -> str:
     return f"container {container}: {because}"
 
 
+def called(service: Service) -> str:
+    """A service, or a step of one, in a sentence."""
+    step = service.step
+    return service.name if step is None else f"pre_start step {step.number} of {step.of}"
+
+
 def where_to_look(container: Container) -> str:
     """A hint for a container that runs or has run: what its health check said, and the command for more."""
     run = container.run
@@ -80,7 +87,9 @@ def where_to_look(container: Container) -> str:
         words = (
             f"its last health check{code} said: {said}; " if said else f"its last health check failed{code}; "
         )
-    name = container.service.rpartition("-run-")[0] if container.definition.oneoff else container.service
+    name = shown(container.definition)
+    if container.definition.oneoff and container.definition.step is None:
+        name = name.rpartition("-run-")[0]
     return f"{words}`pystack logs {name}` shows what it wrote"
 
 
@@ -93,11 +102,36 @@ class Gates:
         self._known: dict[tuple[str, DependencyCondition], Gate] = {}
         self._before: dict[str, Gate] = {}
 
-    def before(self, service: str) -> Gate:
-        """Whether containers of `service` may start. Optional dependencies that failed are warned about."""
-        if service not in self._before:
-            self._before[service] = self._weigh(service)
-        return self._before[service]
+    def before(self, container: Container) -> Gate:
+        """Whether it may start. Optional dependencies that failed are warned about."""
+        name = container.service
+        if name not in self._before:
+            self._before[name] = self._weigh(name)
+        gate = self._before[name]
+        return self._prepared(container) or gate if gate.answer is Answer.OPEN else gate
+
+    def _prepared(self, container: Container) -> Gate | None:
+        """What `pre_start` has to say: each step has to succeed before the next one, and before the service,
+        and a step of each container before that one. None: go on."""
+        survey = self._survey
+        service = survey.desired.stack.services[container.service]
+        owner = service.step.of if service.step is not None else service.name
+        for name in survey.layout.steps.get(owner, ()):
+            if name == service.name:
+                break
+            step = survey.desired.stack.services[name]
+            slot = container.slot if step.step is not None and step.step.each else 1
+            gate = self._step(step, slot)
+            if gate.answer is not Answer.OPEN:
+                return gate
+        return None
+
+    def _step(self, step: Service, slot: int) -> Gate:
+        there = [one for one in self._survey.seats.get(step.name, ()) if one.slot == slot]
+        if there:
+            intent = self._survey.intent(step.name) or Intent()
+            return self._ask_one(there[0], "service_completed_successfully", intent)
+        return self._vacancy(step.name, slot)
 
     def _weigh(self, service: str) -> Gate:
         intent = self._survey.intent(service)
@@ -149,23 +183,23 @@ class Gates:
         refusal = self._draft.refusal(f"container:{title}")
         if refusal is not None:
             return _passed_on(title, refusal)
-        return _not_yet(f"{name} is not there yet")
+        return _not_yet(f"{called(stack.services[name])} is not there yet")
 
     def _ask_one(self, container: Container, condition: DependencyCondition, intent: Intent) -> Gate:
         fate = self._survey.fate(container)
         if fate in (Fate.REPLACE, Fate.REMOVE):
-            return _not_yet(f"{container.service} is about to be replaced")
+            return _not_yet(f"{called(container.definition)} is about to be replaced")
         wanted = fate in (Fate.KEEP, Fate.CYCLE) and intent.wanted is Wanted.RUNNING
         if container.state is State.RUNNING:
             if fate is Fate.CYCLE:
-                return _not_yet(f"{container.service} is about to be restarted")
+                return _not_yet(f"{called(container.definition)} is about to be restarted")
             return RUNNING_RULES[condition](container)
         refusal = self._draft.refusal(f"container:{container.name}")
         if refusal is not None:
             return _passed_on(container.name, refusal)
         if container.run is None:
             if wanted:
-                return _not_yet(f"{container.service} is not started yet")
+                return _not_yet(f"{called(container.definition)} is not started yet")
             return _failed(f"container {container.name} is not started, and nobody has asked for it")
         next_step = sequel(container.run, container.definition.restart, intent, self._survey.now)
         if not wanted and next_step.kind != "broken":
@@ -208,7 +242,7 @@ def _running_healthy(container: Container) -> Gate:
 
 
 def _running_completed(container: Container) -> Gate:
-    return _not_yet(f"{container.service} has not completed yet")
+    return _not_yet(f"{called(container.definition)} has not completed yet")
 
 
 def _running_logged(container: Container) -> Gate:
@@ -247,7 +281,7 @@ def exited(container: Container, then: str) -> str:
 def _ended_started(container: Container, then: Sequel) -> Gate:
     """Started means that the start succeeded, even if the program has ended since (docker compose)."""
     if then.kind == "start":
-        return _not_yet(f"{container.service} is not started yet")
+        return _not_yet(f"{called(container.definition)} is not started yet")
     if then.kind == "broken":
         return _failed(about(container.name, then.because), then.exit_code)
     return _open(f"{container.service} was started")
@@ -257,7 +291,7 @@ def _ended_healthy(container: Container, then: Sequel) -> Gate:
     if container.healthcheck is None:
         return _failed(f"container {container.name} has no healthcheck configured")
     if then.kind == "start":
-        return _not_yet(f"{container.service} is not started yet")
+        return _not_yet(f"{called(container.definition)} is not started yet")
     if then.kind == "later":
         return _not_yet(f"{container.service} is restarting")
     if then.kind == "broken":
@@ -270,7 +304,7 @@ def _ended_completed(container: Container, then: Sequel) -> Gate:
     run = container.run
     assert run is not None
     if then.kind == "start":
-        return _not_yet(f"{container.service} is not started yet")
+        return _not_yet(f"{called(container.definition)} is not started yet")
     if then.kind == "broken":
         return _failed(about(container.name, then.because), then.exit_code)
     if run.exit_code == 0 and not run.error:
@@ -278,7 +312,9 @@ def _ended_completed(container: Container, then: Sequel) -> Gate:
     if then.kind == "later":
         return _not_yet(f"{container.service} is trying again (exit {run.exit_code}, attempt {run.attempt})")
     code = "its exit code was lost" if run.exit_code is None else f"exit {run.exit_code}"
-    because = f'service "{container.service}" didn\'t complete successfully: {code}'
+    step = container.definition.step
+    who = f'service "{container.service}"' if step is None else called(container.definition)
+    because = f"{who} didn't complete successfully: {code}"
     return _failed(because, hint=where_to_look(container))
 
 

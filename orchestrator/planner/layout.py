@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchestrator.model import fingerprint, graph
+from orchestrator.model import fingerprint, graph, steps
 from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import Attachment, Dependency, Private, Service, Stack, VolumeMount
@@ -28,7 +28,13 @@ class Layout:
     """`networks`: service -> network names on the machine, in order of connection."""
 
     stack: Stack
+    whole: Stack
+    """With the steps of `pre_start` as services; all that follows counts them."""
+    steps: Mapping[str, tuple[str, ...]]
+    """Service -> names of its steps, in order; services without any are left out."""
     order: tuple[str, ...]
+    judged: tuple[str, ...]
+    """The same, but steps last: where they sit follows from where their service does."""
     needs: Mapping[str, tuple[Dependency, ...]]
     dependents: Mapping[str, tuple[str, ...]]
     shares: Mapping[str, Mapping[str, str]]
@@ -71,14 +77,24 @@ def attachments(service: Service) -> tuple[Attachment, ...]:
 
 
 def _make(stack: Stack) -> Layout:
-    services = stack.services
+    whole = steps.with_steps(stack)
+    services = whole.services
+    sorted_by = steps.in_order(whole) if whole is not stack else stack
+    order = graph.order(sorted_by)
     return Layout(
         stack=stack,
-        order=graph.order(stack),
-        needs={name: _present_needs(stack, service) for name, service in services.items()},
-        dependents=graph.dependents(stack),
+        whole=whole,
+        steps={
+            name: tuple(step.name for step in steps.of(one))
+            for name, one in services.items()
+            if one.pre_start
+        },
+        order=order,
+        judged=tuple(sorted(order, key=lambda name: services[name].step is not None)),
+        needs={name: _present_needs(whole, service) for name, service in services.items()},
+        dependents=graph.dependents(sorted_by),
         shares={name: graph.shares(service) for name, service in services.items()},
-        fingerprints={name: fingerprint.of_service(service) for name, service in services.items()},
+        fingerprints={name: _fingerprint(whole, service) for name, service in services.items()},
         networks={
             name: tuple(stack.networks[found.network].name for found in attachments(service))
             for name, service in services.items()
@@ -96,6 +112,14 @@ def _make(stack: Stack) -> Layout:
         },
         static_addresses=_static_addresses(stack),
     )
+
+
+def _fingerprint(stack: Stack, service: Service) -> str:
+    """A step of `pre_start` is run again when anything of its service has changed."""
+    own = fingerprint.of_service(service)
+    if service.step is None:
+        return own
+    return fingerprint.joined(own, fingerprint.of_service(stack.services[service.step.of]))
 
 
 def _named_volumes(service: Service) -> set[str]:

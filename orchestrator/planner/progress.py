@@ -127,6 +127,8 @@ def _seats(seen: Survey, refusals: dict[str, Wait], services: Collection[str] | 
         failed = any(seat.row is not None and seat.row.phase is Phase.FAILED for seat in seats)
         if failed or any(dependency.service in stuck for dependency in seen.layout.needs[name]):
             stuck.add(name)
+        if seen.desired.stack.services[name].step is not None:
+            continue  # its service tells of it
         if services is None or name in services:
             yield from _with_update(seen, refusals, name, intent, seats, name in stuck)
 

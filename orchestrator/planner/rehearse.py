@@ -18,6 +18,7 @@ from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.observation import Container, HealthStatus, Observation
 from orchestrator.model.plan import Plan
 from orchestrator.model.world import World
+from orchestrator.planner.layout import layout
 from orchestrator.planner.plan import plan
 from orchestrator.planner.rollouts import accept
 
@@ -82,7 +83,7 @@ class _Rehearsal:
         self._count = 0
         self._refused: set[tuple[str, str]] = set()
         self._quiet = 0
-        self._one_shots = {
+        self._one_shots = {name for steps in layout(desired.stack).steps.values() for name in steps} | {
             dependency.service
             for service in desired.stack.services.values()
             for dependency in service.depends_on

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from orchestrator.model import steps
 from orchestrator.model.desired import Intent
 from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container, HealthStatus, Run
@@ -111,6 +112,12 @@ def _machine_restarted(end: End) -> Sequel | None:
     return Sequel(kind="start", because="the machine was restarted")
 
 
+def _step_cut_short(end: End) -> Sequel | None:
+    if end.policy != steps.POLICY or end.run.exit_code is not None:
+        return None
+    return Sequel(kind="start", because="its exit code was lost")
+
+
 def _never(end: End) -> Sequel | None:
     return Sequel(kind="rest", because=_ended(end.run)) if end.policy.condition == "no" else None
 
@@ -150,6 +157,7 @@ RULES: tuple[Rule, ...] = (
     _was_unhealthy,
     _stopped_by_planner,
     _machine_restarted,
+    _step_cut_short,
     _never,
     _succeeded,
     _gave_up,

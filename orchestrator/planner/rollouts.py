@@ -411,6 +411,8 @@ def _reverted(desired: Desired, name: str, before: Edition) -> Desired:
 def _with_dependents(desired: Desired, name: str) -> Desired:
     intents, rollouts = dict(desired.intents), dict(desired.rollouts)
     for other in layout(desired.stack).dependents.get(name, ()):
+        if other not in desired.stack.services:
+            continue  # a step of one
         intent = intents.get(other)
         asked = any(one.restart and one.service == name for one in desired.stack.services[other].depends_on)
         if not asked or intent is None or intent.wanted is not Wanted.RUNNING or intent.ignore_dependencies:

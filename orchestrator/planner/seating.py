@@ -15,7 +15,7 @@ from orchestrator.model.observation import Container
 from orchestrator.model.stack import Service
 from orchestrator.planner import volumes
 from orchestrator.planner.changes import stale
-from orchestrator.planner.survey import Survey, slots_of
+from orchestrator.planner.survey import Survey
 
 _PASSING = frozenset({"at", "connections", "containers", "failures", "ports_taken", "ports_held"})
 """Of an observation: what makes no container out of date."""
@@ -54,7 +54,7 @@ class _Remembered:
 def seating(survey: Survey, service: Service, intent: Intent, containers: tuple[Container, ...]) -> Seating:
     """Who keeps a seat: up-to-date ones first, then low numbers, so that scaling down takes the obsolete,
     then the highest number (as docker compose does)."""
-    if survey.layout.shares[service.name]:
+    if survey.layout.shares[service.name] or service.step is not None:
         return _seat(survey, service, intent, containers)  # Its peers, too, would have to be the same.
     memory = survey.layout.memory
     if not survey.compared:
@@ -84,7 +84,7 @@ def _circumstances(survey: Survey) -> tuple[object, ...]:
 
 
 def _seat(survey: Survey, service: Service, intent: Intent, containers: tuple[Container, ...]) -> Seating:
-    slots = slots_of(service)
+    slots = survey.slots(service)
     count = len(slots)
     reasons = {container.id: stale(survey, service, intent, container) for container in containers}
     held = dict(_held(survey, containers, reasons))
@@ -92,7 +92,9 @@ def _seat(survey: Survey, service: Service, intent: Intent, containers: tuple[Co
     seated: dict[int, Container] = {}
     surplus: dict[str, str] = {}
     for container in sorted(containers, key=lambda c: (bool(reasons[c.id]), c.slot, -c.created)):
-        if len(seated) >= count:
+        if service.step is not None and container.slot not in slots:
+            surplus[container.id] = f"{service.step.of} has no container {container.slot}"
+        elif len(seated) >= count:
             surplus[container.id] = f"scaled to {count}"
         elif container.slot in seated:
             surplus[container.id] = f"{seated[container.slot].name} has its place"

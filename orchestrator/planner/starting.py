@@ -48,7 +48,7 @@ def _start_one(
             draft.wake(then.at)
             return
         case "start":
-            gate = gates.before(container.service)
+            gate = gates.before(container)
             if gate.answer is Answer.FAILED:
                 draft.refuse(target, gate.because, gate.exit_code, gate.hint)
                 return

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Literal
 
-from orchestrator.model import names
+from orchestrator.model import fingerprint, names
 from orchestrator.model.action import Action, CreateContainer, StartContainer
 from orchestrator.model.desired import Desired, Intent, Wanted
-from orchestrator.model.frozen import dataclass, field
-from orchestrator.model.observation import Container, ImageState, NetworkState, Observation, State
+from orchestrator.model.frozen import dataclass, field, replace
+from orchestrator.model.observation import Container, ImageState, NetworkState, Observation, Run, State
 from orchestrator.model.stack import ImageRoot, Network, Service
 from orchestrator.planner.layout import Layout, layout
 
@@ -114,6 +114,26 @@ class Survey:
         going = (Fate.REPLACE, Fate.REMOVE)
         return (c for c in self.observation.containers if self.fates[c.id].fate in going)
 
+    def fingerprint(self, service: Service) -> str:
+        """By which it is told whether a container is up to date. A step of `pre_start` is run again also when
+        its service has another image; one that is gone counts as the one that the containers have."""
+        own = self.layout.fingerprints[service.name]
+        if service.step is None:
+            return own
+        owner = self.desired.stack.services[service.step.of]
+        image, peer = self.image(owner), self.peer(owner.name)
+        found = image.id if image is not None else peer.image_id if peer is not None else ""
+        return own if owner.root == service.root else fingerprint.joined(own, found)
+
+    def slots(self, service: Service) -> tuple[int, ...]:
+        """The seats of a service. A step has one for each container of its service, or one in all; that one
+        is judged first."""
+        step = service.step
+        if step is None:
+            return slots_of(service)
+        of = {container.slot for container in self.seats.get(step.of, ())} | {*self.vacant.get(step.of, ())}
+        return tuple(sorted(of)) if step.each else (1,) if of else ()
+
     def image(self, service: Service) -> ImageState | None:
         """What new containers of `service` are made of; None: it is not here, or its root is no image."""
         if not isinstance(service.root, ImageRoot):
@@ -137,6 +157,9 @@ def survey(desired: Desired, observation: Observation, now: float, in_flight: Ma
     if memory.containers != observation.containers:
         memory.containers = observation.containers
         memory.by_service = _by_service(observation.containers)
+    if arranged.steps:
+        intents = _with_steps(desired, arranged, memory.by_service)
+        desired = replace(desired, stack=arranged.whole, intents=intents)
     return Survey(
         desired=desired,
         observation=observation,
@@ -158,10 +181,38 @@ def _by_service(containers: tuple[Container, ...]) -> dict[str, tuple[Container,
     }
 
 
+def _with_steps(
+    desired: Desired, arranged: Layout, found: Mapping[str, tuple[Container, ...]]
+) -> dict[str, Intent]:
+    """Steps of `pre_start` are wanted as their service is. A new turn is for those that have not succeeded; a
+    restart is none."""
+    intents = dict(desired.intents)
+    for name, steps in arranged.steps.items():
+        intent = desired.intents.get(name)
+        for step in steps if intent is not None else ():
+            runs = [container.run for container in found.get(step, ()) if container.run is not None]
+            intents[step] = replace(
+                intent or Intent(),
+                turn=max(intent.turn, intent.restart_turn) if intent else 0,
+                restart_turn=0,
+                remove_volumes=False,
+                under_way=tuple(run.started for run in runs if succeeded(run)),
+            )
+    return intents
+
+
+def succeeded(run: Run) -> bool:
+    """It has ended with 0, by itself."""
+    return run.finished is not None and run.exit_code == 0 and not run.error and run.stopping is None
+
+
 def slots_of(service: Service) -> tuple[int, ...]:
     """The seats of a service when it is new. A one-off sits on none that counts."""
     return (0,) if service.oneoff else tuple(range(1, service.replicas + 1))
 
 
 def name_of(stack: str, service: Service, slot: int) -> str:
+    if service.step is not None:
+        step = service.step
+        return names.step_name(stack, step.of, step.number, slot if step.each else None)
     return service.container_name or names.container_name(stack, service.name, slot)

@@ -95,18 +95,21 @@ def missing(survey: Survey, service: str) -> str:
     return ""
 
 
-def anonymous(life: str, service: Service, slot: int, image: ImageState | None) -> Mapping[str, str]:
+def anonymous(
+    life: str, service: Service, slot: int, image: ImageState | None, owner: Service
+) -> Mapping[str, str]:
     """Target path -> name of the volumes without a key, those that the image declares included.
 
     `life` is the stack's name and when it began. The name follows from it, the seat and the path alone. So
     the next occupant of the seat gets the same
     volume, also when everything was killed between the removal of the old one and the making of the new.
+    `owner`: whose seat it is; a step of `pre_start` sees the volumes of its service's container.
     """
     targets = [m.target for m in service.mounts if isinstance(m, VolumeMount) and m.source is None]
     covered = {mount.target.rstrip("/") for mount in service.mounts}
     declared = image.volumes if image is not None else ()
     targets += [path for path in declared if path.rstrip("/") not in covered]
-    seat = f"{life}\0{service.container_name or service.name}\0{slot}"
+    seat = f"{life}\0{owner.container_name or owner.name}\0{slot}"
     return {
         target: hashlib.sha256(f"{seat}\0{target}".encode()).hexdigest() for target in dict.fromkeys(targets)
     }

@@ -110,7 +110,7 @@ def _another_run(
         return "is started again, and its policy is never to"
     if policy.condition == "on-failure" and run.exit_code == 0:
         return "is started again although it has succeeded"
-    if run.before_boot:
+    if run.before_boot or (container.definition.step is not None and run.exit_code is None):
         return ""
     if action.attempt < 2:
         return "is started again as if it were the first time"

@@ -15,6 +15,7 @@ from orchestrator.model.desired import Desired, Wanted
 from orchestrator.model.graph import needs, shares
 from orchestrator.model.observation import Container, HealthStatus, Observation, State
 from orchestrator.model.stack import ImageRoot, Private, Service, VolumeMount
+from orchestrator.simulation.parts import up_to_date
 from orchestrator.simulation.tables import tables
 
 SIGKILL = 9
@@ -125,10 +126,7 @@ class Reasons:
         desired, name = self._desired, container.service
         service, intent = desired.stack.services.get(name), desired.intents.get(name)
         if service is None:
-            known = name in desired.stack.disabled or container.definition.oneoff
-            if desired.down:
-                return "down" if known or desired.remove_orphans else ""
-            return "orphan" if desired.remove_orphans and not known else ""
+            return self._stranger(container)
         if desired.down:
             return "down"
         if intent is None:
@@ -142,16 +140,36 @@ class Reasons:
             return "to be restarted"
         if _is_ill(container):
             return "unhealthy"
-        others = tables(self._world).by_service[name]
-        if len(others) > service.replicas or sum(one.slot == container.slot for one in others) > 1:
+        if self._has_no_seat(container, service):
             return "too many"
         changed = "" if intent.keep_stale else self._changed(container, service)
         alone = intent.ignore_dependencies or intent.wanted is not Wanted.RUNNING
         return changed or self._with_others(container, service, ignore=alone)
 
+    def _stranger(self, container: Container) -> str:
+        desired = self._desired
+        if container.definition.step is not None:
+            return "no such step"
+        known = container.service in desired.stack.disabled or container.definition.oneoff
+        if desired.down:
+            return "down" if known or desired.remove_orphans else ""
+        return "orphan" if desired.remove_orphans and not known else ""
+
+    def _has_no_seat(self, container: Container, service: Service) -> bool:
+        by_service = tables(self._world).by_service
+        if service.step is not None:
+            owners = {one.slot for one in by_service.get(service.step.of, ())}
+            return service.step.each and container.slot not in owners
+        others = by_service[service.name]
+        return len(others) > service.replicas or sum(one.slot == container.slot for one in others) > 1
+
     def _changed(self, container: Container, service: Service) -> str:
         if service.name not in self._fingerprints:
-            self._fingerprints[service.name] = fingerprint.of_service(service)
+            self._fingerprints[service.name] = (
+                fingerprint.of_service(service)
+                if service.step is None
+                else up_to_date(self._desired, self._world, service)
+            )
         if container.fingerprint != self._fingerprints[service.name]:
             return "changed"
         if isinstance(service.root, ImageRoot):

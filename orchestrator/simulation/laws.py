@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from orchestrator.engines.simulated import Program, UnsafeError
+from orchestrator.model import steps
 from orchestrator.model.action import (
     Action,
     CreateContainer,
@@ -29,6 +30,7 @@ from orchestrator.model.plan import Plan
 from orchestrator.model.stack import Dependency, ImageRoot, Service
 from orchestrator.simulation.asked import NEVER_PULLED, demand_asked
 from orchestrator.simulation.ends import demand_end
+from orchestrator.simulation.parts import with_parts
 from orchestrator.simulation.tables import tables
 
 FIRST_DELAY = 0.1
@@ -45,6 +47,7 @@ def demand_safe(desired: Desired, world: Observation, action: Action, now: float
 
     Raises UnsafeError.
     """
+    desired = with_parts(desired, world)
     demand_asked(desired, world, action)
     match action:
         case SignalContainer() | RemoveContainer():
@@ -75,10 +78,16 @@ def demand_open_gates(desired: Desired, world: Observation, action: StartContain
     container = tables(world).by_id.get(action.id)
     if container is None or action.attempt > 1:
         return
-    intent = desired.intents.get(container.service)
+    step = container.definition.step
+    service = desired.stack.services[container.service if step is None else step.of]
+    for number, said in enumerate(service.pre_start if not service.oneoff else (), 1):
+        if step is not None and number >= step.number:
+            break
+        _demand_step(world, action, service, number, container.slot if said.per_replica else 1)
+    intent = desired.intents.get(service.name)
     if intent is not None and intent.ignore_dependencies:
         return
-    for dependency in needs(desired.stack.services[container.service]):
+    for dependency in needs(service):
         if not dependency.required:
             continue
         replicas = desired.stack.services[dependency.service].replicas
@@ -89,6 +98,18 @@ def demand_open_gates(desired: Desired, world: Observation, action: StartContain
             why = _closed(other, dependency.condition)
             if why:
                 raise UnsafeError(f"{action.name} starts {why}")
+
+
+def _demand_step(
+    world: Observation, action: StartContainer, service: Service, number: int, slot: int
+) -> None:
+    """A step of `pre_start` has succeeded, in a container of the definition in force."""
+    wanted = steps.of(service)[number - 1]
+    for one in world.containers:
+        same = one.service == wanted.name and one.slot == slot and one.definition == wanted
+        if same and one.run is not None and one.run.exit_code == 0:
+            return
+    raise UnsafeError(f"{action.name} starts before step {number} of pre_start has succeeded")
 
 
 def _closed(other: Container, condition: str) -> str:
@@ -204,7 +225,7 @@ def left_over(desired: Desired, world: Observation) -> list[str]:
 
 
 def _pending(desired: Desired, world: Observation, decided: Plan, unquiet: AbstractSet[str]) -> Iterator[str]:
-    owners = {f"container:{one.name}": one.service for one in world.containers}
+    owners = {f"container:{one.name}": steps.shown(one.definition) for one in world.containers}
     for action in decided.actions:
         if not isinstance(action, ProbeContainer) and owners.get(action.target, "") not in unquiet:
             yield f"{action.target} is still to be acted on: {action.because}"
@@ -298,6 +319,9 @@ def _is_blocked(desired: Desired, world: Observation, service: Service, blocked:
     lacks = isinstance(service.root, ImageRoot) and service.root.reference not in world.images
     if lacks and service.pull_policy in NEVER_PULLED:
         return True
+    runs = [one.run for step in steps.of(service) for one in tables(world).by_service.get(step.name, ())]
+    if any(run is not None and run.finished is not None and run.exit_code for run in runs):
+        return True  # a step of pre_start has failed
     for peer in shares(service):
         first = min(tables(world).by_service.get(peer, ()), key=_seat, default=None)
         if first is None or first.state is not State.RUNNING:

@@ -21,6 +21,7 @@ from orchestrator.model.errors import PystackError, UserError
 from orchestrator.model.frozen import dataclass, field, replace
 from orchestrator.model.observation import Container, ImageState, Observation
 from orchestrator.model.stack import ImageRoot, Stack
+from orchestrator.model.steps import with_steps
 from orchestrator.reconciler.history import Event as Happening
 from orchestrator.reconciler.history import History
 from orchestrator.reconciler.loop import Loop, View
@@ -149,7 +150,7 @@ class Stage:
         return {
             one.root.reference: ImageState(id=f"sha256:{one.root.reference}")
             for stack in (self.stack, *files)
-            for one in stack.services.values()
+            for one in with_steps(stack).services.values()
             if isinstance(one.root, ImageRoot) and one.root.reference not in self.scenario.images
         }
 

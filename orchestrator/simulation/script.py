@@ -20,6 +20,7 @@ from typing import TypeVar
 from orchestrator.engines.simulated import Faults, Program
 from orchestrator.model.frozen import replace
 from orchestrator.model.stack import Stack
+from orchestrator.model.steps import with_steps
 from orchestrator.simulation.scenario import (
     DAY,
     HEALING,
@@ -56,11 +57,12 @@ def understand(source: Source, stack: Stack, *, lasts: float | None = None) -> S
     if len(documents) > 1:
         top.wrong("a scenario is one document", problem.SYNTAX)
     top.only(TOP)
+    whole = with_steps(stack)
     found = Scenario(
         lasts=lasts if lasts is not None else top.seconds("lasts", DAY, most=LONGEST),
         healing=top.seconds("healing", HEALING, most=DAY),
         programs={
-            name: _program(table) for name, table in top.tables("services") if _known(table, stack, name)
+            name: _program(table) for name, table in top.tables("services") if _known(table, whole, name)
         },
         faults=_faults(top.table("faults")),
         events=tuple(sorted(_events(top, stack), key=lambda event: event.at)),

@@ -52,7 +52,6 @@ TABLE: tuple[Row, ...] = (
     _row(f"{_SERVICE}.external_links", "warn", f"{_LATER}: put both stacks on one external network"),
     _row(f"{_SERVICE}.use_api_socket", "warn", f"{_LATER}: the containers have no such socket"),
     _row(f"{_SERVICE}.gpus", "refuse", _LATER),
-    _row(f"{_SERVICE}.pre_start", "refuse", _LATER),
     _row(f"{_SERVICE}.post_start", "refuse", _LATER),
     _row(f"{_SERVICE}.pre_stop", "refuse", _LATER),
     _row(f"{_SERVICE}.credential_spec", "warn", _WINDOWS),

@@ -100,3 +100,57 @@ def test_what_turns_unhealthy_is_restarted_or_recreated_where_the_file_says_so(s
     said = {line["because"] for line in told if line.get("verb") in ("stop", "remove")}
     assert {"is unhealthy (x-on-unhealthy: restart)", "is unhealthy (x-on-unhealthy: recreate)"} <= said
     site.down("sick")
+
+
+STEPS = """
+    name: steps
+    services:
+      db:
+        x-rootfs: {path: $BOX}
+        command: sleep 1000
+      web:
+        x-rootfs: {path: $BOX}
+        command: sh -c "cat /data/* /own/*; exec sleep 1000"
+        init: true
+        scale: 2
+        environment: {WHO: web, NUMBER: "1"}
+        volumes: ["data:/data", "/own"]
+        depends_on: [db]
+        pre_start:
+          - command: [sh, -c, "echo $$WHO $$NUMBER >> /data/a; hostname -i; echo CODE; exit CODE"]
+            environment: {WHO: first}
+          - command: [sh, -c, "cp /data/a /own/b; id -u"]
+            user: "7"
+            per_replica: true
+    volumes: {data: {}}
+"""
+
+
+def test_steps_of_pre_start_run_before_the_service_on_its_networks_and_volumes(site: Site) -> None:
+    text = STEPS.replace("CODE", "0").replace('user: "7"', 'user: "0"')
+    site.up(text)
+    for slot in (1, 2):
+        site.prints("steps", "web", b"first 1\nfirst 1\n", slot=slot)  # of the named and of its own volume
+    rows = {row["name"]: row for row in site.ps("steps")}
+    steps = sorted(name for name, row in rows.items() if row.get("step"))
+    assert steps == ["steps-web-pre_start-1", "steps-web-pre_start-2-1", "steps-web-pre_start-2-2"]
+    assert {rows[name]["status"].partition(")")[0] for name in steps} == {"Exited (0"}
+    logs = [line for line in site.ask("logs", stack="steps", services=["web"]).lines if line.get("log")]
+    assert sorted(line["name"] for line in logs) == sorted([*steps, "steps-web-1", "steps-web-2"])
+    assert site.up(text).actions() == []
+    assert site.ask("plan", stack=codec.encode(site.stack(text))).result["lines"] == []
+    site.down("steps", remove_volumes=True)
+
+
+def test_a_step_that_fails_is_told_with_where_to_look(site: Site) -> None:
+    failed = site.up(STEPS.replace("CODE", "3"), exit_code=None)
+    assert failed.exit_code == 1
+    assert failed.error == "\n".join(
+        f"container steps-web-{slot}: pre_start step 1 of web didn't complete successfully: exit 3"
+        for slot in (1, 2)
+    )
+    assert "`pystack logs web`" in failed.hint
+    assert site.row("steps", "db")["state"] == "running"
+    mended = site.up(STEPS.replace("CODE", "0").replace('user: "7"', 'user: "0"'))
+    assert mended.exit_code == 0
+    site.down("steps", remove_volumes=True)

@@ -230,8 +230,12 @@ class Site:
         assert isinstance(rows, list)
         return rows
 
+    def rows(self, name: str, service: str) -> list[dict[str, Any]]:
+        """Of the service itself, not of what runs before it."""
+        return [row for row in self.ps(name) if row["service"] == service and not row.get("step")]
+
     def row(self, name: str, service: str, slot: int = 1) -> dict[str, Any]:
-        found = [row for row in self.ps(name) if row["service"] == service and row["slot"] == slot]
+        found = [row for row in self.rows(name, service) if row["slot"] == slot]
         assert len(found) == 1, found
         return found[0]
 
@@ -285,7 +289,7 @@ class Site:
 
         def as_wanted() -> dict[str, Any] | None:
             seen.clear()
-            rows = [r for r in self.ps(name) if r["service"] == service and r["slot"] == slot]
+            rows = [r for r in self.rows(name, service) if r["slot"] == slot]
             seen.update(rows[0] if rows else {})
             return seen if rows and all(seen[key] == value for key, value in wanted.items()) else None
 

@@ -10,9 +10,10 @@ import trio
 from orchestrator.engines.simulated import Program
 from orchestrator.model.action import StartContainer
 from orchestrator.model.frozen import replace
+from orchestrator.model.sections import InitContainer
 from orchestrator.model.stack import RestartPolicy, Service, Stack
 from orchestrator.simulation.play import Played, play
-from orchestrator.simulation.scenario import Event, Kill, KillSupervisor, Order, PowerCut, Scenario
+from orchestrator.simulation.scenario import Event, Kill, KillSupervisor, Order, PowerCut, Scale, Scenario
 from tests.kit.stacks import check, service, stack, up
 from tests.simulation.stage import Stage
 from tests.simulation.stage import play as act
@@ -26,8 +27,10 @@ def begun(played: Played, name: str) -> list[float]:
     ]
 
 
-def told(wish: Stack, *events: Event, **programs: Program) -> Played:
-    played = play(wish, Scenario(lasts=300.0, programs=programs, events=events), 1)
+def told(wish: Stack, *events: Event, lasts: float = 0.0, **programs: Program) -> Played:
+    """A play that goes on for half a minute after its last event."""
+    lasts = lasts or max((event.at for event in events), default=0.0) + 30
+    played = play(wish, Scenario(lasts=lasts, programs=programs, events=events), 1)
     assert played.broken == ""
     return played
 
@@ -100,8 +103,8 @@ def test_dependents_follow_a_dependency_that_crashed_once_it_is_healthy_and_in_o
 
 
 def test_one_crash_is_followed_once_whoever_is_killed_meanwhile() -> None:
-    for moment in (100.05, 100.2, 103, 106.1, 106.15, 106.3):
-        events = (Kill(at=100, service="db"), KillSupervisor(at=moment, absent=3.0))
+    for moment in (30.05, 33, 36.1, 36.2):
+        events = (Kill(at=30, service="db"), KillSupervisor(at=moment, absent=3.0))
         played = told(CHAIN, *events, db=DB)
         assert len(begun(played, "shop-db-1")) == 2, moment
         assert len(begun(played, "shop-api-1")) == 2, moment
@@ -119,7 +122,7 @@ def test_a_dependency_that_crashes_again_and_again_disturbs_its_dependents_no_fa
     None
 ):
     wish = stack(db=service(restart="always"), web=service(after={"db": "started!"}))
-    played = told(wish, db=Program(exits_after=1.0, exit_codes=(1,)))
+    played = told(wish, lasts=300, db=Program(exits_after=1.0, exit_codes=(1,)))
     gaps = [after - before for before, after in pairwise(begun(played, "shop-web-1"))]
     assert len(gaps) <= len(begun(played, "shop-db-1"))
     assert gaps[-1] > 30
@@ -146,7 +149,7 @@ def test_what_turns_unhealthy_is_restarted_with_a_back_off_and_dependents_follow
     wish = stack(
         db=nursed("restart"), web=service(after={"db": "healthy!"}), log=service(after={"db": "healthy"})
     )
-    played = told(wish, db=SICKLY)
+    played = told(wish, lasts=200, db=SICKLY)
     stops = [one for one in played.happenings if (one.verb, one.outcome) == ("stop", "ok")]
     sick = [one for one in stops if one.target == "container:shop-db-1"]
     assert {one.because for one in sick} == {"is unhealthy (x-on-unhealthy: restart)"}
@@ -171,7 +174,7 @@ def test_a_check_that_never_succeeds_is_given_as_many_restarts_as_are_allowed() 
 
 def test_what_turns_unhealthy_is_recreated_without_a_storm() -> None:
     wish = stack(db=nursed("recreate"), web=service(after={"db": "healthy!"}))
-    played = told(wish, db=SICKLY)
+    played = told(wish, lasts=200, db=SICKLY)
     made = [
         one.at
         for one in played.happenings
@@ -190,3 +193,98 @@ def test_what_turns_unhealthy_is_recreated_without_a_storm() -> None:
 def test_a_service_that_recovers_in_time_is_left_alone() -> None:
     played = told(stack(db=nursed("restart")), db=Program(probes=(1, 0, 1, 0)))
     assert len(begun(played, "shop-db-1")) == 1
+
+
+# --- pre_start -------------------------------------------------------------------------------------------
+
+
+def prepared(recipe: Service, steps: str) -> Service:
+    """A service with steps before it: "once" for all its containers, or "each"."""
+    said = (InitContainer(command=("prepare",), per_replica=word == "each") for word in steps.split())
+    return replace(recipe, pre_start=tuple(said))
+
+
+STEPS = stack(
+    db=service(restart="always", healthcheck=check()),
+    web=prepared(service(after={"db": "healthy!"}, restart="always", replicas=2), "once each"),
+    log=service(after="web"),
+)
+FIRST, SECOND = "shop-web-pre_start-1", "shop-web-pre_start-2"
+
+
+def test_steps_run_one_after_the_other_before_the_service_and_after_what_it_needs() -> None:
+    played = told(STEPS, db=Program(healthy_after=5.0))
+    (first,), (one,), (two,) = (begun(played, name) for name in (FIRST, f"{SECOND}-1", f"{SECOND}-2"))
+    assert 5 < first < 7
+    assert first + 1 <= one < first + 1.2
+    assert first + 1 <= two < first + 1.2
+    for slot, step in ((1, one), (2, two)):
+        (web,) = begun(played, f"shop-web-{slot}")
+        assert step + 1 <= web < step + 1.2
+    assert begun(played, "shop-log-1")[0] >= max(begun(played, f"shop-web-{slot}")[0] for slot in (1, 2))
+
+
+def test_a_step_that_has_succeeded_is_run_again_with_a_new_container_only() -> None:
+    events = (
+        Kill(at=20, service="web"),
+        Order(at=40, command="up"),
+        Order(at=50, command="restart", services=("web",)),
+        Order(at=60, command="stop"),
+        Order(at=70, command="up"),
+        KillSupervisor(at=80),
+        PowerCut(at=90),
+        Scale(at=110, replicas={"web": 3}),
+        Order(at=150, command="down"),
+        Order(at=160, command="up"),
+    )
+    played = told(STEPS, *events)
+    assert [round(at) for at in begun(played, FIRST)] == pytest.approx([1, 160], abs=2)
+    assert [round(at) for at in begun(played, f"{SECOND}-1")] == pytest.approx([2, 162], abs=2)
+    assert [round(at) for at in begun(played, f"{SECOND}-3")] == pytest.approx([110, 162], abs=2)
+    assert {one.name for one in played.containers if one.definition.step} == {
+        FIRST,
+        *(f"{SECOND}-{slot}" for slot in (1, 2, 3)),
+    }
+
+
+def test_a_step_that_fails_holds_its_service_up_until_the_next_up() -> None:
+    programs = {"web:pre_start:1": Program(exits_after=1.0, exit_codes=(3, 0))}
+    played = told(STEPS, Order(at=100, command="up"), **programs)
+    refusals = {one.target: one.because for one in played.happenings if one.verb == "refuse"}
+    said = "pre_start step 1 of web didn't complete successfully: exit 3"
+    assert refusals["container:shop-web-1"] == said
+    assert refusals["container:shop-log-1"] == f"dependency failed to start: container shop-web-1: {said}"
+    first, again = begun(played, FIRST)
+    assert first < 3
+    assert 100 <= again < 101
+    assert 101 <= begun(played, "shop-web-1")[0] < 105
+
+
+def test_steps_are_carried_through_whoever_is_killed_meanwhile() -> None:
+    for moment in (0.01, 1.5, 2.5, 3.3):
+        events = (KillSupervisor(at=moment, absent=2.0), PowerCut(at=moment + 2.5, absent=1.0))
+        played = told(STEPS, *events)
+        assert begun(played, f"shop-web-{2}")
+        assert len(begun(played, FIRST)) <= 3
+
+
+def test_a_change_runs_the_steps_again_and_removes_those_that_are_no_more() -> None:
+    async def scene() -> None:
+        wish = stack(web=prepared(service(), "once each"))
+        stage = Stage(desired=up(wish))
+        async with stage.supervisor():
+            await stage.settled()
+            before = {one.name: one.id for one in stage.engine.world.containers}
+            fewer = stack(web=prepared(service(user="1"), "once"))
+            await stage.settled(stage.want(up(fewer, turn=2)))
+            after = {one.name: one.id for one in stage.engine.world.containers}
+            assert sorted(after) == ["shop-web-1", FIRST]
+            assert not set(before.values()) & set(after.values())
+            forced = up(fewer, turn=3, generation=1)
+            await stage.settled(stage.want(forced))
+            assert not {one.id for one in stage.engine.world.containers} & set(after.values())
+            await stage.settled(stage.want(up(stack(web=service()), turn=4, generation=1)))
+            assert [one.name for one in stage.engine.world.containers] == ["shop-web-1"]
+        stage.check()
+
+    act(scene)

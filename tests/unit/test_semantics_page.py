@@ -30,7 +30,8 @@ from orchestrator.model.observation import (
     Run,
     Stopping,
 )
-from orchestrator.model.stack import RestartPolicy
+from orchestrator.model.sections import InitContainer
+from orchestrator.model.stack import RestartPolicy, Stack
 from orchestrator.planner.plan import plan
 from orchestrator.planner.restarts import sequel
 from orchestrator.planner.rollouts import accept, course
@@ -397,6 +398,66 @@ def test_who_is_drained(why: str, said: str) -> None:
     }[said], told
 
 
+# --- steps of pre_start ----------------------------------------------------------------------------------
+
+
+def prepared(**fields: Any) -> Stack:
+    step = InitContainer(command=("prepare",))
+    return stack("shop", web=replace(service(image="web", restart="always", **fields), pre_start=(step,)))
+
+
+def after_step(code: int) -> tuple[Desired, Observation]:
+    """web has a step, which has ended with `code`; what can run, runs."""
+    first = orders.acknowledge(None, orders.up(None, prepared(), orders.UpOptions()), (), NOW - 20)
+    world = converge(first, nothing("web"), NOW - 20)
+    step = next(one for one in world.containers if one.definition.step is not None)
+    return first, converge(first, effects.expect_exit(world, step.id, NOW - 10, code), NOW - 9)
+
+
+def happened(what: str, before: Desired, world: Observation) -> tuple[Desired, Observation]:
+    match what:
+        case "`up` again":
+            return ordered("up", before, world), world
+        case "`restart` of the service":
+            return ordered("restart", before, world), world
+        case "`stop`, then `up`":
+            stopped = orders.stop(before, ["web"], None)
+            world = converge(stopped, world, NOW - 5)
+            return ordered("up", stopped, world), world
+        case "a crash of the service":
+            web = next(one for one in world.containers if one.definition.step is None)
+            return before, effects.expect_exit(world, web.id, NOW, 1)
+        case "a restart of the machine":
+            ended = [
+                replace(one, run=replace(one.run, finished=NOW, before_boot=True)) if one.run else one
+                for one in world.containers
+            ]
+            return before, replace(world, containers=tuple(ended))
+        case "an `up` with another image of the service":
+            other = {name: replace(image, id="sha256:other") for name, image in world.images.items()}
+            return ordered("up", before, world), replace(world, images=other)
+    forced = what == "`up --force-recreate`"
+    assert forced or what == "an `up` with a changed definition of the service"
+    wanted = orders.up(
+        before, prepared(**({} if forced else {"user": "7"})), orders.UpOptions(force_recreate=forced)
+    )
+    return orders.acknowledge(before, wanted, world.containers, NOW), world
+
+
+@pytest.mark.parametrize(("what", "column", "said"), cells("steps"))
+def test_a_step_of_pre_start(what: str, column: str, said: str) -> None:
+    desired, world = happened(what, *after_step(0 if column == "it has succeeded" else 3))
+    began: list[str] = []
+    now = NOW + 1
+    for _ in range(20):
+        actions = [one for one in plan(desired, world, now).actions if not isinstance(one, ProbeContainer)]
+        began += [one.name for one in actions if isinstance(one, StartContainer)]
+        world = apply_all(world, actions, now)
+        now += 1
+    assert ("shop-web-pre_start-1" in began) == (said == "runs again"), began
+    assert began.count("shop-web-pre_start-1") <= 1
+
+
 # --- commands ------------------------------------------------------------------------------------------
 
 
@@ -491,6 +552,7 @@ def test_every_table_of_the_page_is_read() -> None:
         "lines",
         "crashes",
         "unhealthy",
+        "steps",
         "course",
         "newcomers",
         "failures",

@@ -42,6 +42,7 @@ from orchestrator.model.frozen import replace
 from orchestrator.model.images import period
 from orchestrator.model.observation import HeldPort, ImageState, Observation, PublishedPort, Run
 from orchestrator.model.stack import ImageRoot, Stack
+from orchestrator.model.steps import with_steps
 
 PORTS_FRESH_SECONDS = 0.5
 
@@ -77,7 +78,7 @@ class LocalEngine:
 
     def watch(self, desired: Stack, pins: Iterable[str] = ()) -> None:
         """`pins`: ids of images that services were rolled back to."""
-        self._desired = desired
+        self._desired = with_steps(desired)
         self._pins = tuple(pins)
         self._checked = {}
         self._ports = (0.0, ())

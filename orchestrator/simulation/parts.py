@@ -1,0 +1,51 @@
+"""Steps of `pre_start` for the laws: what a wish means for them, worked out without the planner. Pure."""
+
+from __future__ import annotations
+
+from orchestrator.model import fingerprint, steps
+from orchestrator.model.desired import Desired
+from orchestrator.model.frozen import replace
+from orchestrator.model.observation import Container, Observation
+from orchestrator.model.stack import Service
+from orchestrator.simulation.tables import tables
+
+_latest: list[tuple[Desired, Observation, Desired]] = []
+
+
+def with_parts(desired: Desired, world: Observation) -> Desired:
+    """The wish with the steps as services of their own. They are wanted as their service is; one that has
+    succeeded has been done, whatever was ordered since."""
+    whole = steps.with_steps(desired.stack)
+    if whole is desired.stack:
+        return desired
+    if _latest and _latest[0][0] is desired and _latest[0][1] is world:
+        return _latest[0][2]
+    intents = dict(desired.intents)
+    for name, service in whole.services.items():
+        intent = desired.intents.get(service.step.of) if service.step is not None else None
+        if intent is not None:
+            done = tuple(
+                one.run.started for one in tables(world).by_service.get(name, ()) if _done(one) and one.run
+            )
+            turn = max(intent.turn, intent.restart_turn)
+            intents[name] = replace(intent, turn=turn, restart_turn=0, under_way=done)
+    found = replace(desired, stack=whole, intents=intents)
+    _latest[:] = [(desired, world, found)]
+    return found
+
+
+def _done(step: Container) -> bool:
+    run = step.run
+    return run is not None and run.finished is not None and run.exit_code == 0 and run.stopping is None
+
+
+def up_to_date(desired: Desired, world: Observation, step: Service) -> str:
+    """The fingerprint that a container of `step` should have: it changes with anything of its service."""
+    assert step.step is not None
+    owner = desired.stack.services[step.step.of]
+    own = fingerprint.joined(fingerprint.of_service(step), fingerprint.of_service(owner))
+    if owner.root == step.root:
+        return own
+    there = tables(world).by_service.get(owner.name, ())
+    image = world.images.get(getattr(owner.root, "reference", ""))
+    return fingerprint.joined(own, image.id if image is not None else there[0].image_id if there else "")
