@@ -202,7 +202,7 @@ async def supervise(places: Places, ready_fd: int) -> None:
         server = Server(stacks, {**VERBS, "down": down})
         listener = listen(str(places.supervisor_socket))
         nursery.start_soon(server.serve, listener)
-        nursery.start_soon(_obey_signals)
+        nursery.start_soon(_obey_signals, machine)
         if ready_fd >= 0:
             nursery.start_soon(server.expect, ready_fd)
             with contextlib.suppress(OSError):  # it has given up already
@@ -244,10 +244,14 @@ def _go() -> None:
     os._exit(0)
 
 
-async def _obey_signals() -> None:
-    """SIGTERM and SIGINT: go at once; containers run on and the keeper knows it was meant."""
+async def _obey_signals(machine: Machine) -> None:
+    """SIGTERM and SIGINT: go at once; containers run on and the keeper knows it was meant.
+
+    If the machine goes down with us, it does so in order.
+    """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
         async for _ in received:
+            machine.note_shutdown()
             os._exit(0)
 
 

@@ -156,7 +156,7 @@ def _forget_crash(work: str) -> None:
     """Take away the kernel's mark that a volatile overlay was not cleanly unmounted.
 
     It is left whenever the last process of a container dies with the machine still up, where nothing was
-    lost; after a crash of the machine the engine throws the upper directory away (by boot id).
+    lost; after a crash of the machine the engine throws the layer away (storage.settle_layers).
     """
     mark = f"{work}/work/incompat/volatile"
     with suppress(FileNotFoundError):

@@ -6,8 +6,11 @@ records are made to speak of another boot.
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.kernel import interfaces, pins
+from tests.kit.patience import patient
 from tests.kit.site import Site
 
 pytestmark = pytest.mark.kernel
@@ -44,9 +48,20 @@ def fresh(state_root: Path) -> Iterator[Site]:
         yield site
 
 
-def restart_the_machine(site: Site) -> None:
-    """Power is cut, and comes back: processes, interfaces, rules and the run directory are gone."""
+def send_away(site: Site) -> None:
+    """The supervisor alone, and in order."""
+    pidfd = os.pidfd_open(site.supervisor)
+    signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+    assert select.select([pidfd], [], [], patient(10))[0], "it stays"
+    os.close(pidfd)
+
+
+def restart_the_machine(site: Site, *, in_order: bool = False) -> None:
+    """Power is cut, and comes back: processes, interfaces, rules and the run directory are gone. Or the
+    supervisor was told to go before that, as everybody is at a shutdown."""
     pids = [row["pid"] for name in site.ask("ls").result for row in site.ps(name["name"]) if row["pid"]]
+    if in_order:
+        send_away(site)
     site.kill(*(int(row.split()[0]) for row in site.processes() if "daemon" in row or "keeper" in row), *pids)
     prefix = interfaces.prefix(site.places.tag)
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
@@ -58,7 +73,8 @@ def restart_the_machine(site: Site) -> None:
     for bundle in site.places.bundles.iterdir():
         pins.unpin(str(bundle))
     shutil.rmtree(site.places.run)
-    for path in (*site.places.data.glob("stacks/*/containers/*/run.json"), site.places.boot):
+    ordered = [site.places.shutdown] if in_order else []
+    for path in (*site.places.data.glob("stacks/*/containers/*/run.json"), site.places.boot, *ordered):
         text = path.read_text()
         changed = text.replace(Path("/proc/sys/kernel/random/boot_id").read_text().strip(), EARLIER)
         assert EARLIER in changed, "a record names its boot"
@@ -98,6 +114,31 @@ def test_what_restart_says_comes_back_in_order_and_nothing_else(fresh: Site) -> 
         fresh.execute("one", "gated", "ping", "-c", "1", "-W", "2", "always").count("1 packets received") == 1
     )
     fresh.down("one", timeout=0)
+
+
+@pytest.mark.parametrize("in_order", [True, False], ids=["shutdown", "power cut"])
+def test_a_layer_that_was_never_synced_is_given_up_and_volumes_are_kept(fresh: Site, in_order: bool) -> None:
+    """Its overlay was volatile: after a power cut nobody knows what of it is on the disk."""
+    text = f"""
+        name: one
+        services: {{a: {{{_COMMON}, restart: always, volumes: ["data:/data"]}}}}
+        volumes: {{data: {{}}}}
+    """
+    fresh.up(text)
+    fresh.execute("one", "a", "sh", "-c", "echo kept | tee /data/f > /layer")
+    before = fresh.row("one", "a")
+    for _ in range(2):  # a supervisor that was only away is no shutdown
+        send_away(fresh)
+    assert fresh.execute("one", "a", "cat", "/layer") == "kept\n"
+    assert not fresh.places.shutdown.exists()
+    restart_the_machine(fresh, in_order=in_order)
+    fresh.ask("resume", stacks=[], timeout=30)
+    after = fresh.row("one", "a")
+    assert (after["id"], after["addresses"]) == (before["id"], before["addresses"])
+    assert fresh.execute("one", "a", "cat", "/data/f") == "kept\n"
+    assert ("kept" in fresh.execute("one", "a", "sh", "-c", "cat /layer; :")) is in_order
+    assert ("is given up" in fresh.places.supervisor_log.read_text()) is not in_order
+    fresh.down("one", timeout=0, remove_volumes=True)
 
 
 def test_a_second_restart_and_a_supervisor_killed_in_between_change_nothing(fresh: Site) -> None:

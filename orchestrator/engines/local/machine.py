@@ -141,6 +141,13 @@ class Machine:
         except OSError as error:
             report(error)
 
+    def note_shutdown(self) -> None:
+        """We are told to go, and with us perhaps the machine. Taken back by who comes next in its life."""
+        try:
+            records.write(self.places.shutdown, Boot(id=clock.boot_id()), durable=True)
+        except OSError as error:
+            report(error)
+
     def forget(self, stack: str) -> None:
         """A stack of which nothing is left."""
         self._engines.pop(stack, None)

@@ -90,6 +90,11 @@ class Places:
         return self.data / "boot.json"
 
     @property
+    def shutdown(self) -> Path:
+        """Which life of the machine has ended in order: its supervisor was told to go."""
+        return self.data / "shutdown.json"
+
+    @property
     def volumes(self) -> Path:
         return self.data / "volumes"
 

@@ -14,10 +14,10 @@ from orchestrator.engines.local import alive, clock, ends, records, storage
 from orchestrator.engines.local.containers import OUTPUTS, Containers
 from orchestrator.engines.local.keeper import Keeper
 from orchestrator.engines.local.places import Places
-from orchestrator.engines.local.records import Built, RunRecord
+from orchestrator.engines.local.records import Boot, Built, RunRecord
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live, Wires
-from orchestrator.engines.local.trouble import report
+from orchestrator.engines.local.trouble import note, report
 from orchestrator.kernel import cgroups
 from orchestrator.model.errors import EngineError
 from orchestrator.model.frozen import replace
@@ -37,8 +37,10 @@ async def recover(containers: Containers, shared: Shared, keeper: Keeper) -> Non
     for volume in storage.volumes(places):
         table.volumes[volume.name] = volume
         shared.watching.follow_volume(volume)
+    in_order = _was_shut_down(places)
     for built in records.containers(places.stacks):
         _find(shared, keeper, built)
+        _settle(places, table.containers[built.container.id].container, in_order=in_order)
     for live in list(table.containers.values()):
         await _take_up(containers, shared, keeper, live)
     kept = _sweep(shared)
@@ -76,6 +78,26 @@ def _find(shared: Shared, keeper: Keeper, built: Built) -> None:
     live = Live(built=built, container=replace(container, run=run), pidfd=pidfd)
     shared.table.add(live)
     shared.watching.follow_home(live)
+
+
+def _was_shut_down(places: Places) -> bool:
+    """Whether the machine's last life has ended in order; that this one has is taken back."""
+    ended = records.read_or_none(places.shutdown, Boot)
+    if ended is not None and ended.id == clock.boot_id():
+        places.shutdown.unlink(missing_ok=True)
+        return False
+    last = records.read_or_none(places.boot, Boot)
+    return ended is not None and last is not None and ended.id == last.id
+
+
+def _settle(places: Places, container: Container, *, in_order: bool) -> None:
+    if container.run is None or not container.run.before_boot:
+        return
+    try:
+        if storage.settle_layers(places.container(container.stack, container.id), in_order=in_order):
+            note(f"container {container.name}: what it had written is given up: no shutdown was in order")
+    except OSError as error:
+        report(error)
 
 
 async def _take_up(containers: Containers, shared: Shared, keeper: Keeper, live: Live) -> None:

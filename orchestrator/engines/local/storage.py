@@ -342,6 +342,28 @@ def _stat_device(source: str, target: str, service: str) -> HostDevice:
     )
 
 
+def settle_layers(home: Path, *, in_order: bool) -> bool:
+    """What a container had written when the machine went down; True when it was given up. Repeatable.
+
+    Overlays are mounted `volatile`, and a sync inside reaches no disk: after a power cut the layer is any
+    mixture of old and new, and the kernel's mark says so (overlayfs.rst, "Volatile mount"). After a shutdown
+    in order all of it was written.
+    """
+    given_up = False
+    for layer in (home / "layers").glob("*"):
+        mark = layer / "work" / "work" / "incompat" / "volatile"
+        if not mark.is_dir():
+            continue
+        if in_order:
+            (mark / "dirty").unlink(missing_ok=True)
+            mark.rmdir()
+        else:
+            _remove_tree(layer / "upper")  # the mark goes last
+            _remove_tree(layer)
+            given_up = True
+    return given_up
+
+
 def remove_layers(path: Path) -> None:
     """Take a container's directory away. Never follows a link that the container has left."""
     pins.unpin(str(path))
