@@ -77,7 +77,7 @@ class Scene:
         """Whom to kill, by name."""
         result = until(lambda: (r := self.site.ask("ping").result)["keeper_pid"] and r, "a keeper")
         pids = [result["pid"], result["keeper_pid"]]
-        return {"supervisor": pids[:1], "keeper": pids[1:], "both": pids}
+        return {"supervisor": pids[:1], "keeper": pids[1:], "both": pids, "whoever": [0]}
 
     def wish(self, *, changed: bool = False) -> str:
         self.value += changed
@@ -214,7 +214,7 @@ def moments(total: int, lots: random.Random) -> list[int]:
 
 
 @pytest.mark.timeout(60 + 8 * MOMENTS if MOMENTS else 0)
-@pytest.mark.parametrize("victims", ["supervisor", "keeper", "both"])
+@pytest.mark.parametrize("victims", ["supervisor", "keeper", "both", "whoever"])
 def test_a_kill_at_any_step_is_made_good_by_the_next_look(scene: Scene, victims: str) -> None:
     """Containers that were healthy run on, exit codes are right, everything is there once, and then nothing."""
     longest, failed = 0.0, []

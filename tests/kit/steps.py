@@ -90,14 +90,15 @@ class Steps:
     """For the length of a `with` block. `at` 0: nobody is killed, the steps are counted."""
 
     def __init__(self, traced: Sequence[int], at: int = 0, victims: Sequence[int] = ()) -> None:
+        """`victims`: 0 is whoever makes the step, one of `traced` or a child that it has forked."""
         self._order = json.dumps({"traced": list(traced), "at": at, "victims": list(victims)})
-        self._victims = list(victims)
+        self._mortal = list(traced)
         self.count = 0
         self.killed_at = ""
         self.names: list[str] = []
 
     def __enter__(self) -> Self:
-        self._pidfds = [os.pidfd_open(pid) for pid in self._victims]
+        self._pidfds = {pid: os.pidfd_open(pid) for pid in self._mortal}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.kit.steps", self._order],
             cwd=REPOSITORY,
@@ -115,10 +116,10 @@ class Steps:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)  # a wait is interrupted by nothing else
         said, _ = self._process.communicate(timeout=60)
-        found = json.loads(said or '{"names": [], "killed_at": ""}')
-        for pidfd in self._pidfds:
+        found = json.loads(said or '{"names": [], "killed": [], "killed_at": ""}')
+        for pid, pidfd in self._pidfds.items():
             # Readable when all of its threads have gone: before, its sockets may still be listened on.
-            assert not found["killed_at"] or select.select([pidfd], [], [], 20)[0], "it does not die"
+            assert pid not in found["killed"] or select.select([pidfd], [], [], 20)[0], "it does not die"
             os.close(pidfd)
         if kind is None:
             self.names, self.count, self.killed_at = found["names"], len(found["names"]), found["killed_at"]
@@ -142,6 +143,7 @@ class Tracer:
         self._at = at
         self._victims = victims
         self.names: list[str] = []
+        self.killed: list[int] = []
         self.killed_at = ""
 
     def attach(self, pid: int) -> None:
@@ -183,9 +185,16 @@ class Tracer:
             return
         self.names.append(name)
         if len(self.names) == self._at:
-            for pid in self._victims:
+            self.killed = [pid or _process(tid) for pid in self._victims]
+            for pid in self.killed:
                 os.kill(pid, signal.SIGKILL)
             self.killed_at = f"{tid} {name}"
+
+
+def _process(tid: int) -> int:
+    """Whose thread it is."""
+    with open(f"/proc/{tid}/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("Tgid:"))
 
 
 def _named(tid: int, call: int, arguments: tuple[int, int, int]) -> str:
@@ -218,7 +227,8 @@ def main() -> int:
         print("ready", flush=True)
         tracer.run()
     # Whoever is still traced goes on when we end (ptrace(2)).
-    print(json.dumps({"names": tracer.names, "killed_at": tracer.killed_at}), flush=True)
+    told = {"names": tracer.names, "killed": tracer.killed, "killed_at": tracer.killed_at}
+    print(json.dumps(told), flush=True)
     os._exit(0)
 
 
