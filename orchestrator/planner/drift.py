@@ -46,7 +46,19 @@ def differences(
         if not isinstance(action, ProbeContainer):
             found.setdefault(action.target, _of_action(desired, action, there.get(action.target)))
     for wait in decided.waits:
-        if wait.target not in found:
+        kind, _, name = wait.target.partition(":")
+        if kind == "service":
+            found[wait.target] = Difference(
+                target=wait.target,
+                what="update",
+                wanted="done",
+                found="paused" if wait.failed else "under way",
+                because=wait.because,
+                stack=desired.stack.name,
+                service=name,
+                mendable=not wait.failed,
+            )
+        elif wait.target not in found:
             container = there.get(wait.target)
             service = container.service if container is not None else services.get(wait.target, "")
             found[wait.target] = Difference(

@@ -176,7 +176,7 @@ def _divided(scene: Scene, goes_on: bool, reasons: Mapping[str, str]) -> Divisio
     replaced = {one.id: reasons[one.id] for one in scene.lost}
     removed: dict[str, str] = {}
     current = _without_surplus(scene, removed)
-    stale = sorted(scene.stale, key=_first_to_go)
+    stale = _without_more_than_wanted(scene, removed)
     ready = sum(scene.ready(one) for one in current)
     total = len(current) + len(stale) + len(scene.lost) + len(scene.coming)
     rested, failed = _rested(scene, current)
@@ -211,6 +211,15 @@ def _divided(scene: Scene, goes_on: bool, reasons: Mapping[str, str]) -> Divisio
         waiting=frozenset(waiting if goes_on else ()),
         vacant=tuple(sorted((*scene.coming, *free))),
     )
+
+
+def _without_more_than_wanted(scene: Scene, removed: dict[str, str]) -> list[Container]:
+    """The old ones, in the order in which they make room; scaled down, the highest numbers go."""
+    wanted = scene.service.replicas
+    ranked = sorted(scene.stale, key=lambda one: (serves(one), -one.slot))
+    surplus = ranked[: max(0, len(ranked) - wanted)]
+    removed.update((one.id, f"scaled to {wanted}") for one in surplus)
+    return sorted((one for one in scene.stale if one.id not in removed), key=_first_to_go)
 
 
 def _there_before(scene: Scene, container: Container) -> bool:

@@ -11,6 +11,9 @@ from typing import Self
 
 import pytest
 
+from orchestrator.images.archives.importing import import_directory
+from orchestrator.images.store.content import Store
+from tests.kit.keeper import build_image
 from tests.kit.patience import patient
 from tests.kit.site import Site, until
 
@@ -147,3 +150,33 @@ def test_a_change_that_never_gets_healthy_goes_back_by_itself_and_loses_no_reque
     assert {row["id"] for row in site.ps("u2")} == known, "none of the old ones was touched"
     assert {row["update"] for row in site.ps("u2")} == {answer.error}
     site.down("u2")
+
+
+def test_an_image_that_is_no_good_is_turned_back_by_its_id(site: Site, tmp_path: Path) -> None:
+    """Its name means the bad one since; what is made in place of that is of the one before."""
+    text = """
+        name: u4
+        services:
+          web:
+            image: turn:1
+            command: sleep 100
+            healthcheck: {test: [CMD, test, -f, /well], interval: 0.1s, retries: 1}
+            stop_grace_period: 0s
+            deploy: {replicas: 2, update_config: {failure_action: rollback, monitor: 0.3s}}
+    """
+    bare = build_image(tmp_path / "box")
+    (bare / "well").touch()
+    import_directory(Store(site.places.images), bare, "turn:1")
+    site.up(text, wait=True)
+    (old,) = set(site.ask("image_users").result)
+    (bare / "well").unlink()
+    import_directory(Store(site.places.images), bare, "turn:1")
+    answer = site.up(text, exit_code=1)
+    assert (
+        answer.error == "the update of web was rolled back: container u4-web-1 is unhealthy (1 of 2 failed)"
+    )
+    assert "container:u4-web-1" in answer.actions("create")
+    users = site.ask("image_users").result
+    assert {image: len(found) for image, found in users.items()} == {old: 2}
+    assert [row["health"] for row in site.ps("u4")] == ["healthy", "healthy"]
+    site.down("u4")

@@ -12,9 +12,10 @@ from orchestrator.model import codec
 from orchestrator.model.action import CreateContainer, RemoveContainer, SignalContainer, StartContainer, verb
 from orchestrator.model.desired import Desired, Edition, Intent, Rollout, Wanted
 from orchestrator.model.fingerprint import of_service
-from orchestrator.model.observation import Health, HealthStatus, ImageState, Observation
+from orchestrator.model.observation import Health, HealthStatus, ImageState, Observation, Stopping
 from orchestrator.model.plan import Plan
 from orchestrator.model.stack import Attachment, OfHost, OfService, Service, Stack
+from orchestrator.planner.drift import differences
 from orchestrator.planner.plan import plan
 from orchestrator.planner.progress import Progress, progress
 from orchestrator.planner.rehearse import rehearse
@@ -123,6 +124,19 @@ def test_old_ones_that_do_not_serve_go_first() -> None:
     assert steps_of(settle(desired, world)[1]) == ["stop shop-web-2: definition changed: user"]
 
 
+def test_who_is_on_the_way_out_already_comes_before_all_others() -> None:
+    """As after a crash: the stop of the second had begun, and the first has turned unhealthy since."""
+    desired, world = changed(stack(web=web("1")), stack(web=web("2")))
+    one, two = world.containers
+    assert two.run is not None
+    stopping = replace(two, run=replace(two.run, stopping=Stopping(since=NOW, signal=15, by="planner")))
+    world = replace(world, containers=(with_health(one, HealthStatus.UNHEALTHY), stopping))
+    assert steps_of(settle(desired, world)[1]) == []
+    ended = replace(stopping, run=replace(stopping.run, finished=NOW, exit_code=143))  # type: ignore[type-var]
+    world = replace(world, containers=(world.containers[0], ended))
+    assert steps_of(settle(desired, world)[1]) == ["remove shop-web-2: definition changed: user"]
+
+
 OBSTACLES: dict[str, dict[str, Any]] = {
     "it has a container_name": {"container_name": "it", "replicas": 1},
     "it has an ipv4_address": {
@@ -168,6 +182,13 @@ def test_it_waits_for_its_image_and_says_so_if_that_may_not_be_pulled() -> None:
     assert len(steps_of(settle(desired, world)[1])) == 1
 
 
+def test_scaling_down_does_not_wait() -> None:
+    before = stack(web=web(image="old", replicas=3))
+    after = stack(web=web(image="new", pull_policy="never", replicas=1))
+    desired, world = changed(before, after, "old")
+    assert steps_of(settle(desired, world)[1]) == [f"stop shop-web-{slot}: scaled to 1" for slot in (2, 3)]
+
+
 def test_it_waits_for_the_updates_of_those_it_depends_on() -> None:
     before, after = (stack(db=web(user), web=web(user, after="db")) for user in "12")
     desired, world = changed(before, after)
@@ -209,6 +230,9 @@ def test_up_says_that_it_was_paused_and_a_later_command_does_not() -> None:
     for verdict in (found.started, found.ready):
         assert (verdict.done, verdict.failures, verdict.exit_code) == (True, (sentence,), 1)
         assert verdict.hint == "`pystack logs web` shows what it wrote"
+    (told_by_drift,) = differences(desired, world, NOW + 1)
+    assert (told_by_drift.service, told_by_drift.found, told_by_drift.mendable) == ("web", "paused", False)
+    assert told_by_drift.because == sentence
     later = orders.start(desired, ["web"])
     assert standing(later, world, settle(later, world, NOW + 1)[1]).started.failures == ()
 
