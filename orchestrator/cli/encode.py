@@ -19,7 +19,7 @@ _FREE = frozenset(
     " sysctls".split()
 )
 """Below these keys stand keys of the user's own with plain values."""
-_OURS = frozenset({"x-condition", "x-http", "x-log-ready", "x-rootfs", "x-tcp"})
+_OURS = frozenset({"x-condition", "x-http", "x-log-ready", "x-on-change", "x-rootfs", "x-tcp"})
 """Extensions that mean something here."""
 
 

@@ -44,6 +44,11 @@ class UserFiles:
     def exists(self, path: str) -> bool:
         return os.path.exists(path)
 
+    def digest(self, path: str) -> str:
+        from orchestrator.kernel.digest import of_file
+
+        return of_file(path)
+
 
 def _bytes(path: str) -> bytes:
     """What a file holds, up to one byte above the limit. Raises OSError.

@@ -19,6 +19,7 @@ _WORDS = {
     "stop": ("Stopping", "Stopping"),
     "kill": ("Killing", "Killing"),
     "signal": ("Signalling", "Signalled"),
+    "swap": ("Swapping files", "Swapped files"),
     "pause": ("Pausing", "Paused"),
     "unpause": ("Unpausing", "Unpaused"),
     "remove": ("Removing", "Removed"),
@@ -30,6 +31,7 @@ _ENDED = {"Stopping": "Stopped", "Killing": "Killed"}
 _UNDER_WAY = (
     *("Creating", "Starting", "Stopping", "Killing", "Signalling", "Removing", "Waiting", "Pulling"),
     *("Updating", "Rolling back"),
+    "Swapping files",
 )
 
 

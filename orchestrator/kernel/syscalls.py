@@ -17,6 +17,7 @@ import struct
 
 # unshare(2), setns(2): include/uapi/linux/sched.h
 CLONE_NEWTIME = 0x00000080
+CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -50,6 +51,7 @@ MS_STRICTATIME = 1 << 24
 MS_LAZYTIME = 1 << 25
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
+UMOUNT_NOFOLLOW = 8
 
 # the fd-based mount interface, same header
 MOUNT_ATTR_RDONLY = 0x1
@@ -66,6 +68,7 @@ OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
+MOVE_MOUNT_BENEATH = 0x200
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
 FSCONFIG_SET_FLAG = 0
@@ -292,11 +295,17 @@ def open_tree(dirfd: int, path: Path, flags: int = OPEN_TREE_CLOEXEC) -> int:
     return _invoke("open_tree", dirfd, os.fsencode(path), flags, path=path)
 
 
-def move_mount(from_fd: int, to_fd: int, *, from_path: Path = "", to_path: Path = "") -> None:
-    """Attach the mount behind `from_fd` at the place behind `to_fd`: no path is resolved unless given."""
+def move_mount(
+    from_fd: int, to_fd: int, *, from_path: Path = "", to_path: Path = "", beneath: bool = False
+) -> None:
+    """Attach the mount behind `from_fd` at the place behind `to_fd`: no path is resolved unless given.
+
+    `beneath`: below what is mounted there, which goes on covering it (Linux 6.5; EINVAL before).
+    """
+    extra = MOVE_MOUNT_BENEATH if beneath else 0
     flags = (0 if from_path else MOVE_MOUNT_F_EMPTY_PATH) | (0 if to_path else MOVE_MOUNT_T_EMPTY_PATH)
     source, target = os.fsencode(from_path), os.fsencode(to_path)
-    _invoke("move_mount", from_fd, source, to_fd, target, flags)
+    _invoke("move_mount", from_fd, source, to_fd, target, flags | extra)
 
 
 def mount_setattr(

@@ -13,7 +13,7 @@ from typing import Literal
 
 from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.observation import PublishedPort
-from orchestrator.model.stack import Healthcheck, Network, Service, Volume
+from orchestrator.model.stack import FileMount, Healthcheck, Network, Service, Volume
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +173,24 @@ class RoutePorts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SwapFiles:
+    """Exchange configs and secrets of a container, each as a whole, and then send its process the signals.
+
+    Repeated after a crash, the signals are sent again. One that does not run gets the files alone.
+    """
+
+    id: str
+    name: str
+    files: tuple[FileMount, ...]
+    signals: tuple[int, ...]
+    because: str = field(default="", compare=False)
+
+    @property
+    def target(self) -> str:
+        return f"container:{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveContainer:
     """Take away everything of a container that does not run."""
 
@@ -212,6 +230,7 @@ Action = (
     | StartContainer
     | SignalContainer
     | RoutePorts
+    | SwapFiles
     | RemoveContainer
     | ProbeContainer
 )
@@ -236,5 +255,7 @@ def verb(action: Action) -> str:
             return "signal"
         case RoutePorts():
             return "route"
+        case SwapFiles():
+            return "swap"
         case ProbeContainer():
             return "probe"

@@ -9,6 +9,7 @@ Applying an action a second time changes nothing, as with a real engine after a 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 from orchestrator.model import rotation
 from orchestrator.model.action import (
@@ -24,6 +25,7 @@ from orchestrator.model.action import (
     RoutePorts,
     SignalContainer,
     StartContainer,
+    SwapFiles,
 )
 from orchestrator.model.fingerprint import of_volume
 from orchestrator.model.frozen import replace
@@ -40,7 +42,7 @@ from orchestrator.model.observation import (
     Stopping,
     VolumeState,
 )
-from orchestrator.model.stack import Volume, VolumeMount
+from orchestrator.model.stack import FileMount, Service, Volume, VolumeMount
 from orchestrator.model.world import World
 
 SIGKILL = 9
@@ -98,7 +100,7 @@ def find(observation: Observation, container_id: str) -> Container | None:
 # --- the same, on a world that changes in place ----------------------------------------------------------
 
 
-def perform(world: World, action: Action, now: float) -> None:  # noqa: C901 (one line an action)
+def perform(world: World, action: Action, now: float) -> None:
     """As `expect`."""
     match action:
         case CreateNetwork():
@@ -112,6 +114,12 @@ def perform(world: World, action: Action, now: float) -> None:  # noqa: C901 (on
                 world.drop_volume(action.name)
         case PullImage():
             _pull_image(world, action, now)
+        case _:
+            _perform_on_container(world, action, now)
+
+
+def _perform_on_container(world: World, action: Action, now: float) -> None:
+    match action:
         case CreateContainer():
             _create_container(world, action, now)
         case StartContainer():
@@ -120,6 +128,8 @@ def perform(world: World, action: Action, now: float) -> None:  # noqa: C901 (on
             _signal_container(world, action, now)
         case RoutePorts():
             _route_ports(world, action, now)
+        case SwapFiles():
+            _swap_files(world, action)
         case RemoveContainer():
             _remove_container(world, action)
         case ProbeContainer():
@@ -293,6 +303,21 @@ def _route_ports(world: World, action: RoutePorts, now: float) -> None:
             routed = rotation.routed(one, member=one.id in action.members, now=now)
             if routed is not one:
                 world.put(routed)
+
+
+def _swap_files(world: World, action: SwapFiles) -> None:
+    container = world.containers.get(action.id)
+    if container is not None:
+        world.put(replace(container, definition=with_files(container.definition, action.files)))
+
+
+def with_files(service: Service, files: Iterable[FileMount]) -> Service:
+    """The recipe with these configs and secrets in place of those at the same targets."""
+    fresh = {file.target: file for file in files}
+    mounts = tuple(
+        fresh.get(mount.target, mount) if isinstance(mount, FileMount) else mount for mount in service.mounts
+    )
+    return replace(service, mounts=mounts)
 
 
 def _remove_container(world: World, action: RemoveContainer) -> None:

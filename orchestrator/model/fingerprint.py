@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 
 from orchestrator.model import codec
 from orchestrator.model.stack import Network, Service, Volume
@@ -30,7 +31,23 @@ _NOT_COUNTED = (
 def of_service(service: Service) -> str:
     fields = codec.encode(service)
     assert isinstance(fields, dict)
-    return _digest({key: value for key, value in fields.items() if key not in _NOT_COUNTED})
+    return _digest(_counted(fields))
+
+
+def _counted(fields: Mapping[str, object]) -> dict[str, object]:
+    counted = {key: value for key, value in fields.items() if key not in _NOT_COUNTED}
+    mounts = counted.get("mounts")
+    if isinstance(mounts, list):
+        counted["mounts"] = [_counted_mount(mount) for mount in mounts]
+    return counted
+
+
+def _counted_mount(mount: dict[str, object]) -> dict[str, object]:
+    """What a file holds that is exchanged in the running container is no reason for another."""
+    if "on_change" not in mount:
+        return mount
+    kept = {key: value for key, value in mount.items() if key not in ("content", "digest")}
+    return {**kept, "on_change": True}
 
 
 def joined(*parts: str) -> str:
@@ -46,10 +63,14 @@ def differing(before: Service, after: Service) -> tuple[str, ...]:
     old, new = _without_places(codec.encode(before)), _without_places(codec.encode(after))
     assert isinstance(old, dict)
     assert isinstance(new, dict)
+    old, new = _counted(old), _counted(new)
     found: list[str] = []
-    for key in sorted({*old, *new} - {*_NOT_COUNTED}):
+    for key in sorted({*old, *new}):
         one, other = old.get(key), new.get(key)
         if one == other:
+            continue
+        if key == "mounts":
+            found += _mounts(one, other)
             continue
         word = _KEYS.get(key, key)
         parts = _parts(one, other)
@@ -57,8 +78,27 @@ def differing(before: Service, after: Service) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-_KEYS = {"root": "image", "mounts": "volumes", "resources": "deploy.resources"}
+_KEYS = {"root": "image", "resources": "deploy.resources"}
 """Field of a service -> its key in a stack file, where that is another word."""
+
+
+def _mounts(one: object, other: object) -> list[str]:
+    """Configs and secrets by their names, other mounts as one."""
+    old, new = _files(one), _files(other)
+    found = [" ".join(key) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    return [*found, *(["volumes"] if _others(one) != _others(other) else [])]
+
+
+def _files(mounts: object) -> dict[tuple[str, str], list[object]]:
+    found: dict[tuple[str, str], list[object]] = {}
+    for mount in mounts if isinstance(mounts, list) else ():
+        if mount["is"] == "FileMount":
+            found.setdefault((mount["kind"], mount["name"]), []).append(mount)
+    return found
+
+
+def _others(mounts: object) -> list[object]:
+    return [mount for mount in mounts if mount["is"] != "FileMount"] if isinstance(mounts, list) else []
 
 
 def _parts(one: object, other: object) -> list[str]:

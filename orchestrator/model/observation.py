@@ -247,6 +247,9 @@ class Observation:
     """Every range in use on this machine, ours and others' (routes, interfaces), in CIDR form."""
     ports_taken: tuple[PublishedPort, ...] = ()
     """Host ports in use, by containers of any stack and by other programs."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Host files that configs and secrets of the stack's containers come from -> SHA-256 of what they hold
+    now; "": gone, or not to be read. What has not been looked at yet is missing."""
     ports_held: tuple[HeldPort, ...] = ()
     """Who holds those of `ports_taken` that containers hold, as far as the engine knows."""
     connections: Mapping[str, int] = field(default_factory=dict)

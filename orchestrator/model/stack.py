@@ -144,7 +144,8 @@ class FileMount:
     """A config or a secret: one read-only file in the container.
 
     Exactly one of `path` (a host file, bound as it is) and `content` (written when the container is
-    created, with `uid`, `gid`, `mode`).
+    created, with `uid`, `gid`, `mode`). With `on_change` (a signal) the container has a copy of a host file,
+    too, and when the content changes, the file is exchanged and the signal sent: the container stays.
     """
 
     kind: Literal["config", "secret"]
@@ -152,6 +153,9 @@ class FileMount:
     target: str
     path: str | None = None
     content: str | None = None
+    digest: str = ""
+    """SHA-256 of what the host file held when the stack was loaded; "": not known, or too much to read."""
+    on_change: str | None = None
     uid: int = 0
     gid: int = 0
     mode: int = 0o444

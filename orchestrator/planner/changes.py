@@ -9,11 +9,12 @@ from orchestrator.model import fingerprint
 from orchestrator.model.desired import Intent
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import ImageRoot, Service
-from orchestrator.planner import networks, volumes
+from orchestrator.planner import files, networks, volumes
 from orchestrator.planner.survey import Survey
 
 SHOWN_KEYS = 4
 """Of the keys in which a definition differs."""
+FILES = ("config ", "secret ")
 
 
 class Seat(NamedTuple):
@@ -70,6 +71,8 @@ def _definition(seat: Seat) -> str | None:
     if seat.container.fingerprint == seat.survey.fingerprint(seat.service):
         return None
     keys = fingerprint.differing(seat.container.definition, seat.service)
+    if keys and all(key.startswith(FILES) for key in keys):
+        return files.changed(keys)
     more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
     return f"definition changed: {', '.join(keys[:SHOWN_KEYS])}{more}" if keys else "definition changed"
 

@@ -210,7 +210,11 @@ def container_id(stack: str, name: str, generation: int, fingerprint: str, now: 
 
 def stop_signal(service: Service, image: ImageState | None) -> int:
     """The service's, else the image's, else SIGTERM. Names with or without SIG, numbers, RTMIN+n."""
-    text = service.stop_signal or (image.stop_signal if image is not None else None)
+    return signal_number(service.stop_signal or (image.stop_signal if image is not None else None))
+
+
+def signal_number(text: str | None) -> int:
+    """SIGTERM for what is no signal."""
     if not text:
         return SIGTERM
     word = text.strip().upper().removeprefix("SIG")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from orchestrator.model import fingerprint, graph, steps
 from orchestrator.model.frozen import dataclass, field
 from orchestrator.model.observation import Container
-from orchestrator.model.stack import Attachment, Dependency, Private, Service, Stack, VolumeMount
+from orchestrator.model.stack import Attachment, Dependency, FileMount, Private, Service, Stack, VolumeMount
 
 
 class Memory:
@@ -42,6 +42,8 @@ class Layout:
     networks: Mapping[str, tuple[str, ...]]
     volumes: Mapping[str, tuple[str, ...]]
     """Service -> keys of the named volumes it mounts."""
+    files: Mapping[str, tuple[FileMount, ...]]
+    """Service -> its configs and secrets, of those that have any."""
     network_fingerprints: Mapping[str, str]
     """By name on the machine."""
     static_addresses: Mapping[str, frozenset[str]]
@@ -107,6 +109,7 @@ def _make(stack: Stack) -> Layout:
             )
             for name, service in services.items()
         },
+        files={name: files for name, service in services.items() if (files := _files(service))},
         network_fingerprints={
             network.name: fingerprint.of_network(network) for network in stack.networks.values()
         },
@@ -120,6 +123,10 @@ def _fingerprint(stack: Stack, service: Service) -> str:
     if service.step is None:
         return own
     return fingerprint.joined(own, fingerprint.of_service(stack.services[service.step.of]))
+
+
+def _files(service: Service) -> tuple[FileMount, ...]:
+    return tuple(mount for mount in service.mounts if isinstance(mount, FileMount))
 
 
 def _named_volumes(service: Service) -> set[str]:

@@ -8,7 +8,17 @@ from orchestrator.model.action import Action
 from orchestrator.model.desired import Desired
 from orchestrator.model.observation import Observation
 from orchestrator.model.plan import Plan
-from orchestrator.planner import fates, images, leaving, networks, probing, rotation, stopping, volumes
+from orchestrator.planner import (
+    fates,
+    files,
+    images,
+    leaving,
+    networks,
+    probing,
+    rotation,
+    stopping,
+    volumes,
+)
 from orchestrator.planner.creating import create
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.ports import HostPorts
@@ -44,6 +54,7 @@ def plan(
     volumes.arrange(seen, draft)
     images.arrange(seen, draft)
     create(seen, draft, ports)
+    files.swap(seen, draft)
     start(seen, draft, ports)
     probing.probe(seen, draft)
     return draft.finish()

@@ -27,6 +27,9 @@ class Files(Protocol):
     def exists(self, path: str) -> bool:
         """Is there a file at this path?"""
 
+    def digest(self, path: str) -> str:
+        """SHA-256 of what a file holds; "" for what is no plain file, or too large. Raises OSError."""
+
 
 def read_text(files: Files, path: str) -> Source:
     """Raises StackfileError when the file can't be read: a stack file or an --env-file the user named."""

@@ -11,6 +11,7 @@ from orchestrator.stackfile import mounts, problem
 from orchestrator.stackfile.problem import place_of
 from orchestrator.stackfile.quantity import size_in_bytes
 from orchestrator.stackfile.reader import Reader
+from orchestrator.stackfile.sound import is_signal
 from orchestrator.stackfile.tree import Seq
 
 _PROPAGATION = "rprivate"
@@ -25,11 +26,12 @@ def placed(said: Reader, files: Mapping[str, model.FileMount]) -> tuple[model.Mo
             found.append(mount)
     found += _tmpfs(said)
     mounted = len(found)
+    service_wide = on_change(said)
     for noun in ("configs", "secrets"):
         for entry in said.listed(noun):
             file = files.get(f"{noun}.{entry.text('source')}")
             if file is not None:
-                found.append(_file(entry, file))
+                found.append(_file(entry, file, service_wide))
     _check_targets(said, found, mounted)
     return tuple(found)
 
@@ -140,7 +142,15 @@ def _with_option(mount: model.TmpfsMount, option: str) -> model.TmpfsMount:
     return replace(mount, options=(*mount.options, option))
 
 
-def _file(entry: Reader, file: model.FileMount) -> model.FileMount:
+def on_change(said: Reader) -> str | None:
+    """The signal of x-on-change."""
+    signal = said.part("x-on-change").text("signal")
+    if signal is not None and not is_signal(signal):
+        said.part("x-on-change").refuse(f"{signal!r:.60} is not a signal", key="signal", hint="as SIGHUP")
+    return signal
+
+
+def _file(entry: Reader, file: model.FileMount, service_wide: str | None) -> model.FileMount:
     """A config goes below /, a secret below /run/secrets, unless its target is absolute."""
     base = "/" if file.kind == "config" else "/run/secrets/"
     target = entry.text("target") or file.name
@@ -153,6 +163,7 @@ def _file(entry: Reader, file: model.FileMount) -> model.FileMount:
         uid=_owner(entry, "uid"),
         gid=_owner(entry, "gid"),
         mode=int(mode[1:] or "0", 8) if mode else file.mode,
+        on_change=on_change(entry) or service_wide,
         place=entry.place,
     )
 

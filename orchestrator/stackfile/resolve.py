@@ -11,7 +11,7 @@ import re
 from orchestrator.model import stack as model
 from orchestrator.model.frozen import replace
 from orchestrator.model.names import scoped_name
-from orchestrator.stackfile import problem
+from orchestrator.stackfile import contents, problem
 from orchestrator.stackfile.borrowed import borrow
 from orchestrator.stackfile.complete import Completed, Setting
 from orchestrator.stackfile.probing import check_lines
@@ -35,6 +35,8 @@ def resolve(completed: Completed, setting: Setting, sources: tuple[str, ...], re
     services = {name: recipe(name, said, files, setting) for name, said in tree.named("services")}
     borrow(services, tree)
     _add_links(services, tree)
+    if setting.strict:
+        contents.digest(services, setting, report)
     _check_addresses(services, networks, tree)
     _check_container_names(services, tree)
     check_lines(services, tree)

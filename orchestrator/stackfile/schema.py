@@ -19,7 +19,7 @@ Object = dict[str, Schema]
 NOUNS = (
     "stack include "
     "service extends rootfs build provider use envfile device blkio request ulimit credential dependency "
-    "healthcheck deploy update placement hook init watch logging attachment port mount file "
+    "healthcheck deploy update placement hook init watch logging attachment port mount file mounted "
     "network volume config secret model common"
 ).split()
 _HERE = posixpath.dirname(posixpath.abspath(__file__))

@@ -57,7 +57,7 @@ def _program(said: Reader) -> None:
     if directory is not None and not directory.startswith("/"):
         _wrong(said, "working_dir", f"{directory!r} must be an absolute path in the container")
     signal = said.text("stop_signal")
-    if signal is not None and not _is_signal(signal):
+    if signal is not None and not is_signal(signal):
         hint = nearest(signal.upper(), [f"SIG{name}" for name in _SIGNALS])
         _wrong(said, "stop_signal", f"{signal!r} is not a signal", hint or "as SIGTERM, USR1 or 15")
     for name in said.pairs("environment"):
@@ -71,7 +71,7 @@ def _program(said: Reader) -> None:
         _wrong(options, "max-file", f"{count!r} is not a number of files")
 
 
-def _is_signal(text: str) -> bool:
+def is_signal(text: str) -> bool:
     if text.isdecimal():
         return 0 < int(text[:9]) <= _LAST_SIGNAL
     name = text.upper().removeprefix("SIG")

@@ -3,14 +3,14 @@
 A machine offers five services, by name: `forever` runs until told, `once` exits with 3 after a moment,
 `stubborn` ignores SIGTERM, `missing` names a command that does not exist, `talker` logs that it is ready after
 a moment. `forever` has a health check that
-succeeds and mounts the volume `data`; none needs an image.
+succeeds, mounts the volume `data` and has the config CONFIG; none needs an image.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -21,10 +21,11 @@ from orchestrator.engines.local import clock
 from orchestrator.engines.local.machine import open_machine
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.simulated import Program, SimulatedEngine
-from orchestrator.model.stack import OfHost, Service, Stack
+from orchestrator.model.stack import FileMount, OfHost, Service, Stack
 from tests.kit.stacks import check, service, stack
 
 STACK = "contract"
+CONFIG = FileMount(kind="config", name="c", target="/c.conf", content="old", on_change="SIGCONT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +39,16 @@ class Machine:
 
 def services(**commands: tuple[str, ...]) -> dict[str, Service]:
     """The five services, with the command lines that a real engine needs."""
-    probe = check(interval=3600.0, timeout=5.0)
-    return {
+    forever = service(
+        command=commands.get("forever"),
         # Not the first process of a pid namespace of its own, which is deaf to what it has no handler for,
         # and has none yet when it is signalled right after its start (pid_namespaces(7)).
-        "forever": service(
-            command=commands.get("forever"),
-            pid=OfHost(),
-            healthcheck=probe,
-            volumes=("data:/data", "/scratch"),
-        ),
+        pid=OfHost(),
+        healthcheck=check(interval=3600.0, timeout=5.0),
+        volumes=("data:/data", "/scratch"),
+    )
+    return {
+        "forever": replace(forever, mounts=(*forever.mounts, CONFIG)),
         "once": service(command=commands.get("once")),
         "stubborn": service(command=commands.get("stubborn")),
         "missing": service(command=commands.get("missing")),

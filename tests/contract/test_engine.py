@@ -21,11 +21,12 @@ from orchestrator.model.action import (
     RoutePorts,
     SignalContainer,
     StartContainer,
+    SwapFiles,
 )
 from orchestrator.model.desired import Desired
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Container, HealthStatus, Observation, Run, State
-from orchestrator.model.stack import OfHost
+from orchestrator.model.stack import FileMount, OfHost
 from orchestrator.planner.plan import plan
 from orchestrator.reconciler.loop import Loop
 from tests.contract.machines import MACHINES, STACK, Factory, Machine
@@ -89,7 +90,8 @@ def shown(observation: Observation) -> dict[str, object]:
 def _container(c: Container) -> tuple[object, ...]:
     kept = (c.id, c.name, c.service, c.slot, c.fingerprint, c.generation, c.image_id, c.stop_signal)
     taken = (sorted(c.addresses.items()), c.ports, repr(c.healthcheck), sorted(c.anonymous_volumes.items()))
-    return (*kept, *taken, c.state.value, *_run(c.run))
+    files = [(m.target, m.content, m.digest) for m in c.definition.mounts if isinstance(m, FileMount)]
+    return (*kept, *taken, *files, c.state.value, *_run(c.run))
 
 
 def _run(run: Run | None) -> tuple[object, ...]:
@@ -258,6 +260,23 @@ async def test_a_probe_is_recorded_with_its_run(machine: Machine, script: Script
     assert run.health.status is HealthStatus.HEALTHY
     (result,) = run.health.results
     assert result.started <= result.ended <= machine.now()
+
+
+async def test_files_are_swapped_and_the_run_goes_on(machine: Machine, script: Script) -> None:
+    before = await script.act_all(only(machine, "forever"))
+    forever = machine.wish.services["forever"]
+    mounts = tuple(
+        replace(mount, content="new") if isinstance(mount, FileMount) else mount for mount in forever.mounts
+    )
+    services = {**machine.wish.services, "forever": replace(forever, mounts=mounts)}
+    desired = up(replace(machine.wish, services=services), "forever")
+    (action,) = plan(desired, before, machine.now()).actions
+    assert isinstance(action, SwapFiles)
+    for _ in range(2):
+        after = await script.act(action)
+        assert after.containers[0].definition.mounts == mounts
+        assert plan(desired, after, machine.now()).actions == ()
+    assert (before.containers[0].run, after.containers[0].run) == (after.containers[0].run,) * 2
 
 
 async def test_the_line_of_a_run_is_noted_and_the_bell_rings(machine: Machine, script: Script) -> None:

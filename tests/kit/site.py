@@ -33,6 +33,7 @@ from orchestrator.api import client
 from orchestrator.api.paths import Paths
 from orchestrator.engines.local.places import Places
 from orchestrator.kernel import cgroups, pins
+from orchestrator.kernel.digest import of_file
 from orchestrator.model import codec
 from orchestrator.model.stack import Stack
 from orchestrator.stackfile.load import Given, load
@@ -55,6 +56,9 @@ class NoFiles:
 
     def exists(self, path: str) -> bool:
         return os.path.exists(path)
+
+    def digest(self, path: str) -> str:
+        return of_file(path)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import json
 import posixpath
 import resource
@@ -87,6 +88,12 @@ class Disk:
 
     def exists(self, path: str) -> bool:
         return posixpath.relpath(path, FOLDER) in self.files
+
+    def digest(self, path: str) -> str:
+        inside = posixpath.relpath(path, FOLDER)
+        if inside not in self.files:
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return hashlib.sha256(self.files[inside]).hexdigest()
 
 
 class TooSlow(BaseException):

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.model.action import StartContainer
+from orchestrator.model.action import StartContainer, verb
 from orchestrator.model.desired import Desired
 from orchestrator.model.health import advance, in_force, next_probe_at
 from orchestrator.model.observation import Health, Observation, ProbeResult, Run
 from orchestrator.model.sections import TcpProbe
-from orchestrator.model.stack import Healthcheck
+from orchestrator.model.stack import FileMount, Healthcheck
 from orchestrator.planner.plan import plan
-from tests.kit.stacks import apply_all, nothing, service, stack, up
-from tests.unit.test_semantics_page import NOW, table
+from tests.kit.stacks import apply_all, converge, nothing, service, stack, up
+from tests.unit.test_semantics_page import NOW, cells, table
 
 LINES: dict[str, dict[str, Any]] = {
     "is built, not started": {},
@@ -91,3 +91,44 @@ def test_when_a_health_check_is_asked(kind: str, first: str, following: str, cou
 
 def failed(at: float) -> ProbeResult:
     return ProbeResult(started=at, ended=at, exit_code=1)
+
+
+# --- content ---------------------------------------------------------------------------------------------
+
+
+def holding(**fields: Any) -> Desired:
+    file = {"kind": "config", "name": "app", "target": "/app", **fields.pop("file", {})}
+    found = service(image="web", **fields)
+    return up(stack("shop", web=replace(found, mounts=(FileMount(**file),))))
+
+
+def changed(what: str, on_change: str | None) -> tuple[Desired, Observation]:
+    """A stack that runs, and the same with other content."""
+    ours = {"on_change": on_change}
+    hosts = {**ours, "path": "/host/app", "digest": "1"}
+    if "env_file" in what:
+        return holding(file=hosts, environment={"A": "2"}), up_to_date(holding(file=hosts, environment={}))
+    if "image" in what:
+        world = up_to_date(holding(file=hosts))
+        return holding(file=hosts), replace(world, images={"web": replace(world.images["web"], id="other")})
+    if "content" in what:
+        return holding(file={**ours, "content": "b"}), up_to_date(holding(file={**ours, "content": "a"}))
+    world = up_to_date(holding(file=hosts))
+    now = "" if "gone" in what else "2"
+    loaded = {**hosts, "digest": "2"} if "and then" in what else hosts
+    return holding(file=loaded), replace(world, files={"/host/app": now})
+
+
+def up_to_date(desired: Desired) -> Observation:
+    return converge(desired, nothing("web"))
+
+
+@pytest.mark.parametrize(("what", "column", "said"), cells("content"))
+def test_what_a_change_of_content_leads_to(what: str, column: str, said: str) -> None:
+    decided = plan(*changed(what, "SIGHUP" if column == "with x-on-change" else None), NOW)
+    done = [verb(action) for action in decided.actions]
+    assert (done, bool(decided.warnings)) == {
+        "replaces": (["stop"], False),
+        "swaps": (["swap"], False),
+        "tells": ([], True),
+    }[said]

@@ -550,6 +550,7 @@ def test_every_table_of_the_page_is_read() -> None:
         "gates",
         "probes",
         "lines",
+        "content",
         "crashes",
         "unhealthy",
         "steps",

@@ -18,6 +18,7 @@
     logs        the log file: its records, its rotation
     turns       whoever floods gives way to the others
     lines       whether a run has printed the line that says that it is ready; readiness keeps book of it
+    hostfiles   the host's files that configs and secrets come from, watched; swapping exchanges them
     probes      one run of a health check's command
     asking      health checks without one: by TCP and HTTP
     execs       further processes in a container

@@ -371,7 +371,7 @@ def _user_mount(
             source = _part(container, ground, mount) if apart else ground.volumes[mount.target]
             return _bind(source, mount.target, read_only=mount.read_only)
         case FileMount():
-            source = mount.path or ground.written_files[mount.target]
+            source = ground.written_files.get(mount.target) or mount.path or ""
             return _bind(source, mount.target, read_only=True)
         case TmpfsMount():
             return _mount(mount.target, "tmpfs", "tmpfs", _tmpfs_options(mount))

@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -24,6 +25,7 @@ from orchestrator.engines.local.pump import Moving, Pump, make_fifo, open_fifo
 from orchestrator.engines.local.readiness import Readiness, rotation
 from orchestrator.engines.local.records import Built, Mounted, RunRecord
 from orchestrator.engines.local.shared import Shared
+from orchestrator.engines.local.swapping import swap_files
 from orchestrator.engines.local.table import Changed, Live, Table
 from orchestrator.engines.local.trouble import of_file, report
 from orchestrator.engines.local.turns import Lanes
@@ -34,12 +36,14 @@ from orchestrator.model.action import (
     RemoveContainer,
     SignalContainer,
     StartContainer,
+    SwapFiles,
 )
 from orchestrator.model.errors import EngineError
 from orchestrator.model.frozen import replace
 from orchestrator.model.observation import Container, Health, ProbeResult, Run, State, Stopping, VolumeState
 from orchestrator.model.stack import Healthcheck, OfService, Sharing, VolumeMount
 
+T = TypeVar("T")
 THREADS = 2
 OUTPUTS = ("stdout", "stderr")
 ABANDON_SECONDS = 2.0
@@ -59,6 +63,7 @@ class Containers:
         self.gathering = Gathering(shared)
         self.watching = shared.watching
         self.readiness = Readiness(shared, self.note_run)
+        self.files = shared.files
         self.stdin: dict[tuple[str, str], int] = {}
         """(stack, service) -> what a one-off reads, while its client is there."""
 
@@ -86,36 +91,40 @@ class Containers:
             anonymous_volumes=action.anonymous_volumes,
             peers=action.peers,
         )
-        built = Built(container=container, volumes=_mounted(action), networks=action.networks)
         home = self._places.container(action.stack, action.id)
 
         made: list[VolumeState] = []
 
-        def write() -> None:
+        def write() -> Built:
             storage.check_binds(container)
             names = action.anonymous_volumes.values()
             made.extend(storage.create_anonymous(self._places, name, action.stack) for name in names)
             try:
                 home.mkdir(parents=True, exist_ok=True, mode=0o700)
                 storage.write_files(home, container)
+                own = storage.take_copies(home, container)
+                built = Built(container=own, volumes=_mounted(action), networks=action.networks)
                 records.write(home / "container.json", built)
+                return built
             except OSError:
                 # The next try has another id: nobody would ever find this directory again.
                 storage.remove_layers(home)
                 raise
 
-        await self._in_thread(write)
+        built = await self._in_thread(write)
+        container = built.container
         for volume in made:
             self._table.volumes.setdefault(volume.name, volume)
             self.watching.follow_volume(volume)
         live = Live(built=built, container=container)
         self._table.add(live)
         self.watching.follow_home(live)
+        self.files.follow(container)
         self._table.feed.publish(Changed(kind="container", container=container))
 
-    async def _in_thread(self, work: Callable[[], None]) -> None:
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
-            await trio.to_thread.run_sync(work, limiter=self._shared.threads)
+            return await trio.to_thread.run_sync(work, limiter=self._shared.threads)
         except OSError as error:
             raise of_file(error, within=(self._places.data, self._places.run)) from error
 
@@ -516,6 +525,9 @@ class Containers:
             await self.keeper.discard(f"terminal:{live.container.id}")
         await self._shared.wiring.withdraw(live)
 
+    async def swap(self, action: SwapFiles) -> None:
+        await swap_files(self._shared, self._live(action.id), action)
+
     # --- remove ------------------------------------------------------------------------------------
 
     async def remove(self, action: RemoveContainer) -> None:
@@ -554,6 +566,7 @@ class Containers:
             self.watching.leave_volume(name)
         self._table.remove(live)
         self.watching.leave_home(live)
+        self.files.leave(container)
         self.gathering.accepted.pop(container.id, None)
         self._table.feed.publish(Changed(kind="removed", container=container))
 

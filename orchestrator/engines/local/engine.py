@@ -36,6 +36,7 @@ from orchestrator.model.action import (
     RoutePorts,
     SignalContainer,
     StartContainer,
+    SwapFiles,
 )
 from orchestrator.model.errors import EngineError, PystackError
 from orchestrator.model.frozen import replace
@@ -96,6 +97,7 @@ class LocalEngine:
             images=self._images(),
             subnets_taken=self._subnets(),
             ports_taken=self._ports_taken(),
+            files=self._containers.files.of_stack(self._stack),
             ports_held=self._ports_held(),
             connections=self._connections(),
         )
@@ -176,18 +178,6 @@ class LocalEngine:
 
     async def apply(self, action: Action) -> None:
         match action:
-            case CreateContainer():
-                await self._containers.create(action)
-            case StartContainer():
-                await self._containers.start(action)
-            case SignalContainer():
-                await self._containers.signal(action)
-            case RoutePorts():
-                await rotating.route(action, self._table, self._wiring, self._containers.note_run)
-            case RemoveContainer():
-                await self._containers.remove(action)
-            case ProbeContainer():
-                await self._probe(action)
             case PullImage():
                 await self._pull(action)
             case CreateNetwork():
@@ -198,6 +188,25 @@ class LocalEngine:
                 await self._create_volume(action)
             case RemoveVolume():
                 await self._remove_volume(action.name)
+            case RoutePorts():
+                await rotating.route(action, self._table, self._wiring, self._containers.note_run)
+            case _:
+                await self._apply_to_container(action)
+
+    async def _apply_to_container(self, action: Action) -> None:
+        match action:
+            case CreateContainer():
+                await self._containers.create(action)
+            case StartContainer():
+                await self._containers.start(action)
+            case SignalContainer():
+                await self._containers.signal(action)
+            case SwapFiles():
+                await self._containers.swap(action)
+            case RemoveContainer():
+                await self._containers.remove(action)
+            case ProbeContainer():
+                await self._probe(action)
 
     async def _pull(self, action: PullImage) -> None:
         await self._pulls.pull(action.stack, action.reference, action.platform)

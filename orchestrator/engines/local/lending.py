@@ -22,7 +22,6 @@ from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live
 from orchestrator.model.errors import EngineError, ExitCode
 from orchestrator.model.observation import Container, State
-from orchestrator.model.stack import FileMount
 
 WAIT_SECONDS = 10.0
 Json = dict[str, Any]
@@ -85,12 +84,8 @@ def view(shared: Shared, live: Live) -> Json:
 
 
 def _written(home: Path, container: Container) -> dict[str, str]:
-    """Configs and secrets that came as content (storage.write_files)."""
-    return {
-        mount.target: str(home / "files" / str(number))
-        for number, mount in enumerate(container.definition.mounts)
-        if isinstance(mount, FileMount) and mount.content is not None
-    }
+    """Configs and secrets that are files of ours (storage.write_files)."""
+    return {mount.target: str(path) for mount, path in storage.own_files(home, container).items()}
 
 
 def _etc(shared: Shared, live: Live) -> dict[str, str]:

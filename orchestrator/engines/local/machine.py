@@ -15,6 +15,7 @@ from orchestrator.engines.local import clock, ends, records, recovery
 from orchestrator.engines.local.containers import THREADS, Containers
 from orchestrator.engines.local.engine import LocalEngine
 from orchestrator.engines.local.execs import PREFIX, Execs, Execution
+from orchestrator.engines.local.hostfiles import HostFiles
 from orchestrator.engines.local.keeper import Exited, Keeper, KeeperLost, connect
 from orchestrator.engines.local.mending import Mending
 from orchestrator.engines.local.outside import Outside, open_outside
@@ -303,6 +304,7 @@ async def open_machine(places: Places, nursery: trio.Nursery) -> Machine:
         hierarchies=hierarchies,
         wiring=Wiring(places, table, keeper, nursery, _open_outside(places)),
         nursery=nursery,
+        files=HostFiles(table),
         threads=trio.CapacityLimiter(THREADS),
         watching=_watch(hierarchies, places),
     )
@@ -312,6 +314,7 @@ async def open_machine(places: Places, nursery: trio.Nursery) -> Machine:
     nursery.start_soon(machine.keep_keeper)
     nursery.start_soon(machine.mending.run)
     nursery.start_soon(machine.containers.ooms.run)
+    nursery.start_soon(machine.containers.files.run)
     if ends.adopt_orphans():
         nursery.start_soon(ends.bury, machine.is_awaited)
     return machine

@@ -78,6 +78,7 @@ def _find(shared: Shared, keeper: Keeper, built: Built) -> None:
     live = Live(built=built, container=replace(container, run=run), pidfd=pidfd)
     shared.table.add(live)
     shared.watching.follow_home(live)
+    shared.files.follow(live.container)
 
 
 def _was_shut_down(places: Places) -> bool:

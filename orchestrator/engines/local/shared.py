@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import trio
 
+from orchestrator.engines.local.hostfiles import HostFiles
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.table import Table
 from orchestrator.engines.local.watching import Watching
@@ -23,5 +24,6 @@ class Shared:
     hierarchies: cgroups.Hierarchies
     wiring: Wiring
     nursery: trio.Nursery
+    files: HostFiles
     threads: trio.CapacityLimiter
     watching: Watching

@@ -21,9 +21,10 @@ from orchestrator.engines.local.trouble import report
 from orchestrator.images import hostroot, trees
 from orchestrator.images.config import ImageConfig
 from orchestrator.images.store.content import Store
-from orchestrator.kernel import owner, pins, syscalls
+from orchestrator.kernel import digest, owner, pins, syscalls
 from orchestrator.model import drift, fingerprint
 from orchestrator.model.action import CreateVolume
+from orchestrator.model.effects import with_files
 from orchestrator.model.errors import EngineError, ExitCode, PystackError
 from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Container, VolumeState
@@ -285,18 +286,53 @@ def seeds(places: Places, container: Container, mounted: Mapping[str, str]) -> t
 def write_files(home: Path, container: Container) -> dict[str, str]:
     """Write configs and secrets that come as content; target -> file of the host.
 
-    They stand in a directory that only root can enter, so their mode is the container's affair alone.
+    They stand in a directory that only root can enter, so their mode is the container's affair alone. Of a
+    file that is exchanged when it changes there is a copy (take_copies), which is left as it is.
     """
     found = {}
-    for number, mount in enumerate(container.definition.mounts):
-        if isinstance(mount, FileMount) and mount.content is not None:
-            path = home / "files" / str(number)
-            path.parent.mkdir(exist_ok=True, mode=0o700)
-            records.write_bytes(path, mount.content.encode(), mode=0o600)
-            owner.give(str(path), mount.uid, mount.gid)
-            path.chmod(mount.mode)
-            found[mount.target] = str(path)
+    for mount, path in own_files(home, container).items():
+        if mount.content is not None:
+            _write_file(path, mount.content.encode(), mount.uid, mount.gid, mount.mode)
+        found[mount.target] = str(path)
     return found
+
+
+def own_files(home: Path, container: Container) -> dict[FileMount, Path]:
+    """The configs and secrets that are files of ours, and where they are."""
+    return {
+        mount: home / "files" / str(number)
+        for number, mount in enumerate(container.definition.mounts)
+        if isinstance(mount, FileMount) and (mount.content is not None or mount.on_change)
+    }
+
+
+def take_copies(home: Path, container: Container) -> Container:
+    """Copy the host's files that are exchanged when they change; the container with the digests of what was
+    copied. Raises OSError."""
+    taken = [
+        write_file(mount, path)
+        for mount, path in own_files(home, container).items()
+        if mount.path is not None
+    ]
+    return replace(container, definition=with_files(container.definition, taken)) if taken else container
+
+
+def write_file(mount: FileMount, path: Path) -> FileMount:
+    """Write what the config or secret holds now; a copy has the owner and mode of the host's file. The mount,
+    with the digest of what was copied. Raises OSError."""
+    if mount.path is None:
+        _write_file(path, (mount.content or "").encode(), mount.uid, mount.gid, mount.mode)
+        return mount
+    content, found = digest.read(mount.path)
+    _write_file(path, content, *owner.of_host(found), stat.S_IMODE(found.st_mode) & 0o777)
+    return replace(mount, digest=digest.of_bytes(content))
+
+
+def _write_file(path: Path, content: bytes, uid: int, gid: int, mode: int) -> None:
+    path.parent.mkdir(exist_ok=True, mode=0o700)
+    records.write_bytes(path, content, mode=0o600)
+    owner.give(str(path), uid, gid)
+    path.chmod(mode)
 
 
 def devices(container: Container) -> tuple[HostDevice, ...]:

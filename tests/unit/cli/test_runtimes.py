@@ -25,6 +25,9 @@ class NoFiles:
     def exists(self, path: str) -> bool:
         return False
 
+    def digest(self, path: str) -> str:
+        raise FileNotFoundError(path)
+
 
 @pytest.fixture(autouse=True)
 def root(monkeypatch: pytest.MonkeyPatch) -> None:

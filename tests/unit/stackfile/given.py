@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ class Disk:
 
     texts: Mapping[str, str] = field(default_factory=dict)
     home: str = "/root"
+    gone: frozenset[str] = frozenset()
 
     def read(self, path: str) -> str:
         if path not in self.texts:
@@ -28,6 +30,12 @@ class Disk:
 
     def exists(self, path: str) -> bool:
         return path in self.texts
+
+    def digest(self, path: str) -> str:
+        """Of a file that a test says nothing of: as if something were in it."""
+        if path in self.gone:
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return hashlib.sha256(self.texts.get(path, path).encode()).hexdigest()
 
 
 def loaded(
@@ -39,13 +47,17 @@ def loaded(
     profiles: Sequence[str] = (),
     services: Sequence[str] = (),
     strict: bool = True,
+    gone: Sequence[str] = (),
 ) -> Loaded:
     """What loading these texts gives. `files` are relative to the project directory."""
     names = ["stack.yml", *(f"{number}.yml" for number in range(1, len(texts)))]
     return load(
         [Source(path=path, text=text) for path, text in zip(names, texts, strict=True)],
         Given(
-            files=Disk(texts={f"{FOLDER}/{path}": text for path, text in (files or {}).items()}),
+            files=Disk(
+                texts={f"{FOLDER}/{path}": text for path, text in (files or {}).items()},
+                gone=frozenset(f"{FOLDER}/{path}" for path in gone),
+            ),
             environment={"HOME": "/root", **(env or {})},
             working_dir=FOLDER,
             name=name,

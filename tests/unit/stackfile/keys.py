@@ -341,6 +341,15 @@ CASES: dict[str, Tree] = {
     },
     S + "healthcheck.x-tcp": service(healthcheck={"x-tcp": {"port": 80}}),
     S + "healthcheck.x-tcp.port": service(healthcheck={"x-tcp": {"port": 80}}),
+    S + "x-on-change": service(configs=["c"], **{"x-on-change": {"signal": "HUP"}}),
+    S + "x-on-change.signal": service(configs=["c"], **{"x-on-change": {"signal": "HUP"}}),
+    **{
+        f"{S}{noun}.*.x-on-change{key}": service(
+            **{noun: [{"source": noun[0], "x-on-change": {"signal": "HUP"}}]}
+        )
+        for noun in ("configs", "secrets")
+        for key in ("", ".signal")
+    },
     S + "x-log-ready": service(**{"x-log-ready": "ready"}),
     S + "depends_on.*.x-condition": service(
         depends_on={"db": {"condition": "service_started", "x-condition": "service_healthy"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from subprocess import run
 
@@ -44,6 +45,7 @@ def test_mounts() -> None:
         "configs: [{source: c, target: etc/c, mode: 0400}]\nsecrets: [s]\n",
         "volumes: {data: }\nconfigs: {c: {content: 'hi ${NAME}'}}\nsecrets: {s: {file: ./s.txt}}\n",
         env={"NAME": "you"},
+        files={"s.txt": "hush"},
     )
     assert service.mounts == (
         model.VolumeMount(source="data", target="/data", read_only=True),
@@ -52,7 +54,13 @@ def test_mounts() -> None:
         model.TmpfsMount(target="/t", size=1 << 20),
         model.TmpfsMount(target="/u", size=2048, mode=0o1777, options=("uid=5",), read_only=True),
         model.FileMount(kind="config", name="c", target="/etc/c", content="hi you", mode=0o400),
-        model.FileMount(kind="secret", name="s", target="/run/secrets/s", path="/home/proj/s.txt"),
+        model.FileMount(
+            kind="secret",
+            name="s",
+            target="/run/secrets/s",
+            path="/home/proj/s.txt",
+            digest=hashlib.sha256(b"hush").hexdigest(),
+        ),
     )
 
 

@@ -1,0 +1,86 @@
+"""Configs and secrets whose content has changed while their containers stay.
+
+What the user has said `x-on-change` for is exchanged, at the next look: the content of the stack as it was
+last loaded or, for a file of the host, as it is by now. Of other files the user is told; the next `up`
+replaces the containers (see changes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from orchestrator.model.action import SwapFiles
+from orchestrator.model.frozen import replace
+from orchestrator.model.observation import Container
+from orchestrator.model.stack import FileMount
+from orchestrator.planner.creating import signal_number
+from orchestrator.planner.draft import Draft
+from orchestrator.planner.survey import Fate, Survey
+
+
+def changed(names: Iterable[str]) -> str:
+    """A sentence for "config a", "secret b"."""
+    *others, last = dict.fromkeys(names)
+    return f"{', '.join(others)} and {last} changed" if others else f"{last} changed"
+
+
+def swap(survey: Survey, draft: Draft) -> None:
+    """A SwapFiles for each container that stays and has old content; before its start, if it does not run."""
+    for name, files in survey.layout.files.items():
+        for container in survey.by_service.get(name, ()):
+            if survey.fate(container) in (Fate.KEEP, Fate.CYCLE):
+                _swap(survey, draft, container, files)
+
+
+def _swap(survey: Survey, draft: Draft, container: Container, files: tuple[FileMount, ...]) -> None:
+    held = {mount.target: mount for mount in container.definition.mounts if isinstance(mount, FileMount)}
+    fresh = []
+    for file in files:
+        before = held.get(file.target)
+        if before is None:
+            continue
+        wanted = _current(survey, draft, container, file, before)
+        if wanted.on_change and (wanted.content, wanted.digest) != (before.content, before.digest):
+            fresh.append(wanted)
+    if not fresh or _is_leaving(survey, container):
+        return
+    draft.act(
+        SwapFiles(
+            id=container.id,
+            name=container.name,
+            files=tuple(fresh),
+            signals=tuple(dict.fromkeys(signal_number(file.on_change) for file in fresh)),
+            because=changed(f"{file.kind} {file.name}" for file in fresh),
+        )
+    )
+
+
+def _is_leaving(survey: Survey, container: Container) -> bool:
+    """Its run ends: what comes after it begins with the new content."""
+    run = container.run
+    if run is None or run.finished is not None:
+        return False
+    return run.stopping is not None or survey.fate(container) is Fate.CYCLE
+
+
+def _current(
+    survey: Survey, draft: Draft, container: Container, file: FileMount, before: FileMount
+) -> FileMount:
+    """The file with the content that it should have now."""
+    now = survey.observation.files.get(file.path) if file.path is not None else None
+    if now is None:
+        return file if file.content is not None or file.digest else replace(file, digest=before.digest)
+    if now == "":
+        if before.digest:
+            draft.warn(f"{_whose(file, container)}: {file.path} is gone; what its containers have stays")
+        return replace(file, digest=before.digest)
+    if not file.on_change and before.digest and now != before.digest:
+        draft.warn(
+            f"{_whose(file, container)}: {file.path} has changed since its containers were made; "
+            "`up` replaces them"
+        )
+    return replace(file, digest=now)
+
+
+def _whose(file: FileMount, container: Container) -> str:
+    return f"{file.kind} {file.name} of {container.service}"
