@@ -22,6 +22,7 @@ from orchestrator.model.desired import Desired, Wanted
 from orchestrator.model.drift import Difference
 from orchestrator.model.observation import Container, Observation
 from orchestrator.model.stack import Stack
+from orchestrator.planner import files
 from orchestrator.planner.plan import plan
 from orchestrator.planner.survey import name_of, slots_of
 
@@ -72,7 +73,8 @@ def differences(
                 id=container.id if container is not None else "",
                 mendable=not wait.failed,
             )
-    return tuple(found.values())
+    told = (one for one in files.differences(desired, observation) if one.target not in found)
+    return (*found.values(), *told)
 
 
 def _of_action(desired: Desired, action: Action, container: Container | None) -> Difference:

@@ -7,11 +7,13 @@ replaces the containers (see changes).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from orchestrator.model.action import SwapFiles
+from orchestrator.model.desired import Desired
+from orchestrator.model.drift import Difference
 from orchestrator.model.frozen import replace
-from orchestrator.model.observation import Container
+from orchestrator.model.observation import Container, Observation
 from orchestrator.model.stack import FileMount
 from orchestrator.planner.creating import signal_number
 from orchestrator.planner.draft import Draft
@@ -67,19 +69,52 @@ def _current(
     survey: Survey, draft: Draft, container: Container, file: FileMount, before: FileMount
 ) -> FileMount:
     """The file with the content that it should have now."""
+    told = _told(container, file, before, survey.observation)
+    if told:
+        draft.warn(told)
     now = survey.observation.files.get(file.path) if file.path is not None else None
     if now is None:
         return file if file.content is not None or file.digest else replace(file, digest=before.digest)
+    return replace(file, digest=now or before.digest)
+
+
+def _told(container: Container, file: FileMount, before: FileMount, observation: Observation) -> str:
+    """What the user has to hear of a file of the host, because nothing is done about it; or ""."""
+    now = observation.files.get(file.path) if file.path is not None else None
+    if now is None or not before.digest or now == before.digest:
+        return ""
     if now == "":
-        if before.digest:
-            draft.warn(f"{_whose(file, container)}: {file.path} is gone; what its containers have stays")
-        return replace(file, digest=before.digest)
-    if not file.on_change and before.digest and now != before.digest:
-        draft.warn(
-            f"{_whose(file, container)}: {file.path} has changed since its containers were made; "
-            "`up` replaces them"
-        )
-    return replace(file, digest=now)
+        return f"{_whose(file, container)}: {file.path} is gone; what its containers have stays"
+    if file.on_change:
+        return ""
+    return (
+        f"{_whose(file, container)}: {file.path} has changed since its containers were made; "
+        "`up` replaces them"
+    )
+
+
+def differences(desired: Desired, observation: Observation) -> Iterator[Difference]:
+    """Containers whose files of the host are not what they were made with, where only the user can help."""
+    for container in observation.containers:
+        service = desired.stack.services.get(container.service)
+        if service is None or desired.down:
+            continue
+        held = {mount.target: mount for mount in container.definition.mounts if isinstance(mount, FileMount)}
+        for file in service.mounts:
+            before = held.get(file.target) if isinstance(file, FileMount) else None
+            because = _told(container, before, before, observation) if before is not None else ""
+            if before is not None and because:
+                yield Difference(
+                    target=f"container:{container.name}",
+                    what=f"{before.kind} {before.name}",
+                    wanted="as it was made with",
+                    found="changed" if observation.files.get(before.path or "") else "gone",
+                    because=because,
+                    stack=desired.stack.name,
+                    service=container.service,
+                    id=container.id,
+                    mendable=False,
+                )
 
 
 def _whose(file: FileMount, container: Container) -> str:

@@ -10,6 +10,7 @@ from orchestrator.model.desired import Desired
 from orchestrator.model.observation import Observation
 from orchestrator.model.plan import Plan
 from orchestrator.model.stack import FileMount
+from orchestrator.planner.drift import differences
 from orchestrator.planner.plan import plan
 from tests.kit.stacks import apply_all, converge, nothing, service, stack, up, wanting
 
@@ -64,6 +65,13 @@ def test_without_x_on_change_the_next_up_replaces_and_until_then_it_is_told() ->
     (warning,) = decided.warnings
     assert warning == (
         "config app of web: /host/app has changed since its containers were made; `up` replaces them"
+    )
+    (row,) = differences(before, world, NOW)
+    assert (row.target, row.what, row.found, row.mendable) == (
+        "container:shop-web-1",
+        "config app",
+        "changed",
+        False,
     )
     again = wish(config("2", on_change=None))
     assert steps(plan(again, world, NOW)) == ["stop shop-web-1: config app changed"]
