@@ -28,24 +28,38 @@ def changed(names: Iterable[str]) -> str:
 
 def swap(survey: Survey, draft: Draft) -> None:
     """A SwapFiles for each container that stays and has old content; before its start, if it does not run."""
+    memory, now = survey.layout.memory, survey.observation.files
+    if memory.content is not None and memory.content[0] is survey.by_service and memory.content[1] == now:
+        return
+    quiet = True
     for name, files in survey.layout.files.items():
         for container in survey.by_service.get(name, ()):
-            if survey.fate(container) in (Fate.KEEP, Fate.CYCLE):
-                _swap(survey, draft, container, files)
+            quiet = _judge(survey, draft, container, files) and quiet
+    memory.content = (survey.by_service, now) if quiet else None
 
 
-def _swap(survey: Survey, draft: Draft, container: Container, files: tuple[FileMount, ...]) -> None:
+def _judge(survey: Survey, draft: Draft, container: Container, files: tuple[FileMount, ...]) -> bool:
+    """Whether all that it holds is as it should be."""
     held = {mount.target: mount for mount in container.definition.mounts if isinstance(mount, FileMount)}
-    fresh = []
+    fresh: list[FileMount] = []
+    told: list[str] = []
     for file in files:
         before = held.get(file.target)
         if before is None:
             continue
-        wanted = _current(survey, draft, container, file, before)
+        told += filter(None, [_told(container, file, before, survey.observation)])
+        wanted = _current(survey, file, before)
         if wanted.on_change and (wanted.content, wanted.digest) != (before.content, before.digest):
             fresh.append(wanted)
-    if not fresh or _is_leaving(survey, container):
-        return
+    if survey.fate(container) in (Fate.KEEP, Fate.CYCLE):
+        for sentence in told:
+            draft.warn(sentence)
+        if fresh and not _is_leaving(survey, container):
+            _swap(draft, container, fresh)
+    return not fresh and not told
+
+
+def _swap(draft: Draft, container: Container, fresh: list[FileMount]) -> None:
     draft.act(
         SwapFiles(
             id=container.id,
@@ -65,13 +79,8 @@ def _is_leaving(survey: Survey, container: Container) -> bool:
     return run.stopping is not None or survey.fate(container) is Fate.CYCLE
 
 
-def _current(
-    survey: Survey, draft: Draft, container: Container, file: FileMount, before: FileMount
-) -> FileMount:
+def _current(survey: Survey, file: FileMount, before: FileMount) -> FileMount:
     """The file with the content that it should have now."""
-    told = _told(container, file, before, survey.observation)
-    if told:
-        draft.warn(told)
     now = survey.observation.files.get(file.path) if file.path is not None else None
     if now is None:
         return file if file.content is not None or file.digest else replace(file, digest=before.digest)

@@ -14,13 +14,15 @@ class Memory:
     """What the latest pass looked at, and what it found of each service in which circumstances. With it or
     without, a plan is the same: see `seating`."""
 
-    __slots__ = ("by_service", "circumstances", "containers", "seatings")
+    __slots__ = ("by_service", "circumstances", "containers", "content", "seatings")
 
     def __init__(self) -> None:
         self.containers: tuple[Container, ...] = ()
         self.by_service: Mapping[str, tuple[Container, ...]] = {}
         self.circumstances: object = None
         self.seatings: dict[str, object] = {}
+        self.content: tuple[object, Mapping[str, str]] | None = None
+        """Containers and files of the host of which all content was found to be as it should."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,8 @@ class HostFiles:
         self._table = table
         self._users: dict[str, dict[str, str]] = {}
         """Path -> container id -> stack."""
+        self._views: dict[str, Mapping[str, str]] = {}
+        """Stack -> what `of_stack` says, until something changes."""
         self._stamps: dict[str, Stamp] = {}
         self._digests: dict[str, str] = {}
         self._inotify: Inotify | None = None
@@ -56,12 +58,14 @@ class HostFiles:
         for mount in container.definition.mounts:
             if isinstance(mount, FileMount) and mount.path is not None and mount.digest:
                 self._users.setdefault(mount.path, {})[container.id] = container.stack
+                self._views.clear()
                 self._bell.set()
 
     def leave(self, container: Container) -> None:
         for mount in container.definition.mounts:
             if isinstance(mount, FileMount) and mount.path in self._users:
                 self._users[mount.path].pop(container.id, None)
+                self._views.clear()
                 if not self._users[mount.path]:
                     self._forget(mount.path)
 
@@ -73,16 +77,19 @@ class HostFiles:
 
     def of_stack(self, stack: str) -> Mapping[str, str]:
         """Path -> digest, "" for what can't be read; what was not looked at yet is missing."""
-        return {
-            path: self._digests[path]
-            for path, users in self._users.items()
-            if path in self._digests and stack in users.values()
-        }
+        if stack not in self._views:
+            self._views[stack] = {
+                path: self._digests[path]
+                for path, users in self._users.items()
+                if path in self._digests and stack in users.values()
+            }
+        return self._views[stack]
 
     def learn(self, path: str, found: str) -> None:
         """Somebody has just read it."""
         if path in self._users:
             self._digests[path] = found
+            self._views.clear()
             self._stamps.pop(path, None)
             self._bell.set()
 
@@ -162,6 +169,7 @@ class HostFiles:
             self._stamps[path] = stamp
             before, self._digests[path] = self._digests.get(path), found
             if found != before:
+                self._views.clear()
                 for stack in set(self._users[path].values()):
                     self._table.ring(stack)
 
