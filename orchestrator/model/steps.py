@@ -100,6 +100,7 @@ def _recipe(service: Service, said: InitContainer, number: int) -> Service:
         build=None,
         depends_on=tuple(replace(one, restart=False) for one in service.depends_on),
         healthcheck=Healthcheck(disable=True),
+        log_ready=None,
         restart=POLICY,
         pre_start=(),
         post_start=(),

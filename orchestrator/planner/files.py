@@ -106,7 +106,7 @@ def differences(desired: Desired, observation: Observation) -> Iterator[Differen
     """Containers whose files of the host are not what they were made with, where only the user can help."""
     for container in observation.containers:
         service = desired.stack.services.get(container.service)
-        if service is None or desired.down:
+        if service is None or service.oneoff or desired.down:
             continue
         held = {mount.target: mount for mount in container.definition.mounts if isinstance(mount, FileMount)}
         for file in service.mounts:

@@ -45,7 +45,8 @@ class Layout:
     volumes: Mapping[str, tuple[str, ...]]
     """Service -> keys of the named volumes it mounts."""
     files: Mapping[str, tuple[FileMount, ...]]
-    """Service -> its configs and secrets, of those that have any."""
+    """Service -> its configs and secrets, of those that have any. One-offs and steps are left with what they
+    began with: a signal would end many of them."""
     network_fingerprints: Mapping[str, str]
     """By name on the machine."""
     static_addresses: Mapping[str, frozenset[str]]
@@ -128,6 +129,8 @@ def _fingerprint(stack: Stack, service: Service) -> str:
 
 
 def _files(service: Service) -> tuple[FileMount, ...]:
+    if service.oneoff:
+        return ()
     return tuple(mount for mount in service.mounts if isinstance(mount, FileMount))
 
 

@@ -113,3 +113,8 @@ def test_what_was_not_looked_at_yet_is_as_the_stack_says() -> None:
     world = converge(desired, nothing())
     assert plan(desired, world, NOW).actions == ()
     assert steps(plan(wish(config("2")), world, NOW)) == ["swap shop-web-1: config app changed"]
+
+
+def test_a_one_off_keeps_what_it_began_with() -> None:
+    desired = wish(config(), oneoff=True)
+    assert plan(desired, seen(converge(desired, nothing()), app="2"), NOW).actions == ()
