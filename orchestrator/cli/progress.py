@@ -23,6 +23,7 @@ _WORDS = {
     "pause": ("Pausing", "Paused"),
     "unpause": ("Unpausing", "Unpaused"),
     "remove": ("Removing", "Removed"),
+    "route": ("Routing", "Routed"),
     "update": ("Updating", "Updated"),
     "rollback": ("Rolling back", "Rolled back"),
 }
@@ -30,8 +31,7 @@ _ENDED = {"Stopping": "Stopped", "Killing": "Killed"}
 """A stop that has been asked for; that it has happened shows by what comes after."""
 _UNDER_WAY = (
     *("Creating", "Starting", "Stopping", "Killing", "Signalling", "Removing", "Waiting", "Pulling"),
-    *("Updating", "Rolling back"),
-    "Swapping files",
+    *("Updating", "Rolling back", "Routing", "Swapping files"),
 )
 
 

@@ -407,7 +407,7 @@ class Loop:
     def _whose(self, target: str) -> tuple[str, str]:
         """(service, id) of the container that a target is; of one that is being made, too."""
         kind, _, name = target.partition(":")
-        if kind == "service":
+        if kind in ("service", "ports"):
             return name, ""
         work = self._busy.get(target)
         if work is not None and isinstance(work.action, CreateContainer):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.test_ports import free_port, page
 from tests.kit import specification
 from tests.kit.keeper import REMEMBERS_EXITS
 from tests.kit.site import Site, Talk, alive, until
@@ -166,6 +167,27 @@ CONTAINERS = """
     x-plain: &plain {<<: *same}
     x-bare: &bare {<<: *same, privileged: true}
 """
+
+
+@pytest.mark.parametrize("runtime", [OWN], indirect=True)
+def test_its_containers_share_a_published_port(site: Site, runtime: str) -> None:
+    port = free_port()
+    site.up(
+        f"""
+        name: shared
+        services:
+          web:
+            x-rootfs: {{path: $BOX}}
+            runtime: {runtime}
+            command: sh -c 'mkdir -p /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www'
+            ports: ["{port}:80"]
+            scale: 2
+            stop_grace_period: 0s
+        """
+    )
+    known = {row["id"][:12] for row in site.ps("shared")}
+    assert until(lambda: {page("127.0.0.1", port) for _ in range(9)} == known, "an answer of each")
+    site.down("shared", timeout=0)
 
 
 @pytest.mark.parametrize("kind", ["plain", "rich", "bare"])

@@ -5,12 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import threading
-import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -228,77 +224,3 @@ def test_a_port_stays_with_its_container_over_restarts_of_all_kinds(site: Site) 
     site.up(text, force_recreate=True, timeout=0)
     assert until(lambda: page("127.0.0.1", port), "an answer after its replacement")
     site.down("p9")
-
-
-HEALTHY = "{test: [CMD, test, -f, /tmp/well], interval: 0.1s, retries: 1}"
-
-
-def answers(port: int, count: int = 40) -> Counter[str]:
-    """Who answers how often; "" for a request that is lost."""
-    return Counter(page("127.0.0.1", port) for _ in range(count))
-
-
-def ids(site: Site, stack: str) -> dict[int, str]:
-    """By slot."""
-    return {row["slot"]: row["id"][:12] for row in site.ps(stack) if row["state"] == "running"}
-
-
-def test_replicas_share_a_port_and_none_of_them_is_missed(site: Site) -> None:
-    """All answer; one that is killed, one that is not well and one that is scaled away get nothing more."""
-    port = free_port()
-    text = f"""
-        name: p9
-        services:
-          web:
-            x-rootfs: {{path: $BOX}}
-            command: sh -c 'touch /tmp/well; mkdir -p /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www'
-            ports: ["{port}:80"]
-            healthcheck: {HEALTHY}
-            scale: SCALE
-            stop_grace_period: 0.3s
-            restart: always
-    """
-    site.up(text.replace("SCALE", "3"))
-    known = ids(site, "p9")
-    assert until(lambda: set(answers(port)) == set(known.values()), "an answer of each")
-    assert [row["ports"][0]["host_port"] for row in site.ps("p9")] == [port] * 3
-
-    site.execute("p9", "web", "rm", "/tmp/well")
-    assert until(lambda: known[1] not in answers(port), "nothing for who is not well")
-    assert "" not in answers(port)
-    site.execute("p9", "web", "touch", "/tmp/well")
-    assert until(lambda: set(answers(port)) == set(known.values()), "an answer of each")
-
-    with Load(port) as load:
-        site.up(text.replace("SCALE", "1"))
-        until(lambda: len(site.ps("p9")) == 1, "one that is left")
-    assert load.count > 20
-    assert load.lost == 0
-    site.down("p9")
-    assert page("127.0.0.1", port) == ""
-
-
-class Load:
-    """Asks without a pause, from two threads."""
-
-    def __init__(self, port: int) -> None:
-        self.count = self.lost = 0
-        self._port = port
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(2)]
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            self.lost += page("127.0.0.1", self._port) == ""
-            self.count += 1
-            time.sleep(0.01)
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()

@@ -11,8 +11,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,41 @@ services:
     for sender in senders:
         sender.close()
     user.pystack("down", "-t", "0")
+
+
+SHARED = """
+name: shared
+services:
+  web:
+    x-rootfs: {path: $BOX}
+    command: sh -c 'hostname > /tmp/index.html; exec httpd -f -p 80 -h /tmp'
+    ports: ["$PORT:80"]
+    scale: 3
+    stop_grace_period: 0.2s
+"""
+
+
+def test_containers_share_a_port_in_turn_and_none_is_missed_when_there_are_fewer(user: Ordinary) -> None:
+    published = free_port()
+    user.write(SHARED, PORT=published)
+    user.pystack("up", "-d")
+    turns = until(lambda: len(set(found := [fetch(published) for _ in range(6)])) == 3 and found, "all three")
+    assert turns[:3] == turns[3:], "each in turn"
+    with ThreadPoolExecutor(1) as asking:
+        over = threading.Event()
+        answers = asking.submit(_ask_until, over, published)
+        user.pystack("up", "-d", "--scale", "web=1")
+        over.set()
+        assert b"" not in answers.result()
+    assert len({fetch(published) for _ in range(4)}) == 1
+    user.pystack("down", "-t", "0")
+
+
+def _ask_until(over: threading.Event, port: int) -> list[bytes]:
+    answers = []
+    while not over.is_set():
+        answers.append(fetch(port))
+    return answers
 
 
 def test_many_bytes_both_ways_through_a_port(user: Ordinary) -> None:
