@@ -157,10 +157,6 @@ def _obstacle(scene: Scene) -> str:
         return "it has an ipv4_address"
     if any(one.mac_address for one in attachments(service)):
         return "it has a mac_address"
-    if any(
-        low == high != 0 and port.mode == "host" for port in service.ports for low, high in [port.published]
-    ):
-        return "it publishes a port with mode: host"
     if isinstance(service.network_mode, OfHost):
         return "it is on the network of the machine"
     if isinstance(service.network_mode, OfService):
@@ -168,6 +164,12 @@ def _obstacle(scene: Scene) -> str:
     for other, shares in scene.survey.layout.shares.items():
         if service.name in shares:
             return f"{other} shares its {shares[service.name]}"
+    for port in service.ports:
+        low, high = port.published
+        if low == high != 0 and port.mode == "host":
+            return "it publishes a port with mode: host"
+        if low != high and high - low < service.replicas:
+            return f"its ports {low}-{high}/{port.protocol} have no room for one more"
     return ""
 
 

@@ -15,7 +15,7 @@ from orchestrator.planner.plan import plan
 from orchestrator.planner.rollouts import accept, serves
 from tests.kit.stacks import check, converge, nothing, service, stack, steps
 
-LAWS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LAWS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 COURSES = st.fixed_dictionaries(
     {
         "parallelism": st.integers(0, 3),

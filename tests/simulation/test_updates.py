@@ -36,20 +36,20 @@ def test_stop_first_never_has_more_under_way_than_it_may(parallelism: int, fewes
 
 @pytest.mark.parametrize("order", ["start-first", "stop-first"])
 def test_the_delay_lies_between_two_steps_and_outlives_crashes(order: str) -> None:
-    fields = {"order": order, "delay": 20.0, "parallelism": 2, "monitor": 1.0}
+    fields = {"order": order, "delay": 6.0, "parallelism": 2, "monitor": 0.5}
     quiet = Play(user("1", **fields), user("2", **fields))
-    assert 20 < quiet.took < 24  # two steps, one delay
-    crashing = Play(user("1", **fields), user("2", **fields), crash_every=1.3)
+    assert 6 < quiet.took < 9  # two steps, one delay
+    crashing = Play(user("1", **fields), user("2", **fields), crash_every=0.6)
     assert users(crashing.stage) == ["2"] * 4
-    assert crashing.took < 30
+    assert crashing.took < 14
 
 
 @pytest.mark.parametrize("order", ["start-first", "stop-first"])
 def test_who_has_no_health_check_is_good_when_it_has_run_for_the_time_it_is_watched(order: str) -> None:
-    fields = {"order": order, "monitor": 3.0, "checked": False}
+    fields = {"order": order, "monitor": 2.0, "checked": False}
     found = Play(user("1", **fields), user("2", **fields))
     assert users(found.stage) == ["2"] * 4
-    assert 12 < found.took < 13.5
+    assert 8 < found.took < 9.5
     assert found.watched.fewest == (4 if order == "start-first" else 3)
 
 

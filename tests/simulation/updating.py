@@ -84,7 +84,7 @@ class Watched:
             new = [one for one in there if one.definition.user == self.user]
             self.most = max(self.most, sum(not serves(one) for one in new))
             self.most_there = max(self.most_there, len(there))
-            await trio.sleep(0.005)
+            await trio.sleep(0.01)
 
 
 @dataclass

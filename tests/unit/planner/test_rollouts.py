@@ -9,25 +9,35 @@ import pytest
 
 from orchestrator.api import orders
 from orchestrator.model import codec
-from orchestrator.model.action import CreateContainer, RemoveContainer, SignalContainer, StartContainer, verb
+from orchestrator.model.action import (
+    CreateContainer,
+    ProbeContainer,
+    RemoveContainer,
+    RoutePorts,
+    SignalContainer,
+    StartContainer,
+    verb,
+)
 from orchestrator.model.desired import Desired, Edition, Intent, Rollout, Wanted
 from orchestrator.model.fingerprint import of_service
 from orchestrator.model.observation import Health, HealthStatus, ImageState, Observation, Stopping
 from orchestrator.model.plan import Plan
-from orchestrator.model.stack import Attachment, OfHost, OfService, Service, Stack
+from orchestrator.model.stack import Attachment, OfHost, OfService, Port, Service, Stack
 from orchestrator.planner.drift import differences
 from orchestrator.planner.plan import plan
 from orchestrator.planner.progress import Progress, progress
 from orchestrator.planner.rehearse import rehearse
 from orchestrator.planner.rollouts import accept, said, told
-from tests.kit.stacks import apply_all, check, converge, nothing, service, stack, steps
+from tests.kit.stacks import apply_all, check, converge, nothing, port, service, stack, steps
 
 NOW = 100.0
 
 
 def web(user: str = "1", /, **fields: Any) -> Service:
+    ports = fields.pop("ports", ())
     fields = {"replicas": 2, "deploy": steps(), "healthcheck": check(), "restart": "always", **fields}
-    return service(user=user, **fields)
+    made = service(user=user, **fields)
+    return replace(made, ports=tuple(one if isinstance(one, Port) else port(one) for one in ports))
 
 
 NOTHING = nothing()
@@ -147,6 +157,11 @@ OBSTACLES: dict[str, dict[str, Any]] = {
     "it is on the network of the machine": {"network_mode": OfHost()},
     "it is on the network of db": {"network_mode": OfService(service="db")},
     "side shares its network": {},
+    "its ports 9000-9001/tcp have no room for one more": {"ports": ("9000-9001:80",)},
+    "it publishes a port with mode: host": {
+        "ports": (Port(target=80, published=(9000, 9000), mode="host"),),
+        "replicas": 1,
+    },
 }
 
 
@@ -164,6 +179,16 @@ def test_where_start_first_is_not_possible(because: str) -> None:
         f"service web can't be updated start-first, as {because}: the old container stops first",
     )
     assert not any(step.startswith("create") for step in steps_of(decided))
+
+
+@pytest.mark.parametrize("published", ["9000:80", "9000-9002:80", ":80"])
+def test_where_ports_do_not_stand_against_it(published: str) -> None:
+    one, two = (stack(web=web(user, ports=(published,), deploy=steps(order="start-first"))) for user in "12")
+    desired, world = changed(one, two)
+    decided = settle(desired, world)[1]
+    assert [type(one) for one in decided.actions if not isinstance(one, ProbeContainer | RoutePorts)] == [
+        CreateContainer
+    ]
 
 
 # --- who waits -----------------------------------------------------------------------------------------
