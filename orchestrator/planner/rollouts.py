@@ -16,9 +16,10 @@ from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Container, Failure, HealthStatus, State
 from orchestrator.model.stack import OfService, Service, VolumeMount
 from orchestrator.planner.draft import WORTH_SAYING
+from orchestrator.planner.gates import called
 from orchestrator.planner.layout import attachments, layout
 from orchestrator.planner.restarts import sequel
-from orchestrator.planner.survey import Survey, name_of
+from orchestrator.planner.survey import Survey, name_of, succeeded
 
 MONITOR = 5.0
 """Seconds for which a new container is watched, unless said; 0 means the same (docker's documentation)."""
@@ -306,6 +307,25 @@ def _could_not(name: str, failure: Failure) -> str:
     return failure.because if name in failure.because else f"container {name}: {failure.because}"
 
 
+def _unprepared(suspect: Suspect) -> str | None:
+    """A step of `pre_start` that it waits for has failed for good."""
+    container, survey = suspect.container, suspect.scene.survey
+    if container.run is not None:
+        return None
+    for name in survey.layout.steps.get(container.service, ()):
+        service = survey.desired.stack.services[name]
+        slot = container.slot if service.step is not None and service.step.each else 1
+        for one in survey.by_service.get(name, ()):
+            up_to_date = one.slot == slot and one.fingerprint == survey.fingerprint(service)
+            if up_to_date and one.run is not None and one.run.finished is not None and not succeeded(one.run):
+                intent = survey.intent(name) or suspect.scene.intent
+                then = sequel(one.run, service.restart, intent, survey.now)
+                if then.kind in ("rest", "broken"):
+                    how = f": {one.run.error}" if one.run.error else f" exited ({one.run.exit_code})"
+                    return called(service) + how
+    return None
+
+
 def _by_our_hand(suspect: Suspect) -> str | None:
     """Somebody has stopped it, or the machine was restarted."""
     run = suspect.container.run
@@ -344,7 +364,7 @@ def _ended(suspect: Suspect) -> str | None:
     return f"container {container.name} {how} after {run.finished - run.started:.1f} s"
 
 
-FAILURES: tuple[Rule, ...] = (_by_our_hand, _not_executable, _unhealthy, _ended)
+FAILURES: tuple[Rule, ...] = (_unprepared, _by_our_hand, _not_executable, _unhealthy, _ended)
 
 
 def _no_way_back(scene: Scene, before: Edition | None) -> str:

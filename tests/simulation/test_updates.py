@@ -12,6 +12,7 @@ from orchestrator.api import orders
 from orchestrator.engines.simulated import Program
 from orchestrator.model.action import CreateContainer, StartContainer
 from orchestrator.model.observation import Container, ImageState
+from orchestrator.model.sections import InitContainer
 from orchestrator.model.stack import Attachment, Port, Stack
 from orchestrator.planner.rollouts import said, serves
 from tests.kit.stacks import network, service, stack
@@ -174,6 +175,23 @@ def test_a_verdict_outlives_the_supervisor_and_the_machine() -> None:
     for fault in (BROKEN, CRASHES):
         found = Play(user("1"), user("2"), programs={"2": fault}, then=then, alone=True)
         assert users(found.stage) == ["1", "1", "1", "2"]
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_a_step_before_its_start_that_fails_is_a_failure(each: bool) -> None:
+    fields = {"order": "start-first", "failure_action": "rollback", "monitor": 1.0}
+
+    def wish(number: str) -> Stack:
+        return user(number, pre_start=(InitContainer(command=(number,), per_replica=each),), **fields)
+
+    def behaves(one: Container) -> Program | None:
+        code = 1 if one.definition.command == ("2",) else 0
+        return Program(exits_after=0.2, exit_codes=(code,)) if one.definition.step is not None else None
+
+    found = Play(wish("1"), wish("2"), behaves=behaves)
+    assert users(found.stage) == ["1"] * 4
+    assert found.rollout.because == "pre_start step 1 of web exited (1) (1 of 4 failed)"
+    assert found.watched.fewest == 4
 
 
 def test_force_recreate_goes_the_same_way() -> None:
