@@ -360,8 +360,8 @@ def _ended(suspect: Suspect) -> str | None:
     comes_back = sequel(run, container.definition.restart, scene.intent, scene.now).kind != "rest"
     if at is not None and comes_back and run.finished > at + watched:
         return ""
-    how = "its exit code was lost" if run.exit_code is None else f"exited ({run.exit_code})"
-    return f"container {container.name} {how} after {run.finished - run.started:.1f} s"
+    how = ": its exit code was lost" if run.exit_code is None else f" exited ({run.exit_code})"
+    return f"container {container.name}{how} after {run.finished - run.started:.1f} s"
 
 
 FAILURES: tuple[Rule, ...] = (_unprepared, _by_our_hand, _not_executable, _unhealthy, _ended)

@@ -20,7 +20,14 @@ from orchestrator.model.action import (
 )
 from orchestrator.model.desired import Desired, Edition, Intent, Rollout, Wanted
 from orchestrator.model.fingerprint import of_service
-from orchestrator.model.observation import Health, HealthStatus, ImageState, Observation, Stopping
+from orchestrator.model.observation import (
+    Health,
+    HealthStatus,
+    ImageState,
+    Observation,
+    ProbeResult,
+    Stopping,
+)
 from orchestrator.model.plan import Plan
 from orchestrator.model.stack import Attachment, OfHost, OfService, Port, Service, Stack
 from orchestrator.planner.drift import differences
@@ -395,3 +402,74 @@ def test_plan_rehearses_the_steps() -> None:
     desired, world = changed(stack(web=web("1", deploy=course)), stack(web=web("2", deploy=course)))
     lines = [str(one.verb) for one in rehearse(desired, world, NOW) if one.verb != "probe"]
     assert lines == ["create", "start", "stop", "create", "start", "remove", "stop", "remove"]
+
+
+# --- small print ---------------------------------------------------------------------------------------
+
+
+def three(desired: Desired, world: Observation) -> tuple[Any, Any, Any, Service]:
+    return (*world.containers, desired.stack.services["web"])  # type: ignore[return-value]
+
+
+def newer(one: Any, wish: Service, letter: str, **run: Any) -> Any:
+    made = replace(one, id=letter * 64, definition=wish, fingerprint=of_service(wish), created=NOW)
+    return replace(made, run=replace(made.run, **run))
+
+
+def test_it_goes_back_to_what_most_of_them_were() -> None:
+    desired, world = changed(stack(web=web("1", replicas=3)), stack(web=web("2", replicas=3)))
+    one, two, three_, wish = three(desired, world)
+    odd = newer(three_, replace(wish, user="9"), "e")
+    for order in ((one, two, odd), (odd, one, two)):
+        rollout = settle(desired, replace(world, containers=order))[0].rollouts["web"]
+        assert rollout.before is not None
+        assert rollout.before.service.user == "1"
+
+
+def test_scaled_down_below_the_new_ones_the_good_ones_stay() -> None:
+    desired, world = changed(stack(web=web("1", replicas=3)), stack(web=web("2", replicas=1)))
+    one, two, _, wish = three(desired, world)
+    desired, _ = settle(desired, world)
+    starting = newer(one, wish, "a", health=Health())
+    world = replace(world, containers=(starting, newer(two, wish, "b"), world.containers[2]))
+    removed = steps_of(settle(desired, world, NOW + 1)[1])
+    assert "stop shop-web-1: scaled to 1" in removed
+    assert not any("web-2" in step for step in removed)
+
+
+def test_the_planner_looks_again_when_the_time_of_a_new_one_is_over() -> None:
+    course = steps(monitor=7.0, delay=3.0)
+    fields = {"deploy": course, "healthcheck": check(interval=60.0)}
+    desired, world = changed(stack(web=web("1", **fields)), stack(web=web("2", **fields)))
+    wish, (one, two) = desired.stack.services["web"], world.containers
+    probed = (ProbeResult(started=NOW - 1, ended=NOW, exit_code=0),)
+    health = Health(status=HealthStatus.HEALTHY, results=probed)
+    made = newer(one, wish, "a", started=NOW - 2, health=health)
+    world = replace(world, containers=(made, replace(two, run=replace(two.run, health=health))))
+    desired, _ = settle(replace(desired), replace(world, containers=world.containers[1:]))
+    desired, decided = settle(desired, world, NOW)
+    assert desired.rollouts["web"].ready == {made.id: NOW}
+    assert (decided.wake_at, steps_of(decided)) == (NOW + 3.0, [])
+    assert steps_of(settle(desired, world, NOW + 3.0)[1]) == ["stop shop-web-2: definition changed: user"]
+    last = replace(world, containers=(made, newer(two, wish, "b", health=health)))
+    desired, _ = settle(desired, last, NOW + 4.0)
+    assert settle(desired, last, NOW + 10.9)[1].wake_at == NOW + 11.0
+    assert settle(desired, last, NOW + 11.0)[0].rollouts["web"].outcome == "done"
+
+
+@pytest.mark.parametrize(
+    ("ending", "because"),
+    [
+        ({"exit_code": 3}, "container shop-web-1 exited (3) after 1.5 s"),
+        ({"exit_code": None}, "container shop-web-1: its exit code was lost after 1.5 s"),
+        ({"exit_code": 127, "error": "no such file"}, "container shop-web-1: no such file"),
+    ],
+)
+def test_a_verdict_names_the_first_failure(ending: dict[str, Any], because: str) -> None:
+    desired, world = changed(stack(web=web("1")), stack(web=web("2")))
+    desired, _ = settle(desired, world)
+    made = newer(
+        world.containers[0], desired.stack.services["web"], "a", started=NOW, finished=NOW + 1.5, **ending
+    )
+    desired, _ = settle(desired, replace(world, containers=(made, world.containers[1])), NOW + 2)
+    assert desired.rollouts["web"].because == f"{because} (1 of 2 failed)"
