@@ -334,7 +334,7 @@ def test_without_repair_it_is_only_told(one: Site, port: int) -> None:
     until(lambda: because <= {said for _, said, _ in events(one, "drift")}, "reports")
     time.sleep(0.7)
     assert len(events(one, "drift")) == len(set(events(one, "drift")))
-    assert len(events(one, "repair")) == before
+    assert events(one, "repair")[before:] == []
     assert not works(one, port)
     assert ("container:one-a-1", "pids.max", "50", "max") in drift(one)
     assert ("container:one-b-1", "link to one_front", "there", "missing") in drift(one)
