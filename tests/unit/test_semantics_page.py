@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.api import orders
+from orchestrator.engines.local import facts
 from orchestrator.model import effects, rotation
 from orchestrator.model.action import (
     CreateContainer,
@@ -546,6 +547,8 @@ def test_every_table_of_the_page_is_read() -> None:
     assert set(re.findall(r"<!-- table: (\w+) -->", PAGE)) == {
         "ends",
         "backoff",
+        "drift",
+        "lost",
         "policies",
         "gates",
         "probes",
@@ -563,3 +566,63 @@ def test_every_table_of_the_page_is_read() -> None:
     }
     assert set(NEWCOMERS) | set(UNMADE) == {row[0] for row in table("newcomers")[1:]}
     assert set(ENDS) == {row[0] for row in table("ends")[1:]}
+
+
+# --- behind our back -----------------------------------------------------------------------------------
+
+
+def sentences() -> set[str]:
+    """All that the engine can say of what was changed."""
+    said = set()
+    for kind in facts.KINDS:
+        of = "N" if kind in ("link", "port", "interface", "address") else "FILE"
+        for found in ("B", facts.MISSING, facts.RUNNING, facts.NONE):
+            fact = facts.Fact("container:x", kind, of)
+            because = facts.difference(fact, "A", found, facts.Owner()).because
+            said.add(because.replace(f" to {found}", " to B"))
+    return said
+
+
+def test_every_drift_that_can_be_told_stands_in_the_table() -> None:
+    assert {row[0] for row in table("drift")[1:]} == sentences()
+
+
+WITH_DATA = stack("s", a=service(volumes=("data:/x",), restart="always"))
+LOST = {
+    "runs": lambda one: one,
+    "has ended, and should run": lambda one: replace(one, run=replace(one.run, finished=1.0, exit_code=1)),
+    "is missing": lambda one: None,
+    "runs, and its definition has changed": lambda one: one,
+}
+
+
+@pytest.mark.parametrize(("how", "what", "said"), cells("lost"))
+def test_what_becomes_of_who_has_lost_a_directory(how: str, what: str, said: str) -> None:
+    desired = up(WITH_DATA)
+    world = converge(desired, nothing())
+    (one,) = (LOST[how](found) for found in world.containers)
+    volumes = world.volumes
+    if what.startswith("its volume"):
+        volumes = {name: replace(found, lost="its directory /x is gone") for name, found in volumes.items()}
+    elif one is not None:
+        one = replace(one, broken="its directory /x was deleted")
+    if "definition" in how:
+        changed = replace(WITH_DATA.services["a"], command=("other",))
+        desired = up(stack("s", a=changed))
+    desired = replace(desired, repair="--no-repair" not in what)
+    decided = plan(desired, replace(world, containers=(one,) if one else (), volumes=volumes), NOW + 60)
+    done = {type(action) for action in decided.actions}
+    refused = any(wait.failed for wait in decided.waits if wait.target == "container:s-a-1")
+    match said:
+        case "goes on":
+            assert (done, refused) == (set(), False)
+        case "goes on, refused" | "refused":
+            assert (done, refused) == (set(), True)
+        case "is replaced":
+            assert done & {SignalContainer, RemoveContainer}
+        case "starts":
+            assert done == {StartContainer}
+        case "is made":
+            assert done == {CreateContainer}
+        case _:
+            raise AssertionError(said)

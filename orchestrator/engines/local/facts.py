@@ -56,9 +56,9 @@ _OTHERWISE: Mapping[tuple[str, str], str] = {
     ("state", RUNNING): "it is paused, and was made to go on",
     ("group", MISSING): "its control group {of} was removed",
     ("interface", MISSING): "its interface on network {of} was taken away",
-    ("loopback", MISSING): "its loopback interface was taken away",
 }
 """What is said when it was found so."""
+KINDS = tuple(_WORDS)
 _LEFT_TO_THE_USER = frozenset(("volume",))
 
 

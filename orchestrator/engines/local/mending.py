@@ -31,7 +31,7 @@ COMPANY = 0.1
 """Seconds to wait for more announcements of the same: one deletion is several."""
 CALM = 0.5
 """Seconds between two looks at least: our own work is announced as well."""
-RESCAN = 60.0
+RESCAN = 300.0
 """Seconds between two looks at everything: for what nobody announces (a process that is moved to another
 group of v1), and for what we have missed."""
 OFTEN = 5

@@ -67,8 +67,7 @@ def inside(container: Container, wires: Wires, wanted: Mapping[Fact, str]) -> di
     with links.open_route_in(wires.namespace) as route:
         there = {one.name: one for one in links.list_links(route)}
         gateways = links.default_gateways(route)
-    loopback = there.get("lo")
-    found = {Fact(target, "loopback"): MISSING if loopback is None else UP if loopback.up else DOWN}
+    found = {Fact(target, "loopback"): UP if there["lo"].up else DOWN}
     for number, name in enumerate(container.addresses):
         own = there.get(f"eth{number}")
         found[Fact(target, "interface", name)] = MISSING if own is None else UP if own.up else DOWN

@@ -110,7 +110,7 @@ class Watching:
         except OSError as error:
             if error.errno == errno.ENOSPC and not self._told:
                 self._told = True
-                note("fs.inotify.max_user_watches is used up: some changes are noticed late, once a minute")
+                note("fs.inotify.max_user_watches is used up: some changes are noticed minutes late")
             return
         about = self._about.setdefault(watch, {})
         for name in names or (None,):
