@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks import measure  # noqa: E402
+from benchmarks.run import in_memory  # noqa: E402
 from tests.kit import images, wide  # noqa: E402
 from tests.kit.programs import Pystack  # noqa: E402
 
@@ -80,9 +81,9 @@ def _real(count: int, watch: float) -> str:
     with tempfile.TemporaryDirectory(prefix="pystack-scale-", dir="/var/tmp") as text:
         folder = Path(text)
         pystack = Pystack(root=folder / "pystack", directory=folder)
-        images.install("busybox", root=pystack.root)
         stack = _stack(folder, count)
-        with _cleared(pystack):
+        with in_memory(pystack.root / "run"), _cleared(pystack):
+            images.install("busybox", root=pystack.root)
             _note(f"up of {count}")
             begun = time.monotonic()
             up = pystack.run("-f", str(stack), "up", "-d", limit=170.0).seconds

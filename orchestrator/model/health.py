@@ -71,13 +71,18 @@ def advance(health: Health, result: ProbeResult, run: Run, check: Healthcheck) -
     return replace(health, status=status, failing_streak=streak, results=results)
 
 
+def last_probe_at(run: Run) -> float:
+    """When the last probe ended; when the run began if there was none."""
+    return run.health.results[-1].ended if run.health is not None and run.health.results else run.started
+
+
 def next_probe_at(run: Run, check: Healthcheck) -> float:
     """When the next probe is due: one interval after the start, then after the end of the previous one.
 
     Our own cost next to nothing: the first is due at once, and then they come quickly until one succeeds.
     """
     health = run.health or Health()
-    since = health.results[-1].ended if health.results else run.started
+    since = last_probe_at(run)
     wait = check.interval or 30.0
     if check.probe is not None and in_start_period(run, check, since):
         soon = max(SOON, EASING * (since - run.started)) if health.results else 0.0

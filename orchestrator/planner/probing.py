@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from orchestrator.model.action import ProbeContainer
-from orchestrator.model.health import next_probe_at
+from orchestrator.model.health import last_probe_at, next_probe_at
 from orchestrator.model.observation import Container, Run
+from orchestrator.model.stack import Healthcheck
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.restarts import remedy, replaced_at
 from orchestrator.planner.survey import Fate, Survey
 
+TOGETHER = 15
+"""When a check is due, those that would be in less than a part in so many of their time go with it: with many
+containers a pass costs more than a check."""
+
 
 def probe(survey: Survey, draft: Draft) -> None:
     """A ProbeContainer for each check that is due; the time of the next for the others."""
-    for container in survey.observation.containers:
-        check, run = container.healthcheck, container.run
-        if check is None or run is None or run.finished is not None or run.stopping is not None:
-            continue
-        if run.paused:
-            continue  # nobody would answer
-        _wait_for_remedy(survey, draft, container, run)
-        if f"probe:{container.name}" in survey.in_flight:
-            continue
-        due = next_probe_at(run, check)
-        if due > survey.now:
+    now = survey.now
+    waiting = [(next_probe_at(run, check), one, run, check) for one, run, check in _asked(survey, draft)]
+    pressing = any(due <= now for due, *_ in waiting)
+    for due, container, run, check in waiting:
+        early = (due - last_probe_at(run)) / TOGETHER if pressing else 0.0
+        if due - early > now:
             draft.wake(due)
             continue
         draft.act(
@@ -34,6 +36,20 @@ def probe(survey: Survey, draft: Draft) -> None:
                 because="its interval has passed",
             )
         )
+
+
+def _asked(survey: Survey, draft: Draft) -> Iterator[tuple[Container, Run, Healthcheck]]:
+    """Those that run and could answer."""
+    for container in survey.observation.containers:
+        check, run = container.healthcheck, container.run
+        if check is None or run is None or run.finished is not None or run.stopping is not None:
+            continue
+        if run.paused:
+            continue  # nobody would answer
+        _wait_for_remedy(survey, draft, container, run)
+        if f"probe:{container.name}" in survey.in_flight:
+            continue
+        yield container, run, check
 
 
 def _wait_for_remedy(survey: Survey, draft: Draft, container: Container, run: Run) -> None:

@@ -42,6 +42,8 @@ LOOK_COST = 1e-5
 at ten thousand containers are a second apart, while there is enough to do."""
 PROBE_CONCURRENCY = 64
 """Probes wait for programs, not for the machine, and must not hold up each other's deadlines."""
+PROBES_LOOK = 0.5
+"""The longest sleep while health checks are under way: the next check of who is done may be due."""
 RESCAN = 30.0
 """The longest sleep: trio's clock does not count suspended time, boot time does."""
 LEAST_SLEEP = 0.001
@@ -282,7 +284,9 @@ class Loop:
 
     async def _rest(self, wake_at: float) -> None:
         self._looked = trio.current_time()
-        sleep = min(max(wake_at - self._now(), LEAST_SLEEP), RESCAN)
+        # A check that ends while others are under way wakes nobody, unless the engine does as it was news.
+        longest = PROBES_LOOK if self._probing() else RESCAN
+        sleep = min(max(wake_at - self._now(), LEAST_SLEEP), longest)
         with trio.move_on_after(sleep):
             await self._bell.wait()
         self._pausing = True
@@ -307,9 +311,12 @@ class Loop:
 
     def _dispatch(self) -> None:
         """Begin what there is room for. The rest waits for room, or for the next plan, which replaces it."""
-        probing = sum(isinstance(work.action, ProbeContainer) for work in self._busy.values())
+        probing = self._probing()
         self._begin(self._backlog, self._concurrency - (len(self._busy) - probing))
         self._begin(self._probes, PROBE_CONCURRENCY - probing)
+
+    def _probing(self) -> int:
+        return sum(isinstance(work.action, ProbeContainer) for work in self._busy.values())
 
     def _begin(self, waiting: deque[Action], room: int) -> None:
         while waiting and room > 0 and self._workers is not None:
@@ -341,7 +348,8 @@ class Loop:
         finally:
             del self._busy[action.target]
             self._dispatch()
-            self.wake(urgent=not self._busy)
+            if not (isinstance(action, ProbeContainer) and self._probing()):
+                self.wake(urgent=not self._busy)
 
     def _succeeded(self, action: Action) -> None:
         self._failures.pop(action.target, None)

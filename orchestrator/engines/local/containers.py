@@ -419,13 +419,18 @@ class Containers:
             report(error)
 
     def probed(self, live: Live, run_started: float, result: ProbeResult, check: Healthcheck) -> None:
-        """A health check has ended. One of an earlier run does not count."""
+        """A health check has ended. One of an earlier run does not count. What says the same as the last one
+        is neither written down nor announced: whoever comes after us asks again."""
         run = live.container.run
         if run is None or run.finished is not None or run.started != run_started:
             return
-        run = replace(run, health=health.advance(run.health or Health(), result, run, check))
-        self._note_run(live.container, run)
-        self._table.update(live, run)
+        before = run.health or Health()
+        after = health.advance(before, result, run, check)
+        run = replace(run, health=after)
+        same = bool(before.results) and replace(after, results=()) == replace(before, results=())
+        if not same:
+            self._note_run(live.container, run)
+        self._table.update(live, run, quietly=same)
 
     # --- signal and exit ---------------------------------------------------------------------------
 

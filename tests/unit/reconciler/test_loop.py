@@ -8,12 +8,12 @@ import pytest
 import trio
 import trio.testing
 
-from orchestrator.engines.simulated import Faults, SimulatedEngine
+from orchestrator.engines.simulated import Faults, Program, SimulatedEngine
 from orchestrator.model.action import Action
 from orchestrator.model.errors import EngineError
 from orchestrator.model.observation import Observation
 from orchestrator.reconciler.loop import Loop
-from tests.kit.stacks import down, service, stack, up
+from tests.kit.stacks import check, down, service, stack, up
 
 
 @dataclass
@@ -85,6 +85,35 @@ async def test_a_failure_that_is_for_good_is_forgotten_with_the_next_wish(
         await settled(loop, loop.want(WISH))
         nursery.cancel_scope.cancel()
     assert len(engine.world.containers) == 1
+
+
+async def test_health_checks_that_end_one_after_the_other_cost_one_look(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """An engine without news: only what the loop itself begins and ends wakes it."""
+
+    @dataclass
+    class Calm(SimulatedEngine):
+        looks: list[float] = field(default_factory=list)
+
+        async def observe(self) -> Observation:
+            self.looks.append(self.now())
+            return await SimulatedEngine.observe(self)
+
+        async def changed(self) -> None:
+            await trio.sleep_forever()
+
+    services = {f"s{n}": service(healthcheck=check(interval=30.0, timeout=10.0)) for n in range(8)}
+    programs = {f"s{n}": Program(probe_takes=0.05 * (n + 1)) for n in range(8)}
+    engine = Calm(now=trio.current_time, programs=programs)
+    loop = Loop(engine, up(stack(**services)), now=trio.current_time)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(loop.run)
+        await trio.sleep(60)
+        del engine.looks[:]
+        await trio.sleep(60)
+        nursery.cancel_scope.cancel()
+    assert len(engine.looks) <= 2 * 2, "two rounds of checks, each begun by a look and followed by one"
 
 
 async def test_until_answers_only_with_a_view_of_the_new_wish(
