@@ -70,6 +70,8 @@ class Program:
     crash_code: int = 139
     healthy_after: float = 0.0
     """Seconds from start in which probes fail."""
+    listens_after: float = 0.0
+    """Seconds from start until it listens on its ports."""
     connections_last: float = 0.0
     """Seconds for which connections stay open that it has when it leaves the rotation of its ports."""
     hangs_after: float | None = None
@@ -153,7 +155,7 @@ class SimulatedEngine:
     async def observe(self) -> Observation:
         self._settle()
         self._observed = self._world.version
-        found = replace(self.world, at=self.now(), connections=self._connections())
+        found = replace(self.world, at=self.now(), connections=self._connections(), deaf=self._deaf())
         await trio.sleep(self._random.uniform(*self.faults.observe_delay))
         return found
 
@@ -321,6 +323,14 @@ class SimulatedEngine:
             and run.rotation is not None
             and not run.rotation.member
         }
+
+    def _deaf(self) -> frozenset[str]:
+        return frozenset(
+            one.id
+            for one in self._world.containers.values()
+            if one.ports and one.run is not None and one.run.finished is None and one.healthcheck is None
+            if self.now() < one.run.started + self._program(one).listens_after
+        )
 
     def _perhaps_fail(self, chance: float, action: Action, *, retryable: bool) -> None:
         if chance and self._random.random() < chance:

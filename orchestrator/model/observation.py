@@ -254,5 +254,7 @@ class Observation:
     """Who holds those of `ports_taken` that containers hold, as far as the engine knows."""
     connections: Mapping[str, int] = field(default_factory=dict)
     """By id of a container that has left the rotation of its host ports: connections to it that are open."""
+    deaf: frozenset[str] = frozenset()
+    """Ids of containers without a health check that share a host port and do not listen on theirs yet."""
     failures: Mapping[str, Failure] = field(default_factory=dict)
     """By target; an entry goes when an action on the target succeeds."""

@@ -19,6 +19,8 @@ SETTLING = 0.1
 """Seconds after leaving in which a connection may still be on its way to be counted."""
 LOOK = 0.1
 """Seconds between two counts of connections."""
+LONGEST_LOOK = 5.0
+"""Seconds between two looks at whether a program listens, the longer the longer it has not."""
 
 
 def route(survey: Survey, draft: Draft) -> None:
@@ -31,6 +33,7 @@ def route(survey: Survey, draft: Draft) -> None:
         wanted = _wanted(survey, sharing)
         if not wanted:
             continue
+        _look_again(survey, draft, sharing)
         now = _takers(sharing)
         names = {one.id: one for one in sharing}
         survey.turnouts[service] = Turnout(now=now, wanted=frozenset(one.id for one in wanted))
@@ -74,6 +77,14 @@ def holds_up(survey: Survey, draft: Draft, container: Container) -> bool:
     return True
 
 
+def _look_again(survey: Survey, draft: Draft, sharing: Iterable[Container]) -> None:
+    """Nobody tells us that a program listens from now on."""
+    for one in sharing:
+        if one.run is not None and one.id in survey.observation.deaf:
+            age = survey.now - one.run.started
+            draft.wake(survey.now + min(max(LOOK, age / 10), LONGEST_LOOK))
+
+
 def _sharing(containers: Iterable[Container]) -> Sequence[Container]:
     """Those that run and have a host port in common with another that runs, in order of their seats."""
     holders = _holders(containers)
@@ -103,19 +114,19 @@ def _wanted(survey: Survey, sharing: Sequence[Container]) -> Sequence[Container]
     if not staying:
         return ()
     return (
-        [one for one in staying if not _unfit(one)]
-        or [one for one in able if not _unfit(one)]  # it serves as long as its successor can't
+        [one for one in staying if not _unfit(survey, one)]
+        or [one for one in able if not _unfit(survey, one)]  # it serves as long as its successor can't
         or staying
     )
 
 
-def _unfit(container: Container) -> str:
+def _unfit(survey: Survey, container: Container) -> str:
     """Why it can't serve, in words."""
     run = container.run
     if run is not None and run.paused:
         return "it is paused"
     if container.healthcheck is None:
-        return ""
+        return "it does not listen yet" if container.id in survey.observation.deaf else ""
     status = run.health.status if run is not None and run.health is not None else HealthStatus.STARTING
     match status:
         case HealthStatus.HEALTHY:
@@ -129,7 +140,7 @@ def _why(survey: Survey, container: Container) -> str:
     run, judgement = container.run, survey.fates[container.id]
     if run is not None and run.stopping is not None:
         return "it is stopping"
-    return judgement.because if judgement.fate in ENDING else _unfit(container)
+    return judgement.because if judgement.fate in ENDING else _unfit(survey, container)
 
 
 def _count(connections: int) -> str:

@@ -17,7 +17,7 @@ from orchestrator.planner import volumes
 from orchestrator.planner.changes import stale
 from orchestrator.planner.survey import Survey
 
-_PASSING = frozenset({"at", "connections", "containers", "failures", "ports_taken", "ports_held"})
+_PASSING = frozenset({"at", "connections", "containers", "deaf", "failures", "ports_taken", "ports_held"})
 """Of an observation: what makes no container out of date."""
 
 

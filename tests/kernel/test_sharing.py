@@ -127,6 +127,43 @@ class Load:
             thread.join()
 
 
+LATE = """
+import http.server, os, time
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.wfile.write(b"HTTP/1.0 200 OK\\r\\n\\r\\n" + os.uname().nodename[:12].encode())
+    def log_message(self, *_): pass
+own = http.server.HTTPServer(("127.0.0.1", 8080), Page)
+time.sleep(0.7)
+own.server_close()
+http.server.ThreadingHTTPServer(("", 8080), Page).serve_forever()
+"""
+
+
+def test_without_a_health_check_nobody_is_sent_to_who_does_not_listen_yet(site: Site) -> None:
+    """Listening to itself alone does not count."""
+    port = free_port()
+    text = f"""
+        name: late
+        services:
+          web:
+            x-rootfs: host
+            init: true
+            command: [python3, -c, {json.dumps(LATE)}]
+            ports: ["{port}:8080"]
+            scale: SCALE
+    """
+    site.up(text.replace("SCALE", "1"))
+    until(lambda: page("127.0.0.1", port), "the first")
+    with Load(port) as load:
+        site.up(text.replace("SCALE", "3"))
+        known = ids(site, "late")
+        until(lambda: set(answers(port, 12)) == set(known.values()), "an answer of each")
+    assert load.count > 20
+    assert load.lost == 0
+    site.down("late", timeout=0)
+
+
 def test_a_udp_sender_stays_with_its_container_until_that_is_told_to_stop(site: Site) -> None:
     port = free_port(socket.SOCK_DGRAM)
     text = f"""

@@ -134,6 +134,32 @@ def test_connections_that_do_not_end_are_waited_for_no_longer_than_the_stack_say
     play(scene)
 
 
+def test_without_a_health_check_who_does_not_listen_yet_gets_nothing() -> None:
+    """When there are more of them, and when one is started again."""
+    slow = Program(listens_after=1.5, ends_within=0.0)
+
+    async def scene() -> None:
+        stage = Stage(desired=up(None, web("1", checked=False, replicas=1)), programs={"web": slow})
+        async with stage.supervisor() as loop:
+            await trio.sleep(3)
+            stage.want(up(stage.desired, web("1", checked=False), stage))
+            late = 0.0
+            while len(takers(stage)) < 4:
+                assert all(stage.now() - one.run.started >= 1.5 for one in takers(stage) if one.run)
+                late += 0.01
+                await trio.sleep(0.01)
+            assert late == pytest.approx(1.6, abs=0.2)
+            stage.engine.kill("shop-web-3")
+            await loop.until(
+                lambda _: len(of(stage)) == 4 and all(one.state == "running" for one in of(stage))
+            )
+            assert len(takers(stage)) == 3
+            await loop.until(lambda _: len(takers(stage)) == 4)
+        stage.check()
+
+    play(scene)
+
+
 def test_who_crashes_gets_nothing_until_it_is_healthy_again() -> None:
     async def scene() -> None:
         stage = Stage(desired=up(None, web("1")), programs={"web": LINGERS})

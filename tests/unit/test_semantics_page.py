@@ -338,6 +338,9 @@ def side_by_side(state: str, other: HealthStatus) -> tuple[Desired, Observation]
     run, bare = replace(subject.run, health=healthy), replace(subject.run, health=None)
     subject = {
         "runs without a health check": replace(subject, healthcheck=None, run=bare),
+        "runs without a health check, does not listen on its TCP ports yet": replace(
+            subject, healthcheck=None, run=bare
+        ),
         "runs, health starting": replace(subject, run=replace(run, health=Health())),
         "runs, unhealthy": replace(subject, run=replace(run, health=Health(status=HealthStatus.UNHEALTHY))),
         "is paused": replace(subject, run=replace(run, paused=True)),
@@ -348,7 +351,8 @@ def side_by_side(state: str, other: HealthStatus) -> tuple[Desired, Observation]
     if "is to be stopped" in state:
         subject = replace(subject, slot=3)
         wish = stack("shop", web=service(ports=("80:80",), replicas=1, healthcheck=check()))
-    return up(wish), replace(world, containers=(subject, neighbour))
+    deaf = frozenset({subject.id} if "listen" in state else ())
+    return up(wish), replace(world, containers=(subject, neighbour), deaf=deaf)
 
 
 @pytest.mark.parametrize(("state", "column", "said"), cells("rotation"))

@@ -100,6 +100,7 @@ class LocalEngine:
             files=self._containers.files.of_stack(self._stack),
             ports_held=self._ports_held(),
             connections=self._connections(),
+            deaf=self._deaf(),
         )
 
     def _images(self) -> dict[str, ImageState]:
@@ -170,6 +171,17 @@ class LocalEngine:
             for live in self._table.of_stack(self._stack)
             if live.reserved and live.container.run is not None and _has_left(live.container.run)
         }
+
+    def _deaf(self) -> frozenset[str]:
+        publishing = self._wiring.publishing
+        return frozenset(
+            live.container.id
+            for live in self._table.of_stack(self._stack)
+            if live.reserved
+            and live.container.healthcheck is None
+            and publishing.is_sharing(live)
+            and publishing.is_deaf(live)
+        )
 
     async def changed(self) -> None:
         await self._bell.wait()

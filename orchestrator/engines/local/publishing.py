@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import trio
 
@@ -26,6 +27,11 @@ from orchestrator.model.rotation import EVERYWHERE, PortKey
 COUNT_FRESH_SECONDS = 0.05
 _OPEN = frozenset(("01", "03", "04", "08", "09", "0B"))
 """Of TCP: established, being opened, or with bytes on their way (include/net/tcp_states.h)."""
+
+_LISTEN = "0A"
+_IPV4_DIGITS = 8
+_OWN_ADDRESS = f"{'0' * 24}01000000"
+"""::1"""
 
 Flows = Mapping[int, frozenset[proxy.Address]]
 """Host port -> where UDP flows to it may go."""
@@ -48,6 +54,8 @@ class Publishing:
         self._holders: dict[PortKey, list[Live]] = {}
         self._carried: dict[PortKey, trio.CancelScope] = {}
         self._counted: dict[str, tuple[float, int]] = {}
+        self._heard: dict[str, float] = {}
+        """Container -> the run of which it is known that it listens, by its start."""
 
     # --- holding them ------------------------------------------------------------------------------
 
@@ -179,13 +187,25 @@ class Publishing:
         at, count = self._counted.get(live.container.id, (0.0, 0))
         if time.monotonic() - at < COUNT_FRESH_SECONDS:
             return count
-        run = live.container.run
-        targets = {f"{port.target:04X}" for port in live.container.ports if port.protocol == "tcp"}
-        count = _connections(run.pid, targets) if run is not None and run.pid and targets else 0
-        if len(self._counted) > len(self._table.containers):
-            self._counted.clear()
+        run, targets = live.container.run, _tcp_targets(live.container)
+        pid = run.pid if run is not None and targets else 0
+        count = sum(port in targets and state in _OPEN for _, port, state in _sockets(pid))
+        _forget(self._counted, self._table)
         self._counted[live.container.id] = time.monotonic(), count
         return count
+
+    def is_deaf(self, live: Live) -> bool:
+        """Whether it runs, shares a TCP port, and does not listen there yet. Once it does that is not asked
+        again: what becomes of it then is the business of a health check."""
+        run, targets = live.container.run, _tcp_targets(live.container)
+        if run is None or not run.pid or not targets or self._heard.get(live.container.id) == run.started:
+            return False
+        listening = {port for address, port, state in _sockets(run.pid) if _is_heard(address, state)}
+        if not targets <= listening:
+            return True
+        _forget(self._heard, self._table)
+        self._heard[live.container.id] = run.started
+        return False
 
 
 class _Lead:
@@ -215,16 +235,33 @@ def _staying(holders: Sequence[Live]) -> Sequence[Container]:
     return staying or containers
 
 
-def _connections(pid: int, ports: set[str]) -> int:
-    """In the network namespace of a process (proc_net(5)); 0 when it has gone."""
-    count = 0
-    for name in ("tcp", "tcp6"):
+def _tcp_targets(container: Container) -> set[str]:
+    """The ports of a container that are published, as the kernel prints them."""
+    return {f"{port.target:04X}" for port in container.ports if port.protocol == "tcp"}
+
+
+def _sockets(pid: int) -> Iterator[tuple[str, str, str]]:
+    """Address, port and state of the TCP sockets in a process's network namespace (proc_net(5))."""
+    for name in ("tcp", "tcp6") if pid else ():
         try:
             with open(f"/proc/{pid}/net/{name}", encoding="ascii") as lines:
                 next(lines, None)
                 for line in lines:
                     local, _, state = line.split(None, 4)[1:4]
-                    count += state in _OPEN and local.rpartition(":")[2] in ports
+                    address, _, port = local.rpartition(":")
+                    yield address, port, state
         except OSError:
             continue
-    return count
+
+
+def _is_heard(address: str, state: str) -> bool:
+    """It listens, and not to itself alone. Words are in host byte order: 127.0.0.1 is 0100007F here."""
+    own = address.endswith("7F") if len(address) == _IPV4_DIGITS else address == _OWN_ADDRESS
+    return state == _LISTEN and not own
+
+
+def _forget(known: dict[str, Any], table: Table) -> None:
+    """Containers come and go."""
+    if len(known) > 2 * len(table.containers):
+        for gone in known.keys() - table.containers.keys():
+            del known[gone]

@@ -190,6 +190,18 @@ def test_who_is_not_healthy_gets_nothing_while_others_are() -> None:
     assert route.because == "shop-web-2 joins"
 
 
+def test_who_does_not_listen_yet_is_looked_at_again_the_later_the_longer() -> None:
+    world = standing(shop(2))
+    (late,) = ids(world, 2)
+    for age, pause in ((0.05, 0.1), (20.0, 2.0), (900.0, 5.0)):
+        young = replace(changed(world, 2, started=NOW - age, rotation=None), deaf=frozenset({late}))
+        decided = plan(up(shop(2)), young, NOW)
+        assert not decided.actions
+        assert decided.wake_at == pytest.approx(NOW + pause)
+    (route,) = only(RoutePorts, plan(up(shop(2)), replace(young, deaf=frozenset()), NOW))
+    assert route.because == "shop-web-2 joins"
+
+
 def test_when_nobody_is_healthy_all_get_connections() -> None:
     """As a single unhealthy container does, with docker as well."""
     wish = shop(2, healthcheck=check())
