@@ -51,6 +51,20 @@ class Scope:
         self.progress = progress
         self.paths = Paths.find(root, os.environ)
 
+    def beside(self, file: str, *, name: str) -> Scope:
+        """The same for another file of the same stack."""
+        other = Scope(
+            file=(file,),
+            project_name=name,
+            project_directory=self.project_directory,
+            profile=self.profile,
+            env_file=self.env_file,
+            ansi=self.ansi,
+            progress=self.progress,
+        )
+        other.paths = self.paths
+        return other
+
     def name(self) -> str:
         """The stack's name, by a look at the file's text when that is enough. Raises PystackError."""
         name = self.said_name() or self._peeked_name()

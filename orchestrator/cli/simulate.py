@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from orchestrator.cli import failure, say
@@ -42,7 +43,7 @@ def simulate(
     if runs is not None and not 0 < runs <= 1_000_000:
         raise UserError(f"--runs {runs}: from 1 to 1000000", exit_code=ExitCode.USAGE)
     stack = scope.load().stack
-    scenario = _scenario(stack, faults, None if days is None else days * DAY)
+    scenario = _scenario(scope, stack, faults, None if days is None else days * DAY)
     first = 1 if seed is None else seed
     for number in range(first, first + (runs or 1)):
         shown = format != "json" and not quiet and not runs
@@ -56,7 +57,7 @@ def simulate(
     return 0
 
 
-def _scenario(stack: Stack, path: str | None, lasts: float | None) -> Scenario:
+def _scenario(scope: Scope, stack: Stack, path: str | None, lasts: float | None) -> Scenario:
     if path is None:
         return Scenario(lasts=lasts if lasts is not None else DAY)
     from orchestrator.cli.loading import UserFiles
@@ -67,7 +68,13 @@ def _scenario(stack: Stack, path: str | None, lasts: float | None) -> Scenario:
         raise UserError(f"{path}: {error.strerror or error}", exit_code=ExitCode.FILE_NOT_FOUND) from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text", exit_code=ExitCode.INVALID_STACK) from None
-    return understand(Source(path=path, text=text), stack, lasts=lasts)
+
+    def load(other: str) -> Stack:
+        """Another file of the same stack, in the scenario's directory."""
+        beside = os.path.join(os.path.dirname(path), other)
+        return scope.beside(beside, name=stack.name).load().stack
+
+    return understand(Source(path=path, text=text), stack, lasts=lasts, load=load)
 
 
 def _tell(event: Event) -> None:
@@ -100,7 +107,9 @@ def verdict(played: Played) -> str:
 
 
 def span(seconds: float) -> str:
-    """Seconds as days, or as hours when it is less. Pure."""
+    """Seconds as days, or as hours or minutes when it is less. Pure."""
+    if seconds < 3600:
+        return f"{seconds / 60:.3g} min"
     return f"{seconds / DAY:.3g} d" if seconds >= DAY else f"{seconds / 3600:.3g} h"
 
 

@@ -7,6 +7,7 @@
     faults: {retryable: 0.02, late: 0.01, delay: [1ms, 50ms]}
     events:
       - {at: 10m, kill: db}
+      - {at: 15m, up: {file: next.yml}}
       - {at: 20m, kill_supervisor: {for: 5s}}
 
 schemas/scenario.json says the same to editors; a test holds the two together.
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from orchestrator.engines.simulated import Faults, Program
+from orchestrator.engines.simulated import Faults, Program, Pull
 from orchestrator.model.frozen import replace
 from orchestrator.model.stack import Stack
 from orchestrator.model.steps import with_steps
@@ -25,9 +26,11 @@ from orchestrator.simulation.scenario import (
     DAY,
     HEALING,
     Event,
+    Fail,
     Kill,
     KillSupervisor,
     Lose,
+    NewImage,
     Order,
     PowerCut,
     Scale,
@@ -45,10 +48,16 @@ MOST_REPLICAS = 1000
 T = TypeVar("T")
 
 
-def understand(source: Source, stack: Stack, *, lasts: float | None = None) -> Scenario:
+Load = Callable[[str], Stack]
+"""Reads another stack file of the same stack, by the path that the scenario has."""
+
+
+def understand(
+    source: Source, stack: Stack, *, lasts: float | None = None, load: Load | None = None
+) -> Scenario:
     """The scenario that a text tells about `stack`; `lasts` (seconds) is used in place of what it says.
 
-    Raises StackfileError with every mistake found.
+    Raises StackfileError with every mistake found, and what `load` raises.
     """
     report = Report()
     documents = read(source, report)
@@ -65,13 +74,15 @@ def understand(source: Source, stack: Stack, *, lasts: float | None = None) -> S
             name: _program(table) for name, table in top.tables("services") if _known(table, whole, name)
         },
         faults=_faults(top.table("faults")),
-        events=tuple(sorted(_events(top, stack), key=lambda event: event.at)),
+        images={name: _pull(table) for name, table in top.tables("images")},
+        cured=top.flag("cured"),
+        events=tuple(sorted(_events(top, stack, load), key=lambda event: event.at)),
     )
     report.settle()
     return found
 
 
-TOP = ("lasts", "healing", "services", "faults", "events")
+TOP = ("lasts", "healing", "cured", "services", "images", "faults", "events")
 SERVICE = (
     *("starts_in", "stops_in", "healthy_after", "hangs_after", "probes", "probe_takes", "log_ready_after"),
     *("exits", "crashes", "refuses"),
@@ -160,6 +171,14 @@ class _Table:
 
         return self._read(key, default, parse, "a time, or [shortest, longest]")
 
+    def flag(self, key: str) -> bool:
+        def parse(value: Node) -> bool:
+            if not isinstance(value, bool):
+                raise TypeError
+            return value
+
+        return self._read(key, False, parse, "true or false")  # noqa: FBT003 - a default among defaults
+
     def text(self, key: str, default: str = "") -> str:
         def parse(value: Node) -> str:
             if not isinstance(value, str):
@@ -235,6 +254,11 @@ def _program(table: _Table) -> Program:
     return found
 
 
+def _pull(table: _Table) -> Pull:
+    table.only(("takes", "fails"))
+    return Pull(takes=table.seconds("takes", 1.0), fails=table.whole("fails", 0, 0, 1000))
+
+
 def _faults(table: _Table) -> Faults:
     table.only(FAULTS)
     usual = Faults()
@@ -250,7 +274,7 @@ def _faults(table: _Table) -> Faults:
 # --- events --------------------------------------------------------------------------------------------
 
 
-def _events(top: _Table, stack: Stack) -> list[Event]:
+def _events(top: _Table, stack: Stack, load: Load | None) -> list[Event]:
     rows = top.node.get("events")
     if rows is None:
         return []
@@ -260,16 +284,29 @@ def _events(top: _Table, stack: Stack) -> list[Event]:
     if len(rows) > MOST_EVENTS:
         top.wrong(f"more than {MOST_EVENTS} events", problem.LIMIT, key="events")
         return []
-    found = []
+    found, known = [], stack
     for number, row in enumerate(rows):
         table = _Table(row, top.report, rows.mark(number) or top.node.mark("events"), f"events[{number}]")
-        event = _event(table, stack)
-        if event is not None:
-            found.append(event)
+        event = _event(table, known, load)
+        if event is None:
+            continue
+        found.append(event)
+        if isinstance(event, Order) and event.stack is not None:
+            known = _together(known, event.stack)
     return found
 
 
-def _event(table: _Table, stack: Stack) -> Event | None:
+def _together(known: Stack, then: Stack) -> Stack:
+    """What the rows after a changed file may speak of."""
+    return replace(
+        then,
+        services={**known.services, **then.services},
+        networks={**known.networks, **then.networks},
+        volumes={**known.volumes, **then.volumes},
+    )
+
+
+def _event(table: _Table, stack: Stack, load: Load | None) -> Event | None:
     words = [key for key in table.node if key != "at"]
     if "at" not in table.node:
         table.wrong("at is missing", problem.MISSING_KEY, hint="when it happens: {at: 10m, kill: db}")
@@ -278,6 +315,8 @@ def _event(table: _Table, stack: Stack) -> Event | None:
         table.wrong("must say one thing beside at", hint=f"one of {', '.join(EVENTS)}")
         return None
     at = table.seconds("at", 0.0, most=LONGEST)
+    if words[0] == "up":
+        return _up(table, stack, at, load)
     return EVENTS[words[0]](table, stack, at)
 
 
@@ -286,12 +325,11 @@ def _kill(table: _Table, stack: Stack, at: float) -> Event | None:
         name = _service(table, "kill", stack)
         return Kill(at=at, service=name) if name else None
     said = table.table("kill")
-    said.only(("service", "slot", "exit_code"))
+    said.only(("service", "slot", "exit_code", "oom"))
     name = _service(said, "service", stack)
     slot = said.whole("slot", 1, 1, MOST_REPLICAS) if "slot" in said.node else None
-    return (
-        Kill(at=at, service=name, slot=slot, exit_code=said.whole("exit_code", 137, 0, 255)) if name else None
-    )
+    code = said.whole("exit_code", 137, 0, 255)
+    return Kill(at=at, service=name, slot=slot, exit_code=code, oom=said.flag("oom")) if name else None
 
 
 def _service(table: _Table, key: str, stack: Stack) -> str:
@@ -321,30 +359,93 @@ def _power_cut(table: _Table, _stack: Stack, at: float) -> Event | None:
 
 def _remove(table: _Table, stack: Stack, at: float) -> Event | None:
     said = table.table("remove")
-    said.only(("service", "network"))
+    said.only(("service", "network", "volume", "image"))
     if "network" in said.node:
-        network = said.text("network")
-        if network in stack.networks:
-            return Lose(at=at, network=network)
-        hint = f"the stack has {', '.join(stack.networks) or 'none'}"
-        said.wrong(f"no such network: {network!r:.60}", problem.UNDEFINED, key="network", hint=hint)
-        return None
+        name = _one_of(said, "network", tuple(stack.networks))
+        return Lose(at=at, network=name) if name else None
+    if "volume" in said.node:
+        name = _one_of(said, "volume", tuple(stack.volumes))
+        return Lose(at=at, volume=name) if name else None
+    if "image" in said.node:
+        return Lose(at=at, image=said.text("image"))
     name = _service(said, "service", stack)
     return Lose(at=at, service=name) if name else None
 
 
-def _order(command: str) -> Callable[[_Table, Stack, float], Event | None]:
+def _one_of(said: _Table, key: str, names: tuple[str, ...]) -> str:
+    name = said.text(key)
+    if name in names:
+        return name
+    hint = f"the stack has {', '.join(names) or 'none'}"
+    said.wrong(f"no such {key}: {name!r:.60}", problem.UNDEFINED, key=key, hint=hint)
+    return ""
+
+
+def _new_image(table: _Table, _stack: Stack, at: float) -> Event | None:
+    return NewImage(at=at, image=table.text("new_image"))
+
+
+def _fail(table: _Table, _stack: Stack, at: float) -> Event | None:
+    said = table.table("fail")
+    said.only(("action", "for"))
+    word = said.text("action")
+    if word not in VERBS:
+        said.wrong(f"{word!r:.60} is no action", key="action", hint=f"one of {', '.join(VERBS)}")
+        return None
+    return Fail(at=at, verb=word, lasts=said.seconds("for", 5.0))
+
+
+def _names(table: _Table, command: str, value: Node, stack: Stack) -> tuple[str, ...] | None:
+    """The services that an order is about, () for all; None when it names one that is not there."""
+    names = value if isinstance(value, Seq) else [] if value in (True, None) else [value]
+    unknown = [name for name in names if name not in stack.services]
+    if unknown:
+        hint = f"the stack has {', '.join(stack.services) or 'none'}"
+        table.wrong(f"no such service: {unknown[0]!r:.60}", problem.UNDEFINED, key=command, hint=hint)
+        return None
+    return tuple(str(name) for name in names)
+
+
+def _order(command: str, *options: str, word: str = "") -> Callable[[_Table, Stack, float], Event | None]:
     def read_order(table: _Table, stack: Stack, at: float) -> Event | None:
-        value = table.node.get(command)
-        names = value if isinstance(value, Seq) else [] if value in (True, None) else [value]
-        unknown = [name for name in names if name not in stack.services]
-        if unknown:
-            hint = f"the stack has {', '.join(stack.services) or 'none'}"
-            table.wrong(f"no such service: {unknown[0]!r:.60}", problem.UNDEFINED, key=command, hint=hint)
-            return None
-        return Order(at=at, command=command, services=tuple(str(name) for name in names))
+        key = word or command
+        value = table.node.get(key)
+        if not isinstance(value, Map):
+            names = _names(table, key, value, stack)
+            return Order(at=at, command=command, services=names) if names is not None else None
+        return _ordered(table.table(key), command, options, stack, at)
 
     return read_order
+
+
+def _ordered(said: _Table, command: str, options: tuple[str, ...], stack: Stack, at: float) -> Order | None:
+    said.only(options)
+    names = _names(said, "services", said.node.get("services"), stack) if "services" in options else ()
+    if names is None:
+        return None
+    return Order(
+        at=at,
+        command=command,
+        services=names,
+        timeout=said.perhaps_seconds("timeout"),
+        volumes=said.flag("volumes"),
+        force_recreate=said.flag("force_recreate"),
+        no_recreate=said.flag("no_recreate"),
+        no_deps=said.flag("no_deps"),
+        remove_orphans=said.flag("remove_orphans"),
+    )
+
+
+def _up(table: _Table, stack: Stack, at: float, load: Load | None) -> Event | None:
+    said = table.table("up") if isinstance(table.node.get("up"), Map) else None
+    if said is None or "file" not in said.node:
+        return _order("up", *UP)(table, stack, at)
+    if load is None:
+        said.wrong("no other file can be read here", key="file")
+        return None
+    then = load(said.text("file"))
+    order = _ordered(said, "up", UP, then, at)
+    return replace(order, stack=then) if order is not None else None
 
 
 def _scale(table: _Table, stack: Stack, at: float) -> Event | None:
@@ -353,15 +454,22 @@ def _scale(table: _Table, stack: Stack, at: float) -> Event | None:
     return Scale(at=at, replicas=counts) if counts else None
 
 
+VERBS = ("create", "start", "stop", "kill", "remove", "pull", "probe")
+UP = ("services", "file", "force_recreate", "no_recreate", "no_deps", "remove_orphans", "timeout")
+
 EVENTS: Mapping[str, Callable[[_Table, Stack, float], Event | None]] = {
     "kill": _kill,
     "kill_supervisor": _kill_supervisor,
     "power_cut": _power_cut,
     "remove": _remove,
-    "up": _order("up"),
-    "down": _order("down"),
-    "stop": _order("stop"),
+    "new_image": _new_image,
+    "fail": _fail,
+    "up": _order("up", *UP),
+    "down": _order("down", "volumes", "timeout"),
+    "stop": _order("stop", "services", "timeout"),
     "start": _order("start"),
-    "restart": _order("restart"),
+    "restart": _order("restart", "services", "timeout", "no_deps"),
+    "rm": _order("rm", "services", "volumes"),
+    "user_kill": _order("kill", word="user_kill"),
     "scale": _scale,
 }

@@ -23,11 +23,17 @@ class SimulatedStack:
     def __init__(self, path: Path, *, profiles: tuple[str, ...] = ()) -> None:
         """Raises StackfileError when the file is wrong."""
         self.path = path
-        self.stack: Stack = Scope(file=(str(path),), profile=profiles).load(warn=False).stack
+        self._scope = Scope(file=(str(path),), profile=profiles)
+        self.stack: Stack = self._scope.load(warn=False).stack
 
     def scenario(self, text: str) -> Scenario:
         """A scenario as files tell it (docs/simulation.md). Raises StackfileError."""
-        return understand(Source(path="scenario", text=text), self.stack)
+        return understand(Source(path="scenario", text=text), self.stack, load=self._load)
+
+    def _load(self, other: str) -> Stack:
+        """Another file of the same stack; its path counts from that of the first."""
+        beside = self._scope.beside(str(self.path.parent / other), name=self.stack.name)
+        return beside.load(warn=False).stack
 
     def play(self, scenario: Scenario | str | None = None, *, seed: int = 1) -> Played:
         """One play; what it ended with is for the test to judge. None: an hour in which all goes well."""

@@ -9,12 +9,14 @@ import jsonschema
 import pytest
 import yaml
 
-from orchestrator.engines.simulated import Faults, Program
+from orchestrator.engines.simulated import Faults, Program, Pull
 from orchestrator.simulation import script
 from orchestrator.simulation.scenario import (
+    Fail,
     Kill,
     KillSupervisor,
     Lose,
+    NewImage,
     Order,
     PowerCut,
     Scale,
@@ -25,7 +27,8 @@ from orchestrator.stackfile.problem import StackfileError
 from orchestrator.stackfile.read import Source
 from tests.kit.stacks import service, stack
 
-STACK = stack("shop", db=service(), web=service(after="db"))
+STACK = stack("shop", db=service(volumes=("data:/d",)), web=service(after="db"))
+NEXT = stack("shop", web=service(user="1"))
 SCHEMA = json.loads((Path(__file__).parents[3] / "schemas" / "scenario.json").read_text())
 WHOLE = """
 lasts: 6h
@@ -47,11 +50,25 @@ events:
   - {at: 10m, start: true}
   - {at: 11m, down: true}
   - {at: 12m, up: true}
+  - {at: 13m, kill: {service: db, oom: true}}
+  - {at: 14m, remove: {volume: data}}
+  - {at: 15m, remove: {image: app}}
+  - {at: 16m, new_image: app}
+  - {at: 17m, fail: {action: create, for: 30s}}
+  - {at: 18m, up: {services: web, file: next.yml, force_recreate: true, no_deps: true, timeout: 2s}}
+  - {at: 19m, up: {no_recreate: true, remove_orphans: true}}
+  - {at: 20m, restart: {services: [web], no_deps: true}}
+  - {at: 21m, stop: {services: web, timeout: 0}}
+  - {at: 22m, rm: {volumes: true}}
+  - {at: 23m, user_kill: [web]}
+  - {at: 24m, down: {volumes: true, timeout: 1s}}
+cured: true
+images: {app: {takes: 40s, fails: 2}, db: }
 """
 
 
 def understood(text: str) -> Scenario:
-    return understand(Source(path="day.yml", text=text), STACK)
+    return understand(Source(path="day.yml", text=text), STACK, load={"next.yml": NEXT}.__getitem__)
 
 
 def test_every_key_is_understood() -> None:
@@ -90,7 +107,47 @@ def test_every_key_is_understood() -> None:
         Order(at=600, command="start"),
         Order(at=660, command="down"),
         Order(at=720, command="up"),
+        Kill(at=780, service="db", oom=True),
+        Lose(at=840, volume="data"),
+        Lose(at=900, image="app"),
+        NewImage(at=960, image="app"),
+        Fail(at=1020, verb="create", lasts=30.0),
+        Order(
+            at=1080,
+            command="up",
+            services=("web",),
+            stack=NEXT,
+            force_recreate=True,
+            no_deps=True,
+            timeout=2.0,
+        ),
+        Order(at=1140, command="up", no_recreate=True, remove_orphans=True),
+        Order(at=1200, command="restart", services=("web",), no_deps=True),
+        Order(at=1260, command="stop", services=("web",), timeout=0.0),
+        Order(at=1320, command="rm", volumes=True),
+        Order(at=1380, command="kill", services=("web",)),
+        Order(at=1440, command="down", volumes=True, timeout=1.0),
     )
+    assert found.cured
+    assert found.images == {"app": Pull(takes=40.0, fails=2), "db": Pull()}
+
+
+def test_what_a_changed_file_brings_may_be_spoken_of_from_then_on() -> None:
+    other = stack("shop", web=service(), cache=service(networks=("back",)))
+    text = """events:
+      - {at: 1m, up: {file: other.yml, services: cache}}
+      - {at: 2m, kill: cache}
+      - {at: 3m, remove: {network: back}}
+      - {at: 4m, stop: db}
+    """
+    found = understand(Source(path="day.yml", text=text), STACK, load=lambda _: other)
+    assert found.events[1:] == (
+        Kill(at=120, service="cache"),
+        Lose(at=180, network="back"),
+        Order(at=240, command="stop", services=("db",)),
+    )
+    with pytest.raises(StackfileError, match="no other file can be read here"):
+        understand(Source(path="day.yml", text=text), STACK)
 
 
 def test_nothing_said_is_a_day_on_which_nothing_happens() -> None:
@@ -126,6 +183,15 @@ def test_nothing_said_is_a_day_on_which_nothing_happens() -> None:
         ("events: [{at: 1s, remove: {network: back}}]", "events[0].remove.network: no such network: 'back'"),
         ("events: [{at: 1s, restart: [nobody]}]", "events[0].restart: no such service: 'nobody'"),
         ("events: [{at: 1s, scale: {web: -1}}]", "events[0].scale.web: -1 is not a whole number"),
+        ("cured: 1", "cured: 1 is not true or false"),
+        ("images: {app: {fails: -1}}", "images.app.fails: -1 is not a whole number"),
+        ("images: {app: {slow: true}}", "images.app: unknown key slow"),
+        ("events: [{at: 1s, fail: {action: fly}}]", "events[0].fail.action: 'fly' is no action"),
+        ("events: [{at: 1s, remove: {volume: logs}}]", "events[0].remove.volume: no such volume: 'logs'"),
+        ("events: [{at: 1s, up: {services: nobody}}]", "events[0].up.services: no such service: 'nobody'"),
+        ("events: [{at: 1s, up: {file: next.yml, services: db}}]", "no such service: 'db'"),
+        ("events: [{at: 1s, down: {services: web}}]", "events[0].down: unknown key services"),
+        ("events: [{at: 1s, stop: {timeout: soon}}]", "events[0].stop.timeout: 'soon' is not a time"),
         ("events: [3]", "events[0]: must be a mapping"),
         ("a: b: c", "day.yml:1:5: error[E001]: not YAML"),
         ("{}\n---\n{}", "a scenario is one document"),
