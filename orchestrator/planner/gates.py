@@ -115,6 +115,8 @@ class Gates:
         and a step of each container before that one. None: go on."""
         survey = self._survey
         service = survey.desired.stack.services[container.service]
+        if container.run is not None and container.fingerprint != survey.fingerprint(service):
+            return None  # of a definition of before, by which it was prepared
         owner = service.step.of if service.step is not None else service.name
         for name in survey.layout.steps.get(owner, ()):
             if name == service.name:

@@ -10,13 +10,17 @@ import trio
 from orchestrator.engines.simulated import Program
 from orchestrator.model.action import StartContainer
 from orchestrator.model.frozen import replace
+from orchestrator.model.observation import Container
 from orchestrator.model.sections import InitContainer
 from orchestrator.model.stack import RestartPolicy, Service, Stack
+from orchestrator.planner.plan import plan
 from orchestrator.simulation.play import Played, play
 from orchestrator.simulation.scenario import Event, Kill, KillSupervisor, Order, PowerCut, Scale, Scenario
 from tests.kit.stacks import check, service, stack, up
 from tests.simulation.stage import Stage
 from tests.simulation.stage import play as act
+from tests.simulation.updating import Play as Update
+from tests.simulation.updating import web
 
 
 def begun(played: Played, name: str) -> list[float]:
@@ -288,3 +292,36 @@ def test_a_change_runs_the_steps_again_and_removes_those_that_are_no_more() -> N
         stage.check()
 
     act(scene)
+
+
+@pytest.mark.parametrize("kind", ["once", "each"])
+@pytest.mark.parametrize(("action", "order"), [("rollback", "stop-first"), ("pause", "start-first")])
+def test_containers_of_before_outlive_a_failed_step_of_an_update_and_the_machine(
+    kind: str, action: str, order: str
+) -> None:
+    """They were prepared by the definition that they are made of, and need none of the new one's steps."""
+
+    def wish(user: str) -> Stack:
+        return stack(web=prepared(web(user, order=order, failure_action=action), kind))
+
+    def behaves(one: Container) -> Program | None:
+        code = 5 if one.definition.user == "2" else 0
+        return Program(exits_after=0.5, exit_codes=(code,)) if one.definition.step is not None else None
+
+    found = Update(wish("1"), wish("2"), behaves=behaves)
+    desired = found.stage.loop.desired
+    assert desired.rollouts["web"].kind == ("rollback" if action == "rollback" else "update")
+    world, now = found.stage.engine.world, 5000.0
+    ended = [
+        replace(one, run=replace(one.run, finished=one.run.finished or now, before_boot=True))
+        for one in world.containers
+        if one.run is not None
+    ]
+    starts = [
+        one.name
+        for one in plan(desired, replace(world, containers=tuple(ended)), now).actions
+        if isinstance(one, StartContainer)
+    ]
+    old = [one.name for one in ended if one.service == "web" and one.definition.user == "1"]
+    assert len(old) == 4
+    assert set(old) <= set(starts)
