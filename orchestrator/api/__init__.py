@@ -8,7 +8,8 @@
 
     converging telling   up down start stop restart rm kill: wait for a verdict, tell what happens
     processes follow     exec, run; logs as they grow
-    asking show volumes  ps ls stack plan logs events; their rows; volumes of the machine
+    rehearsing           plan drift: they are given eyes and no hands
+    asking show volumes  ps ls stack logs events; their rows; volumes of the machine
 
 paths, wire and client use the standard library alone, and little of it: the start-up time of every
 command depends on them. Does not belong here: what a verb means (reconciler, engines), how an answer is

@@ -21,7 +21,8 @@
     volumes    named and anonymous volumes
     leaving    what `down` takes away, and when it is finished
     progress   how far a stack has come, for the commands that wait
-    rehearse   the same planner run against the effect model, in advance
+    rehearse   the same planner run against the effect model, in advance; steps keeps it and compares
+    drift      what is wanted against what is there, as the planner sees it
 
 A pass works on one Survey (read) and one Draft (written). Only the frontier is planned: what can be done
 now. Everything else waits, with its reason.

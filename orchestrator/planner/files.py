@@ -47,7 +47,7 @@ def _judge(survey: Survey, draft: Draft, container: Container, files: tuple[File
         before = held.get(file.target)
         if before is None:
             continue
-        told += filter(None, [_told(container, file, before, survey.observation)])
+        told += filter(None, [_told(survey.desired, container, file, before, survey.observation)])
         wanted = _current(survey, file, before)
         if wanted.on_change and (wanted.content, wanted.digest) != (before.content, before.digest):
             fresh.append(wanted)
@@ -80,25 +80,29 @@ def _is_leaving(survey: Survey, container: Container) -> bool:
 
 
 def _current(survey: Survey, file: FileMount, before: FileMount) -> FileMount:
-    """The file with the content that it should have now."""
+    """The file with the content that it should have now. With `--no-repair` that of the last `up`."""
     now = survey.observation.files.get(file.path) if file.path is not None else None
+    if not survey.desired.repair:
+        now = None
     if now is None:
         return file if file.content is not None or file.digest else replace(file, digest=before.digest)
     return replace(file, digest=now or before.digest)
 
 
-def _told(container: Container, file: FileMount, before: FileMount, observation: Observation) -> str:
+def _told(
+    desired: Desired, container: Container, file: FileMount, before: FileMount, observation: Observation
+) -> str:
     """What the user has to hear of a file of the host, because nothing is done about it; or ""."""
     now = observation.files.get(file.path) if file.path is not None else None
     if now is None or not before.digest or now == before.digest:
         return ""
     if now == "":
         return f"{_whose(file, container)}: {file.path} is gone; what its containers have stays"
-    if file.on_change:
+    if file.on_change and (desired.repair or file.digest == now):
         return ""
     return (
         f"{_whose(file, container)}: {file.path} has changed since its containers were made; "
-        "`up` replaces them"
+        f"`up` {'exchanges it' if file.on_change else 'replaces them'}"
     )
 
 
@@ -111,7 +115,7 @@ def differences(desired: Desired, observation: Observation) -> Iterator[Differen
         held = {mount.target: mount for mount in container.definition.mounts if isinstance(mount, FileMount)}
         for file in service.mounts:
             before = held.get(file.target) if isinstance(file, FileMount) else None
-            because = _told(container, before, before, observation) if before is not None else ""
+            because = _told(desired, container, before, before, observation) if before is not None else ""
             if before is not None and because:
                 yield Difference(
                     target=f"container:{container.name}",

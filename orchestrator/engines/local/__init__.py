@@ -11,6 +11,9 @@
     resolvconf  pure: the texts of /etc/hosts, /etc/hostname and /etc/resolv.conf
     ground      what the bundle needs of the machine, looked up and prepared
     containers  create, start, signal, remove; what happens when one exits
+    facts       pure: what should be true of the kernel's objects, and in what it differs from what is
+    sighting    looks it up; watching hears from the kernel whom to look at; gathering asks both
+    mending     what others have changed is put right (repairs), or told
     wiring      networks: bridges, veths, addresses, published ports
     names       who answers to which name (pure); dns and resolver serve it
     storage     volumes and root filesystems

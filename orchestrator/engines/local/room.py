@@ -20,7 +20,8 @@ PROCESSES_FREE = 100
 DESCRIPTORS_EACH = 8
 """That the supervisor holds of a running container; the keeper holds 6."""
 DESCRIPTORS_FREE = 200
-WATCHES_EACH = 3
+WATCHES_EACH = 6
+"""Of its directories and its control group: one on v2, on v1 one more for each kind of limit."""
 DEFAULT_PREFIX = 20
 """Of ranges that are given to networks that name none (planner.networks.POOLS)."""
 

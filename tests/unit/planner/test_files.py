@@ -49,6 +49,20 @@ def test_a_changed_file_of_the_host_is_swapped_and_told_by_a_signal() -> None:
     assert effects.expect(after, action, NOW) == after
 
 
+def test_with_no_repair_it_is_told_and_swapped_by_the_next_up() -> None:
+    desired = replace(wish(config()), repair=False)
+    world = seen(converge(desired, nothing()), app="2")
+    decided = plan(desired, world, NOW)
+    assert decided.actions == ()
+    assert decided.warnings == (
+        "config app of web: /host/app has changed since its containers were made; `up` exchanges it",
+    )
+    assert [row.what for row in differences(desired, world, NOW)] == ["config app"]
+    assert steps(plan(replace(wish(config("2")), repair=False), world, NOW)) == [
+        "swap shop-web-1: config app changed"
+    ]
+
+
 def test_new_content_of_the_stack_file_is_swapped_too_and_nothing_is_replaced() -> None:
     inline = FileMount(kind="secret", name="key", target="/k", content="a", on_change="HUP")
     before = wish(inline)

@@ -79,7 +79,7 @@ def test_services_without_a_network_of_their_own_take_no_port() -> None:
         ({"namespaces": 999}, "user.max_net_namespaces", True),
         ({"descriptors": 8199}, "LimitNOFILE", True),
         ({"neighbours": 999}, "net.ipv4.neigh.default.gc_thresh3", False),
-        ({"watches": 2999}, "fs.inotify.max_user_watches", False),
+        ({"watches": 5999}, "fs.inotify.max_user_watches", False),
     ],
 )
 def test_each_limit_is_named_with_what_sets_it(there: dict[str, int], word: str, fatal: bool) -> None:
