@@ -47,11 +47,12 @@ def up(
     plan: str | None,
 ) -> int:
     """Make the machine agree with the stack file; without -d stay and show what the containers write."""
+    abort = abort_on_container_exit or exit_code_from is not None
     check(
         detach=detach,
         wait=wait,
         attaching=bool(attach or no_attach or attach_dependencies),
-        abort_on_exit=abort_on_container_exit or exit_code_from is not None,
+        abort_on_exit=abort,
         abort_on_failure=abort_on_container_failure,
         both_attach=bool(attach and attach_dependencies),
         force_recreate=force_recreate,
@@ -67,7 +68,7 @@ def up(
         prefix=not no_log_prefix,
         colour=not no_color,
         timestamps=timestamps,
-        abort_on_exit=abort_on_container_exit or exit_code_from is not None,
+        abort_on_exit=abort,
         abort_on_failure=abort_on_container_failure,
         exit_code_from=exit_code_from,
     )
@@ -76,21 +77,20 @@ def up(
         "services": services,
         "wanted": "created" if no_start else "running",
         "detach": wish.detach,
-        "force_recreate": force_recreate,
-        "no_recreate": no_recreate,
-        "no_deps": no_deps,
         "remove_orphans": change.orphans_wanted(remove_orphans),
-        "timeout": timeout,
-        "quiet_pull": quiet_pull,
-        "wait": wait,
-        "wait_timeout": wait_timeout,
         "repair": not no_repair,
     }
+    request |= {"force_recreate": force_recreate, "no_recreate": no_recreate, "no_deps": no_deps}
+    request |= {"wait": wait, "wait_timeout": wait_timeout, "timeout": timeout, "quiet_pull": quiet_pull}
     if plan is not None:
-        from orchestrator.cli.saved import follow
-
-        return follow(scope, plan, request, wish, (scale, runtime, strict, pull, no_repair, no_start))
+        return _follow(scope, plan, request, wish, (scale, runtime, strict, pull, no_repair, no_start))
     return send(scope, request, wish, scale, runtime, strict=strict, pull=pull)
+
+
+def _follow(scope: Scope, plan: str, request: Message, wish: Wish, others: tuple[object, ...]) -> int:
+    from orchestrator.cli.saved import follow
+
+    return follow(scope, plan, request, wish, others)
 
 
 def create(
