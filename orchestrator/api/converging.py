@@ -21,8 +21,7 @@ from orchestrator.model.desired import Desired
 from orchestrator.model.errors import ExitCode, UserError, no_containers
 from orchestrator.model.observation import Container, State
 from orchestrator.model.stack import ImageRoot, Stack
-from orchestrator.planner.creating import BRINGS_IMAGE
-from orchestrator.planner.images import NOT_AT_ALL, absent
+from orchestrator.planner.images import BRINGS, NOT_AT_ALL, absent
 from orchestrator.planner.progress import Verdict, progress
 from orchestrator.reconciler.history import Event
 from orchestrator.reconciler.loop import View
@@ -88,7 +87,7 @@ def demand_images(stacks: Stacks, stack: Stack, services: Iterable[str]) -> None
         raise UserError(
             "\n".join(missing.values()),
             exit_code=ExitCode.IMAGE,
-            hint=BRINGS_IMAGE,
+            hint=BRINGS,
         )
 
 

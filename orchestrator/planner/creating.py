@@ -20,7 +20,6 @@ from orchestrator.planner.ports import HostPorts, Refusal
 from orchestrator.planner.survey import Fate, Survey, name_of
 
 SIGTERM = 15
-BRINGS_IMAGE = "`pystack pull`, `pystack load -i FILE` or `pystack import DIRECTORY NAME` brings it"
 
 
 def create(survey: Survey, draft: Draft, ports: HostPorts) -> None:
@@ -72,7 +71,7 @@ class _Maker:
             self._wait_for(target, f"image:{root.reference}", f"waiting for image {root.reference}")
             return True
         if isinstance(root, ImageRoot) and not images.is_here(survey, service):
-            draft.refuse(target, images.absent(service), ExitCode.IMAGE, BRINGS_IMAGE)
+            draft.refuse(target, images.absent(service), ExitCode.IMAGE, images.BRINGS)
             return True
         for network in survey.layout.networks[service.name]:
             segment = survey.segments[network]

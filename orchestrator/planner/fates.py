@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.model.desired import Intent, Wanted
+from orchestrator.model.errors import ExitCode
 from orchestrator.model.observation import Container, Run
 from orchestrator.model.stack import Dependency, ImageRoot, Service
 from orchestrator.planner import images, updates
@@ -95,6 +96,15 @@ def _judge_wanted(
     for container in found.seats:
         reason = found.reasons[container.id]
         survey.fates[container.id] = _judge_seated(survey, service, intent, container, reason)
+        if reason and _without_image(survey, service):
+            because = f"{images.absent(service)}: it stays as it was"
+            draft.refuse(f"container:{container.name}", because, ExitCode.IMAGE, images.BRINGS)
+
+
+def _without_image(survey: Survey, service: Service) -> bool:
+    """Nothing could be put in the place of a container, and nobody may pull what is lacking."""
+    image = isinstance(service.root, ImageRoot) and not images.is_here(survey, service)
+    return image and service.name not in survey.pulls
 
 
 def _judge_divided(survey: Survey, service: Service, intent: Intent, division: updates.Division) -> None:
@@ -147,6 +157,8 @@ def _judge_outdated(survey: Survey, service: Service, container: Container, reas
     if service.name in survey.pulls:
         # It serves until there is something to put in its place.
         return Judgement(fate=Fate.KEEP, because=f"{reason}, but first the image has to be here")
+    if _without_image(survey, service):
+        return Judgement(fate=Fate.KEEP, because=f"{reason}, but there is no image for another")
     if _too_early(survey, service, container):
         return Judgement(fate=Fate.KEEP, because=f"{reason}, but first its container is replaced")
     return Judgement(fate=Fate.REPLACE, because=reason)

@@ -16,6 +16,7 @@ from orchestrator.planner.survey import Survey
 
 MISSING = "missing"
 NOT_AT_ALL = ("never", "build")
+BRINGS = "`pystack pull`, `pystack load -i FILE` or `pystack import DIRECTORY NAME` brings it"
 
 
 def needed(survey: Survey, service: Service) -> str:

@@ -133,7 +133,7 @@ class Reasons:
             return ""
         if intent.wanted in (Wanted.STOPPED, Wanted.ABSENT):
             return str(intent.wanted)
-        if container.generation < intent.generation:
+        if container.generation < intent.generation and not self._irreplaceable(service):
             return "to be recreated"
         run = container.run
         if intent.wanted is Wanted.RUNNING and run is not None and run.turn < intent.restart_turn:
@@ -142,7 +142,9 @@ class Reasons:
             return "unhealthy"
         if self._has_no_seat(container, service):
             return "too many"
-        changed = "" if intent.keep_stale else self._changed(container, service)
+        changed = (
+            "" if intent.keep_stale or self._irreplaceable(service) else self._changed(container, service)
+        )
         alone = intent.ignore_dependencies or intent.wanted is not Wanted.RUNNING
         return changed or self._with_others(container, service, ignore=alone)
 
@@ -162,6 +164,12 @@ class Reasons:
             return service.step.each and container.slot not in owners
         others = by_service[service.name]
         return len(others) > service.replicas or sum(one.slot == container.slot for one in others) > 1
+
+    def _irreplaceable(self, service: Service) -> bool:
+        """There is no image for another container."""
+        pinned = self._desired.pins.get(service.name)
+        root = service.root
+        return isinstance(root, ImageRoot) and (pinned or root.reference) not in self._world.images
 
     def _changed(self, container: Container, service: Service) -> str:
         if service.name not in self._fingerprints:

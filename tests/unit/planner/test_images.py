@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.model import effects
-from orchestrator.model.action import PullImage
+from orchestrator.model.action import PullImage, verb
 from orchestrator.model.desired import Desired
 from orchestrator.model.images import kept, period
 from orchestrator.model.observation import Failure, ImageState, Observation
 from orchestrator.planner.plan import plan
 from orchestrator.planner.progress import progress
 from orchestrator.planner.rehearse import rehearse
-from tests.kit.stacks import converge, down, nothing, service, stack, up
+from tests.kit.stacks import converge, down, nothing, service, stack, up, wanting
 
 NOW = 100_000.0
 DAY = 86400.0
@@ -198,3 +198,19 @@ def test_of_an_environment_only_what_pulling_needs_is_taken() -> None:
         "DOCKER_CONFIG": "/d",
         "https_proxy": "p",
     }
+
+
+def test_what_serves_is_not_given_up_for_an_image_that_is_not_here_and_may_not_be_pulled() -> None:
+    """Otherwise a changed file with a wrong image would leave nothing that runs."""
+    before = stack(web=service(image="web"))
+    after = stack(web=service(image="other", pull_policy="never"))
+    world = converge(up(before), with_image(None))
+    for desired in (up(after), wanting(up(after), "web", generation=1)):
+        decided = plan(desired, world, NOW)
+        assert decided.actions == ()
+        (wait,) = decided.waits
+        assert wait.because == "image not here: other, and pull_policy is never: it stays as it was"
+        assert (wait.target, wait.failed, wait.exit_code) == ("container:shop-web-1", True, 6)
+        assert "pystack pull" in wait.hint
+    here = replace(world, images={**world.images, "other": ImageState(id="sha256:other")})
+    assert [verb(one) for one in plan(up(after), here, NOW).actions] == ["stop"]
