@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import statistics
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
@@ -247,6 +248,7 @@ async def test_one_that_floods_leaves_others_their_turn() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flooding:
             flooding.connect(loud.udp)
             flooding.settimeout(0)
+            took = []
             for _ in range(20):
                 for _ in range(200):
                     try:
@@ -255,4 +257,5 @@ async def test_one_that_floods_leaves_others_their_turn() -> None:
                         break
                 started = trio.current_time()
                 await quiet.ask(ask("db"))
-                assert trio.current_time() - started < 0.05
+                took.append(trio.current_time() - started)
+            assert statistics.median(took) < 0.05, took  # a single one may wait for the machine
