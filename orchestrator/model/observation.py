@@ -50,6 +50,8 @@ class Stopping:
     by: Literal["planner", "user"]
     killed: bool = False
     """SIGKILL has been sent."""
+    sent: bool = True
+    """Whether the signal is known to be sent: it is written down before it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -234,3 +234,32 @@ def test_a_kill_at_any_step_is_made_good_by_the_next_look(scene: Scene, victims:
                 break
     print(f"{victims}: longest look {longest:.2f} s")
     assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize(("graceful", "code"), [(True, 7), (False, 137)])
+def test_a_signal_that_was_written_down_and_never_sent_is_sent_by_the_next(
+    state_root: Path, graceful: bool, code: int
+) -> None:
+    """The supervisor is killed just before it sends it; nobody waits for the end of the grace, or of patience."""
+    with Site(state_root) as site:
+        site.up(
+            """
+            name: one
+            services:
+              a:
+                x-rootfs: {path: $BOX}
+                command: sh -c "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done"
+                stop_grace_period: 60s
+            """
+        )
+        site.prints("one", "a", b"ready")
+        pids = [site.supervisor]
+        with Steps(pids, 1, pids, only="pidfd_send_signal") as steps:
+            talk = site.begin("stop", stack="one", **({} if graceful else {"timeout": 0}))
+            with contextlib.suppress(AssertionError):
+                talk.wait(10)
+        assert steps.killed_at
+        began = time.monotonic()
+        assert site.becomes("one", "a", state="exited")["exit_code"] == code
+        assert time.monotonic() - began < patient(LOOK_SECONDS / 2)
+        site.down("one")

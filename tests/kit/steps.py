@@ -89,9 +89,13 @@ WALL = 0x40000000
 class Steps:
     """For the length of a `with` block. `at` 0: nobody is killed, the steps are counted."""
 
-    def __init__(self, traced: Sequence[int], at: int = 0, victims: Sequence[int] = ()) -> None:
-        """`victims`: 0 is whoever makes the step, one of `traced` or a child that it has forked."""
-        self._order = json.dumps({"traced": list(traced), "at": at, "victims": list(victims)})
+    def __init__(
+        self, traced: Sequence[int], at: int = 0, victims: Sequence[int] = (), only: str = ""
+    ) -> None:
+        """`victims`: 0 is whoever makes the step, one of `traced` or a child that it has forked. `only`: no
+        other call is a step."""
+        order = {"traced": list(traced), "at": at, "victims": list(victims), "only": only}
+        self._order = json.dumps(order)
         self._mortal = list(traced)
         self.count = 0
         self.killed_at = ""
@@ -139,8 +143,9 @@ class Over(Exception):
 
 
 class Tracer:
-    def __init__(self, at: int, victims: Sequence[int]) -> None:
+    def __init__(self, at: int, victims: Sequence[int], only: str) -> None:
         self._at = at
+        self._only = only
         self._victims = victims
         self.names: list[str] = []
         self.killed: list[int] = []
@@ -181,7 +186,7 @@ class Tracer:
             return  # gone, or the call's end
         call, first, second, third = struct.unpack_from("<4Q", _info.raw, 24)
         name = _named(tid, call, (first, second, third))
-        if not name:
+        if not name or self._only not in ("", name):
             return
         self.names.append(name)
         if len(self.names) == self._at:
@@ -215,7 +220,7 @@ def _named(tid: int, call: int, arguments: tuple[int, int, int]) -> str:
 
 def main() -> int:
     order = json.loads(sys.argv[1])
-    tracer = Tracer(order["at"], order["victims"])
+    tracer = Tracer(order["at"], order["victims"], order["only"])
 
     def over(*_: object) -> None:
         raise Over

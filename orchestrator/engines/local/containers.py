@@ -442,20 +442,28 @@ class Containers:
         if action.stopping:
             by = run.stopping.by if run.stopping else action.by
             killed = action.signal == signal.SIGKILL
-            stopping = Stopping(since=clock.now(), signal=action.signal, by=by, killed=killed)
-            run = replace(run, stopping=stopping)
-            self._note_run(live.container, run)
-            self._table.update(live, run)
+            stopping = Stopping(since=clock.now(), signal=action.signal, by=by, killed=killed, sent=False)
+            self.note_run(live, replace(run, stopping=stopping))
             await self._hand_over(live)
-            if killed:
-                with contextlib.suppress(cgroups.CgroupError):
-                    cgroups.kill(self._shared.hierarchies, self.cgroup(live.container))
-        self._send(live, action.signal)
-        if action.stopping and run.paused:
-            self.thaw(live)  # or it would never hear of it
+            self.send_stopping(live)
+        else:
+            self._send(live, action.signal)
         if action.stopping and action.signal == signal.SIGKILL:
             with trio.move_on_after(2):
                 await live.finished.wait()
+
+    def send_stopping(self, live: Live) -> None:
+        """Send the signal that stands in the record, unless it is known to be sent."""
+        run = live.container.run
+        if run is None or run.finished is not None or run.stopping is None or run.stopping.sent:
+            return
+        if run.stopping.killed:
+            with contextlib.suppress(cgroups.CgroupError):
+                cgroups.kill(self._shared.hierarchies, self.cgroup(live.container))
+        self._send(live, run.stopping.signal)
+        self.note_run(live, replace(run, stopping=replace(run.stopping, sent=True)))
+        if run.paused:
+            self.thaw(live)  # or it would never hear of it
 
     def _send(self, live: Live, number: int) -> None:
         if live.pidfd is not None:  # else it has ended meanwhile

@@ -115,6 +115,7 @@ async def _take_up(containers: Containers, shared: Shared, keeper: Keeper, live:
             containers.readiness.follow(live)
             await containers.keep(live)
             containers.watch(live)
+            containers.send_stopping(live)  # who was about to send it may have been killed
         else:
             await containers.drain(live)
     except (OSError, EngineError) as error:
