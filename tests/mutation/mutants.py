@@ -2,7 +2,7 @@
 
 A fault is a place in the syntax tree and a rule; the same text gives the same faults in the same order. What
 is not touched: comments and docstrings, annotations, words of messages that are put together (f-strings),
-assertions, fields of classes, imports.
+assertions and what is raised for bugs, fields of classes, imports.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Mutant:
 
     number: int
     line: int
+    statement: int
+    """The line that the statement begins in which it is."""
     home: str
     name: str
     said: str
@@ -77,10 +79,18 @@ def mutated(text: str, number: int) -> ast.Module:
 
 def _all(tree: ast.Module) -> Iterator[tuple[Mutant, Callable[[], None]]]:
     number = 0
+    statement_of: dict[int, int] = {}
     for home, name, node, parent in _places(tree):
+        statement = node.lineno if isinstance(node, ast.stmt) else statement_of.get(id(parent), 0)
+        statement_of[id(node)] = statement
+        line = (
+            node.target.lineno if isinstance(node, ast.comprehension) else getattr(node, "lineno", statement)
+        )
         for said, change in _changes(node, parent, top=not home):
-            line = getattr(node, "lineno", 0)
-            yield Mutant(number=number, line=line, home=home, name=name, said=said), change
+            yield (
+                Mutant(number=number, line=line, statement=statement, home=home, name=name, said=said),
+                change,
+            )
             number += 1
 
 
@@ -118,7 +128,7 @@ def _within(function: ast.FunctionDef, home: str) -> Iterator[tuple[str, str, as
 
 
 def _walk(node: ast.AST, parent: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
-    if isinstance(node, ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom):
+    if isinstance(node, ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom | ast.Raise):
         return
     yield node, parent
     for name, value in ast.iter_fields(node):

@@ -138,8 +138,10 @@ def _alike() -> set[str]:
 
 
 def _tests(ground: Ground, path: Path, mutant: Mutant, count: int) -> list[int]:
-    reached = ground.reach.get((str(path), mutant.line), []) if mutant.home else range(count)
-    return sorted(reached, key=lambda number: ground.times[number])
+    reached = {
+        test for line in (mutant.line, mutant.statement) for test in ground.reach.get((str(path), line), ())
+    }
+    return sorted(reached if mutant.home else range(count), key=lambda number: ground.times[number])
 
 
 # --- in forks --------------------------------------------------------------------------------------------
