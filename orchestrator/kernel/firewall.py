@@ -42,7 +42,7 @@ _LOTS = 120
 5, 6, 8, 10 and 12 of them. Ten times as many when there are more to share it."""
 _ENOUGH_LOTS = 4
 """At least so many for each container."""
-_EVERYWHERE = "0.0.0.0"  # noqa: S104 (compared, not bound)
+_EVERYWHERE, _ANY_HOST = "0.0.0.0", bytes(4)  # noqa: S104 (compared, not bound)
 _RESOLVER = socket.inet_aton("127.0.0.11")
 _DNS_TABLE = "pystack-dns"
 _DNS_PORT = 53
@@ -233,13 +233,12 @@ def _elements(ports: Collection[Publication]) -> dict[str, dict[bytes, bytes]]:
     found: dict[str, dict[bytes, bytes]] = {
         f"{name}_{kind}": {} for name, _, _ in _PROTOCOLS for kind in _KEYS
     }
-    led = _led(ports)
     lots = _lots(ports)
-    for (protocol, host, number), targets in led.items():
-        bound = "any" if host.is_unspecified else "bound"
-        key = (b"" if host.is_unspecified else host.packed) + struct.pack("!H", number)
+    for (protocol, host, number), targets in _led(ports).items():
+        bound = "any" if host == _ANY_HOST else "bound"
+        key = (b"" if host == _ANY_HOST else host) + struct.pack("!H", number)
         if len(targets) == 1:
-            found[f"{protocol}_{bound}"][key if host.is_unspecified else key + b"\0\0"] = targets[0]
+            found[f"{protocol}_{bound}"][key if host == _ANY_HOST else key + b"\0\0"] = targets[0]
             continue
         shared = found[f"{protocol}_shared_{bound}"]
         for lot in range(lots):
@@ -247,16 +246,19 @@ def _elements(ports: Collection[Publication]) -> dict[str, dict[bytes, bytes]]:
     return found
 
 
-def _led(
-    ports: Iterable[Publication],
-) -> dict[tuple[str, ipaddress.IPv4Address, int], list[bytes]]:
+def _led(ports: Iterable[Publication]) -> dict[tuple[str, bytes, int], list[bytes]]:
     """Protocol, address and host port -> where it leads to, in the map's form."""
-    led: dict[tuple[str, ipaddress.IPv4Address, int], list[bytes]] = {}
+    led: dict[tuple[str, bytes, int], list[bytes]] = {}
     for port in ports:
-        place = port.protocol, ipaddress.IPv4Address(port.host_ip or 0), port.host_port
-        target = ipaddress.IPv4Address(port.address).packed + struct.pack("!Hxx", port.port)
-        led.setdefault(place, []).append(target)
+        place = port.protocol, _packed(port.host_ip or _EVERYWHERE), port.host_port
+        led.setdefault(place, []).append(_packed(port.address) + struct.pack("!Hxx", port.port))
     return led
+
+
+@lru_cache(maxsize=4096)
+def _packed(address: str) -> bytes:
+    """Raises ValueError for a bad one."""
+    return ipaddress.IPv4Address(address).packed
 
 
 def _lots(ports: Iterable[Publication]) -> int:

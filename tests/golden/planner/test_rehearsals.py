@@ -99,6 +99,13 @@ def scale_down_and_orphans() -> tuple[Desired, Observation]:
     return replace(up(stack(web=service(replicas=1))), remove_orphans=True), world
 
 
+def more_and_fewer_behind_a_port() -> tuple[Desired, Observation]:
+    """Two of three leave first and are drained; another service can not have the port, shared or not."""
+    world = converge(up(stack(web=service(ports=("8080:80",), replicas=3))), nothing())
+    more = service(ports=("8080:80", "127.0.0.1:9090:90"), replicas=2)
+    return up(stack(web=service(ports=("8080:80",)), other=more)), world
+
+
 def one_after_another() -> tuple[Desired, Observation]:
     """A chain of one-shots, as in a build."""
     names = ["fetch", "compile", "test", "pack"]
@@ -120,6 +127,7 @@ SCENES: tuple[Scene, ...] = (
     replace_with_dependents,
     network_changed,
     scale_down_and_orphans,
+    more_and_fewer_behind_a_port,
     one_after_another,
 )
 
