@@ -1,8 +1,8 @@
 """How far it scales: the planner and the loop on a machine in memory, and 500 real containers.
 
-    python benchmarks/scale.py                             in memory: 100, 1,000 and 10,000 containers
-    python benchmarks/scale.py --real 500 [--watch 60]     on this kernel as well; needs root, two minutes
-    python benchmarks/scale.py ... --write docs/benchmarks.md
+    python benchmarks/scale.py                     in memory: 100, 1,000 and 10,000 containers
+    python benchmarks/scale.py --real 500          on this kernel; needs root, two minutes
+    python benchmarks/scale.py --real 500 --tcp    the same with `x-tcp` in place of a command as the check
 
 In memory: processor time of one process; the clock jumps, the laws of the simulation watch all along. Real:
 one stack, a health check in each container every 30 seconds; what is measured at rest begins when the first
@@ -32,7 +32,6 @@ SIZES = (100, 1_000, 10_000)
 SERVICES = 10
 """Of the real stack; its containers are spread over them."""
 INTERVAL = 30.0
-MARKS = ("<!-- scale -->", "<!-- /scale -->")
 Row = tuple[str, ...]
 
 
@@ -40,17 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="how far pystack scales")
     parser.add_argument("--real", type=int, metavar="N", help="so many real containers as well")
     parser.add_argument("--watch", type=float, default=60.0, metavar="SECONDS", help="at rest")
-    parser.add_argument("--skip-memory", action="store_true", help="nothing in memory")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables between the marks there")
+    parser.add_argument("--tcp", action="store_true", help="health checks that need no process")
     options = parser.parse_args(arguments)
-    tables = [] if options.skip_memory else [_in_memory()]
-    if options.real:
-        tables.append(_real(options.real, options.watch))
+    check = "x-tcp: {port: 80}" if options.tcp else "test: [CMD, 'true']"
+    print(_real(options.real, options.watch, check) if options.real else _in_memory())
     facts = ", ".join(f"{name} {text}" for name, text in measure.machine().items())
-    text = "\n\n".join([*tables, f"Measured on: {facts}."])
-    print(text)
-    if options.write:
-        options.write.write_text(_between_marks(options.write.read_text(), text))
+    print(f"\nMeasured on: {facts}.")
     return 0
 
 
@@ -58,12 +52,6 @@ def _table(rows: Sequence[Row]) -> str:
     head, *body = rows
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in body)])
-
-
-def _between_marks(text: str, tables: str) -> str:
-    """Raises ValueError when the page has no marks."""
-    begin, end = (text.index(mark) for mark in MARKS)
-    return f"{text[:begin]}{MARKS[0]}\n{tables}\n{text[end:]}"
 
 
 def _in_memory() -> str:
@@ -76,12 +64,12 @@ def _in_memory() -> str:
     return _table(rows)
 
 
-def _real(count: int, watch: float) -> str:
+def _real(count: int, watch: float, check: str) -> str:
     rows: list[Row] = [(f"{count} containers on this kernel", "")]
     with tempfile.TemporaryDirectory(prefix="pystack-scale-", dir="/var/tmp") as text:
         folder = Path(text)
         pystack = Pystack(root=folder / "pystack", directory=folder)
-        stack = _stack(folder, count)
+        stack = _stack(folder, count, check)
         with in_memory(pystack.root / "run"), _cleared(pystack):
             images.install("busybox", root=pystack.root)
             _note(f"up of {count}")
@@ -123,12 +111,11 @@ def _run(pystack: Pystack, stack: Path, *words: str) -> float:
     return pystack.run("-f", str(stack), *words, limit=170.0).seconds
 
 
-def _stack(folder: Path, count: int) -> Path:
+def _stack(folder: Path, count: int, check: str) -> Path:
     path = folder / "wide.yml"
-    check = f"{{test: [CMD, 'true'], interval: {INTERVAL:.0f}s}}"
     rows = "".join(
-        f"  s{number}:\n    image: busybox:1\n    command: [sleep, infinity]\n"
-        f"    scale: {count // SERVICES}\n    healthcheck: {check}\n"
+        f"  s{number}:\n    image: busybox:1\n    command: [httpd, -f, -p, '80']\n"
+        f"    scale: {count // SERVICES}\n    healthcheck: {{{check}, interval: {INTERVAL:.0f}s}}\n"
         for number in range(SERVICES)
     )
     path.write_text(f"name: wide\nservices:\n{rows}")
@@ -152,7 +139,7 @@ def _servers(pystack: Pystack) -> list[int]:
 def _expect(pystack: Pystack, stack: Path, count: int) -> None:
     rows = pystack.run("-f", str(stack), "ps", "--format", "json").stdout.splitlines()
     pids = [int(json.loads(row)["Pid"]) for row in rows]
-    there = sum(pid > 1 and b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids)
+    there = sum(pid > 1 and b"httpd" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids)
     if there != count:
         raise RuntimeError(f"{there} containers run, not {count}: nothing measured here counts")
 

@@ -84,9 +84,9 @@ def next_probe_at(run: Run, check: Healthcheck) -> float:
     health = run.health or Health()
     since = last_probe_at(run)
     wait = check.interval or 30.0
-    if check.probe is not None and in_start_period(run, check, since):
+    if not in_start_period(run, check, since):
+        return since + wait
+    if check.probe is not None:
         soon = max(SOON, EASING * (since - run.started)) if health.results else 0.0
         return since + min(soon, wait)
-    if in_start_period(run, check, since):
-        wait = min(check.start_interval or 5.0, wait) if check.start_interval else wait
-    return since + wait
+    return since + (min(check.start_interval, wait) if check.start_interval else wait)

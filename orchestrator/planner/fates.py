@@ -137,12 +137,12 @@ def _judge_seated(
         return _KEEP
     if container.run.turn < intent.restart_turn:
         return Judgement(fate=Fate.CYCLE, because=intent.restart_because or "asked to restart")
-    because = f"is unhealthy (x-on-unhealthy: {container.definition.restart.unhealthy})"
-    match remedy(container.run, container.definition.restart):
+    policy = container.definition.restart
+    match remedy(container.run, policy):
         case "restart" if container.run.finished is None:
-            return Judgement(fate=Fate.CYCLE, because=because)
+            return Judgement(fate=Fate.CYCLE, because=f"is unhealthy (x-on-unhealthy: {policy.unhealthy})")
         case "recreate" if _replaceable(survey, service, intent, container, container.run):
-            return Judgement(fate=Fate.REPLACE, because=because)
+            return Judgement(fate=Fate.REPLACE, because=f"is unhealthy (x-on-unhealthy: {policy.unhealthy})")
     if not intent.ignore_dependencies:
         for dependency in survey.layout.needs[service.name]:
             if dependency.restart and (

@@ -9,7 +9,7 @@ from orchestrator.model.health import last_probe_at, next_probe_at
 from orchestrator.model.observation import Container, Run
 from orchestrator.model.stack import Healthcheck
 from orchestrator.planner.draft import Draft
-from orchestrator.planner.restarts import remedy, replaced_at
+from orchestrator.planner.restarts import is_unhealthy, remedy, replaced_at
 from orchestrator.planner.survey import Fate, Survey
 
 TOGETHER = 15
@@ -21,9 +21,13 @@ def probe(survey: Survey, draft: Draft) -> None:
     """A ProbeContainer for each check that is due; the time of the next for the others."""
     now = survey.now
     waiting = [(next_probe_at(run, check), one, run, check) for one, run, check in _asked(survey, draft)]
-    pressing = any(due <= now for due, *_ in waiting)
+    soonest = min((due for due, *_ in waiting), default=None)
+    if soonest is None or soonest > now:
+        if soonest is not None:
+            draft.wake(soonest)
+        return
     for due, container, run, check in waiting:
-        early = (due - last_probe_at(run)) / TOGETHER if pressing else 0.0
+        early = (due - last_probe_at(run)) / TOGETHER
         if due - early > now:
             draft.wake(due)
             continue
@@ -46,8 +50,9 @@ def _asked(survey: Survey, draft: Draft) -> Iterator[tuple[Container, Run, Healt
             continue
         if run.paused:
             continue  # nobody would answer
-        _wait_for_remedy(survey, draft, container, run)
-        if f"probe:{container.name}" in survey.in_flight:
+        if is_unhealthy(run):
+            _wait_for_remedy(survey, draft, container, run)
+        if survey.in_flight and f"probe:{container.name}" in survey.in_flight:
             continue
         yield container, run, check
 

@@ -27,7 +27,7 @@ def stop(survey: Survey, draft: Draft) -> None:
             continue
         if run.stopping is not None:
             _carry_through(survey, draft, container, run.stopping)
-        elif survey.fate(container) in ENDING and holding is not None:
+        elif holding is not None and survey.fate(container) in ENDING:
             _begin(survey, draft, container, holding)
 
 

@@ -15,11 +15,15 @@ _latest: list[tuple[Desired, Observation, Desired]] = []
 def with_parts(desired: Desired, world: Observation) -> Desired:
     """The wish with the steps as services of their own. They are wanted as their service is; one that has
     succeeded has been done, whatever was ordered since."""
+    if not _latest or _latest[0][0] is not desired or _latest[0][1] is not world:
+        _latest[:] = [(desired, world, _with_parts(desired, world))]
+    return _latest[0][2]
+
+
+def _with_parts(desired: Desired, world: Observation) -> Desired:
     whole = steps.with_steps(desired.stack)
     if whole is desired.stack:
         return desired
-    if _latest and _latest[0][0] is desired and _latest[0][1] is world:
-        return _latest[0][2]
     intents = dict(desired.intents)
     for name, service in whole.services.items():
         intent = desired.intents.get(service.step.of) if service.step is not None else None
@@ -29,9 +33,7 @@ def with_parts(desired: Desired, world: Observation) -> Desired:
             )
             turn = max(intent.turn, intent.restart_turn)
             intents[name] = replace(intent, turn=turn, restart_turn=0, under_way=done)
-    found = replace(desired, stack=whole, intents=intents)
-    _latest[:] = [(desired, world, found)]
-    return found
+    return replace(desired, stack=whole, intents=intents)
 
 
 def _done(step: Container) -> bool:
