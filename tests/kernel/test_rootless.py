@@ -101,6 +101,39 @@ def test_a_stack_of_two_services_lives_and_leaves_nothing(user: Ordinary) -> Non
     assert str(user.root) not in Path("/proc/self/mountinfo").read_text()
 
 
+PROBED = """
+name: probed
+services:
+  web:
+    x-rootfs: {path: $BOX}
+    command: sh -c 'trap "cat /page" USR1; echo serving; httpd -p 80 -h /; while :; do sleep 0.05; done'
+    configs: [page]
+    x-on-change: {signal: USR1}
+    x-log-ready: ^serving
+    healthcheck: {x-http: {port: 80, path: /page}}
+    stop_grace_period: 0s
+  client:
+    x-rootfs: {path: $BOX}
+    command: sleep 1000
+    stop_grace_period: 0s
+    depends_on: {web: {condition: service_healthy, x-condition: service_log_ready}}
+configs: {page: {file: page}}
+"""
+
+
+def test_probes_lines_and_files_that_change(user: Ordinary) -> None:
+    """Nothing of it needs a privilege that counts outside."""
+    page = user.home / "page"
+    page.write_text("one")
+    os.chown(page, user.uid, user.uid)
+    user.write(PROBED)
+    user.pystack("up", "-d", "--wait")
+    assert "(healthy)" in user.pystack("ps").stdout
+    page.write_text("two")
+    until(lambda: user.pystack("logs", "--no-log-prefix", "web").stdout.endswith("two"), "the new page")
+    user.pystack("down", "-t", "0")
+
+
 def _only_the_porter_is_outside(user: Ordinary) -> None:
     """Root inside is the user outside: no process has another id, or a capability that counts here."""
     for pid in user.processes():

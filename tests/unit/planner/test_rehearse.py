@@ -30,3 +30,12 @@ def test_it_ends_with_the_time_it_was_given() -> None:
     wish = stack(db=service(healthcheck=check(interval=100.0)), web=service(after={"db": "healthy"}))
     assert rehearse(up(wish), nothing(), 500.0, until=50.0)[-1].target == "container:shop-db-1"
     assert rehearse(up(wish), nothing(), 500.0)[-1].target == "container:shop-web-1"
+
+
+def test_a_line_that_is_waited_for_comes_half_a_second_after_the_start() -> None:
+    wish = stack(db=service(log_ready="ready"), web=service(after={"db": "logged"}))
+    lines = [str(line).split(None, 3) for line in rehearse(up(wish), nothing(), 500.0)]
+    started = {words[1]: (float(words[0]), words[3]) for words in lines if words[2] == "start"}
+    db, web = started["container:shop-db-1"], started["container:shop-web-1"]
+    assert web[1] == "db has logged that it is ready"
+    assert 0.5 <= web[0] - db[0] <= 1.0
