@@ -28,6 +28,8 @@ START_TIMEOUT = 30.0
 RETRY_TIMEOUT = 10.0
 """Seconds of patience with a socket that another command's supervisor is about to open."""
 ATTEMPTS = 3
+LOST_SECONDS = 0.1
+"""Until another try, when the supervisor was lost: a dying one may still be listened to for a moment."""
 _NOT_PERMITTED = 4
 """ExitCode.NOT_PERMITTED, without its import."""
 _held: list[int] = []
@@ -204,12 +206,24 @@ def find(paths: Paths, request: Message, fds: Sequence[int] = ()) -> Connection 
 
 
 def ask(paths: Paths, request: Message) -> Any:
-    """As `call`, by `find`: None when there is nothing that a supervisor could be asked about."""
-    connection = find(paths, request)
-    if connection is None:
-        return None
-    with connection:
-        return result(connection)
+    """As `call`, by `find`: None when there is nothing that a supervisor could be asked about.
+
+    For what may be asked twice: a supervisor that is killed as we speak to it is followed by another.
+    """
+    from orchestrator.model.errors import PystackError
+
+    for attempt in range(ATTEMPTS):
+        connection = find(paths, request)
+        if connection is None:
+            return None
+        with connection:
+            try:
+                return result(connection)
+            except PystackError:
+                if not connection.ended or attempt == ATTEMPTS - 1:
+                    raise
+        time.sleep(LOST_SECONDS)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def alive(paths: Paths) -> bool:

@@ -65,7 +65,8 @@ def check_ten(site: Site) -> dict[int, int]:
     return pids
 
 
-@pytest.mark.parametrize("victims", ["both"])  # test_kills.py has them all, of fewer containers
+@pytest.mark.skipif(not os.environ.get("PYSTACK_LONG"), reason="by night: test_kills.py has it by day")
+@pytest.mark.parametrize("victims", ["supervisor", "keeper", "both"])
 def test_a_kill_in_the_middle_of_anything_is_made_good_by_the_next_up(fresh: Site, victims: str) -> None:
     """Up, recreate, restart and down, each hit at a moment drawn by lot; then everything is there once."""
     lots = random.Random(f"20 {victims}")
@@ -183,24 +184,6 @@ def test_a_bridge_that_was_deleted_is_made_again_and_nobody_restarts(fresh: Site
     )
     assert {row["service"]: row["pid"] for row in fresh.ps("one")} == before
     fresh.down("one", timeout=0)
-
-
-def test_no_line_is_lost_and_none_comes_twice_while_supervisors_are_killed(fresh: Site) -> None:
-    fresh.up(
-        """
-        name: one
-        services:
-          a: {x-rootfs: {path: $BOX}, command: ["sh", "-c", "i=0; while [ $$i -lt 30000 ]; do i=$$((i+1)); echo $$i; done"]}
-        """
-    )
-    lots = random.Random(7)
-    for _ in range(4):
-        time.sleep(patient(lots.uniform(0.02, 0.1)))
-        fresh.kill(fresh.supervisor)
-    fresh.becomes("one", "a", state="exited")
-    until(lambda: fresh.output("one", "a").endswith(b"\n30000\n"), "the last line")
-    assert fresh.output("one", "a").split() == [b"%d" % number for number in range(1, 30001)]
-    fresh.down("one")
 
 
 def test_names_ports_terminals_and_execs_work_after_both_were_replaced(fresh: Site) -> None:

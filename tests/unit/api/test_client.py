@@ -58,6 +58,26 @@ def test_a_supervisor_that_goes_in_the_middle_is_an_error(paths: Paths) -> None:
     assert caught.value.exit_code is ExitCode.SUPERVISOR
 
 
+def test_a_question_is_asked_again_when_the_supervisor_is_killed_under_it(paths: Paths) -> None:
+    asked: list[str] = []
+
+    def answer(talk: Talk) -> None:
+        asked.append(str(talk.request["verb"]))
+        if len(asked) > 1:
+            talk.end({"rows": 3})
+
+    with Scripted(paths, answer):
+        assert client.ask(paths, {"verb": "ps"}) == {"rows": 3}
+    assert asked == ["ps", "ps"]
+
+    with (
+        Scripted(paths, lambda talk: asked.append("again")),
+        pytest.raises(PystackError, match="was lost in the middle"),
+    ):
+        client.ask(paths, {"verb": "ps"})
+    assert asked[2:] == ["again"] * client.ATTEMPTS
+
+
 def test_descriptors_travel_both_ways(paths: Paths) -> None:
     def answer(talk: Talk) -> None:
         data = os.read(talk.fds[0], 100)

@@ -110,6 +110,15 @@ def test_nothing_to_run_is_127_and_names_the_service() -> None:
     assert (caught.value.exit_code, caught.value.retryable) == (127, False)
 
 
+def test_more_than_can_be_passed_on_names_the_largest_variable_and_shows_no_value() -> None:
+    environment = {f"V{number}": "z" * 100_000 for number in range(60)} | {"LARGEST": "z" * 100_010}
+    with pytest.raises(EngineError) as refused:
+        bundle.texts(container(service(environment=environment, command=("true",))), ground())
+    assert "the largest variable is LARGEST, 100010 bytes" in refused.value.message
+    assert "zzz" not in refused.value.message
+    assert (refused.value.exit_code, refused.value.retryable) == (126, False)
+
+
 def test_the_environment_is_ours_below_the_image_s_below_the_service_s() -> None:
     made = container(service(environment={"LANG": "de", "A": "1"}, tty=True, hostname="h"))
     assert program.environment(made, IMAGE, "host") == {
