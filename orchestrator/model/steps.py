@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from orchestrator.model.frozen import replace
+from orchestrator.model.graph import needs
 from orchestrator.model.stack import (
     Attachment,
     Dependency,
@@ -69,8 +70,8 @@ def in_order(stack: Stack) -> Stack:
     services = dict(stack.services)
     for name, service in stack.services.items():
         for before, after in pairwise([*(step.name for step in of(service)), name]):
-            needs = Dependency(service=before, condition="service_completed_successfully")
-            services[after] = replace(services[after], depends_on=(*services[after].depends_on, needs))
+            last = Dependency(service=before, condition="service_completed_successfully")
+            services[after] = replace(services[after], depends_on=(*services[after].depends_on, last))
     return replace(stack, services=services)
 
 
@@ -98,7 +99,7 @@ def _recipe(service: Service, said: InitContainer, number: int) -> Service:
         tty=False,
         stdin_open=False,
         build=None,
-        depends_on=tuple(replace(one, restart=False) for one in service.depends_on),
+        depends_on=tuple(replace(one, restart=False) for one in needs(service)),
         healthcheck=Healthcheck(disable=True),
         log_ready=None,
         restart=POLICY,

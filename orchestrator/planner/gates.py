@@ -10,7 +10,7 @@ from orchestrator.model.desired import Intent, Wanted
 from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Container, HealthStatus, State
 from orchestrator.model.plan import Wait
-from orchestrator.model.stack import Dependency, DependencyCondition, Service
+from orchestrator.model.stack import Dependency, DependencyCondition, ImageRoot, Service
 from orchestrator.model.steps import shown
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.restarts import Sequel, remedy, sequel
@@ -110,12 +110,18 @@ class Gates:
         gate = self._before[name]
         return self._prepared(container) or gate if gate.answer is Answer.OPEN else gate
 
+    def _current(self, container: Container) -> bool:
+        service = self._survey.desired.stack.services[container.service]
+        intent = self._survey.intent(container.service)
+        kept = intent is not None and intent.keep_stale
+        return kept or container.fingerprint == self._survey.fingerprint(service)
+
     def _prepared(self, container: Container) -> Gate | None:
         """What `pre_start` has to say: each step has to succeed before the next one, and before the service,
         and a step of each container before that one. None: go on."""
         survey = self._survey
         service = survey.desired.stack.services[container.service]
-        if container.run is not None and container.fingerprint != survey.fingerprint(service):
+        if container.run is not None and not self._current(container):
             return None  # of a definition of before, by which it was prepared
         owner = service.step.of if service.step is not None else service.name
         for name in survey.layout.steps.get(owner, ()):
@@ -123,13 +129,21 @@ class Gates:
                 break
             step = survey.desired.stack.services[name]
             slot = container.slot if step.step is not None and step.step.each else 1
-            gate = self._step(step, slot)
+            gate = self._step(step, slot, container)
             if gate.answer is not Answer.OPEN:
                 return gate
         return None
 
-    def _step(self, step: Service, slot: int) -> Gate:
-        there = [one for one in self._survey.seats.get(step.name, ()) if one.slot == slot]
+    def _step(self, step: Service, slot: int, before: Container) -> Gate:
+        """Who is made by the definition in force needs steps that are, too."""
+        survey = self._survey
+        there = [one for one in survey.seats.get(step.name, ()) if one.slot == slot]
+        if there and self._current(before) and not self._current(there[0]):
+            image = step.root.reference if isinstance(step.root, ImageRoot) else ""
+            refusal = self._draft.refusal(f"image:{image}") if step.name in survey.pulls else None
+            if refusal is not None:
+                return _passed_on(there[0].name, refusal)
+            return _not_yet(f"{called(step)} is about to be replaced")
         if there:
             intent = self._survey.intent(step.name) or Intent()
             return self._ask_one(there[0], "service_completed_successfully", intent)

@@ -160,8 +160,10 @@ class Reasons:
     def _has_no_seat(self, container: Container, service: Service) -> bool:
         by_service = tables(self._world).by_service
         if service.step is not None:
-            owners = {one.slot for one in by_service.get(service.step.of, ())}
-            return service.step.each and container.slot not in owners
+            owner = self._desired.stack.services[service.step.of]
+            owners = by_service.get(owner.name, ())
+            gone = len(owners) > owner.replicas or container.slot not in {one.slot for one in owners}
+            return owner.replicas == 0 or (service.step.each and gone)
         others = by_service[service.name]
         return len(others) > service.replicas or sum(one.slot == container.slot for one in others) > 1
 
@@ -173,11 +175,7 @@ class Reasons:
 
     def _changed(self, container: Container, service: Service) -> str:
         if service.name not in self._fingerprints:
-            self._fingerprints[service.name] = (
-                fingerprint.of_service(service)
-                if service.step is None
-                else up_to_date(self._desired, self._world, service)
-            )
+            self._fingerprints[service.name] = up_to_date(self._desired, self._world, service)
         if container.fingerprint != self._fingerprints[service.name]:
             return "changed"
         if isinstance(service.root, ImageRoot):

@@ -30,7 +30,7 @@ from orchestrator.model.plan import Plan
 from orchestrator.model.stack import Dependency, ImageRoot, Service
 from orchestrator.simulation.asked import NEVER_PULLED, demand_asked
 from orchestrator.simulation.ends import demand_end
-from orchestrator.simulation.parts import with_parts
+from orchestrator.simulation.parts import up_to_date, with_parts
 from orchestrator.simulation.tables import tables
 
 FIRST_DELAY = 0.1
@@ -80,11 +80,17 @@ def demand_open_gates(desired: Desired, world: Observation, action: StartContain
         return
     step = container.definition.step
     service = desired.stack.services[container.service if step is None else step.of]
-    for number, said in enumerate(service.pre_start if not service.oneoff else (), 1):
-        if step is not None and number >= step.number:
-            break
-        _demand_step(world, action, service, number, container.slot if said.per_replica else 1)
     intent = desired.intents.get(service.name)
+    kept = intent is not None and intent.keep_stale  # `--no-recreate`
+    own = desired.stack.services[container.service]
+    current = container.fingerprint == up_to_date(desired, world, own)
+    # Who has run by a definition of before was prepared by that.
+    for wanted in steps.of(service) if current or container.run is None else ():
+        assert wanted.step is not None
+        if step is not None and wanted.step.number >= step.number:
+            break
+        needed = up_to_date(desired, world, wanted) if current and not kept else ""
+        _demand_step(world, action, wanted.name, container.slot if wanted.step.each else 1, needed)
     if intent is not None and intent.ignore_dependencies:
         return
     for dependency in needs(service):
@@ -100,16 +106,13 @@ def demand_open_gates(desired: Desired, world: Observation, action: StartContain
                 raise UnsafeError(f"{action.name} starts {why}")
 
 
-def _demand_step(
-    world: Observation, action: StartContainer, service: Service, number: int, slot: int
-) -> None:
-    """A step of `pre_start` has succeeded, in a container of the definition in force."""
-    wanted = steps.of(service)[number - 1]
-    for one in world.containers:
-        same = one.service == wanted.name and one.slot == slot and one.definition == wanted
+def _demand_step(world: Observation, action: StartContainer, step: str, slot: int, needed: str) -> None:
+    """A step of `pre_start` has succeeded; for a container of the definition in force, one of that, too."""
+    for one in tables(world).by_service.get(step, ()):
+        same = one.slot == slot and needed in ("", one.fingerprint)
         if same and one.run is not None and one.run.exit_code == 0:
             return
-    raise UnsafeError(f"{action.name} starts before step {number} of pre_start has succeeded")
+    raise UnsafeError(f"{action.name} starts before {step} has succeeded")
 
 
 def _closed(other: Container, condition: str) -> str:

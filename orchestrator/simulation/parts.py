@@ -41,12 +41,14 @@ def _done(step: Container) -> bool:
     return run is not None and run.finished is not None and run.exit_code == 0 and run.stopping is None
 
 
-def up_to_date(desired: Desired, world: Observation, step: Service) -> str:
-    """The fingerprint that a container of `step` should have: it changes with anything of its service."""
-    assert step.step is not None
-    owner = desired.stack.services[step.step.of]
-    own = fingerprint.joined(fingerprint.of_service(step), fingerprint.of_service(owner))
-    if owner.root == step.root:
+def up_to_date(desired: Desired, world: Observation, service: Service) -> str:
+    """The fingerprint that a container should have. That of a step changes with anything of its service."""
+    own = fingerprint.of_service(service)
+    if service.step is None:
+        return own
+    owner = desired.stack.services[service.step.of]
+    own = fingerprint.joined(own, fingerprint.of_service(owner))
+    if owner.root == service.root:
         return own
     there = tables(world).by_service.get(owner.name, ())
     image = world.images.get(getattr(owner.root, "reference", ""))
