@@ -48,6 +48,7 @@ _ATTR = struct.Struct("=HH")
 _PAD = (b"", b"\0\0\0", b"\0\0", b"\0")
 _REPLY_BYTES = 1 << 18
 _HEARD_BYTES = 1 << 12
+_MOST_HEARD = 500
 _NUMBERED = (_SOL_NETLINK, _LISTEN_ALL_NSID)
 _ATTR_LIMIT = 0xFFFF
 _BATCH = 64
@@ -286,16 +287,17 @@ class Heard:
     """There was more than the socket holds: anything may have changed anywhere."""
 
 
-def heard(listening: socket.socket) -> Heard:
-    """Read a subscribed socket empty. Does not wait."""
+def heard(listening: socket.socket, most: int = _MOST_HEARD) -> Heard:
+    """Read a subscribed socket empty, or `most` of its messages: who may administer a namespace can bring
+    them forth faster than they are read. Does not wait."""
     ours: set[int] = set()
     others: set[int] = set()
     missed = False
-    while True:
+    for _ in range(most):
         try:
             data, notes, _, _ = listening.recvmsg(_HEARD_BYTES, 64)
         except BlockingIOError:
-            return Heard(frozenset(ours), frozenset(others), missed)
+            break
         except OSError:  # ENOBUFS
             missed = True
             continue
@@ -304,6 +306,7 @@ def heard(listening: socket.socket) -> Heard:
             others.add(int.from_bytes(where[:4], sys.byteorder, signed=True))
         elif len(data) >= _HEADER.size:
             ours.add(_HEADER.unpack_from(data)[1])
+    return Heard(frozenset(ours), frozenset(others), missed)
 
 
 def _pack(requests: Sequence[Request], first: int, flags: int) -> bytes:

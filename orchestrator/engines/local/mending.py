@@ -29,11 +29,16 @@ from orchestrator.model.observation import State
 
 COMPANY = 0.1
 """Seconds to wait for more announcements of the same: one deletion is several."""
+BREATH = 0.02
+"""Seconds between two readings of what is announced."""
 CALM = 0.5
 """Seconds between two looks at least: our own work is announced as well."""
 RESCAN = 300.0
 """Seconds between two looks at everything: for what nobody announces (a process that is moved to another
 group of v1), and for what we have missed."""
+AFTER_MISSING = 10.0
+"""Seconds between two such looks at least, when announcements were missed: a container that may administer
+its network can bring forth more of them than anybody reads."""
 OFTEN = 5
 """So many repairs of the same within a minute, and somebody else wants it otherwise: then it is left."""
 _MINUTE = 60.0
@@ -74,6 +79,9 @@ class Mending:
         self._standing: dict[Fact, Difference] = {}
         """What was told of and still is as it is."""
         self._repaired: dict[Fact, list[float]] = {}
+        self._missed = False
+        self._full = 0.0
+        """When everything was looked at."""
         self.told: Told = lambda _difference, _outcome: None
         self.may_repair: Callable[[str], bool] = lambda _stack: True
         """Whether what belongs to a stack ("": to all of them) is put right."""
@@ -87,11 +95,12 @@ class Mending:
                 nursery.start_soon(self._listen, of_links, self._heard_links)
                 nursery.start_soon(self._listen, of_firewall, self._heard_firewall)
                 nursery.start_soon(self._listen_to_files)
+                self._full = trio.current_time()
                 while True:
-                    with trio.move_on_after(RESCAN):
+                    with trio.move_on_at(self._full + (AFTER_MISSING if self._missed else RESCAN)):
                         await self._bell.wait()
                         await trio.sleep(COMPANY)
-                    await self._turn(rung=self._bell.is_set())
+                    await self._turn()
                     await trio.sleep(CALM)
 
     def look_at_all(self) -> None:
@@ -106,9 +115,10 @@ class Mending:
         while True:
             await trio.lowlevel.wait_readable(announced)
             news = heard(announced)
-            self._suspects.everything = self._suspects.everything or news.missed
+            self._missed = self._missed or news.missed
             if take(news) or news.missed:
                 self._bell.set()
+            await trio.sleep(BREATH)
 
     def _heard_links(self, news: Heard) -> bool:
         ours = bool(news.ours - links.ROUTES)
@@ -146,7 +156,7 @@ class Mending:
         while True:
             await trio.lowlevel.wait_readable(self._watching.fileno())
             noticed = self._watching.heard()
-            self._suspects.everything = self._suspects.everything or noticed.missed
+            self._missed = self._missed or noticed.missed
             wanted = {one for one in noticed.subjects if self._matters(one)}
             self._suspects.subjects |= wanted
             if wanted or noticed.missed:
@@ -162,10 +172,14 @@ class Mending:
 
     # --- looking ------------------------------------------------------------------------------------
 
-    async def _turn(self, *, rung: bool) -> None:
+    async def _turn(self) -> None:
         suspects, self._suspects, self._bell = self._suspects, Suspects(), trio.Event()
-        everything = suspects.everything or not rung
-        if not rung:  # what could not be put right is tried once more
+        now = trio.current_time()
+        due = now >= self._full + (AFTER_MISSING if self._missed else RESCAN)
+        everything = suspects.everything or due
+        if everything:
+            self._full, self._missed = now, False
+        if due:  # what could not be put right is tried once more
             self._standing = {
                 fact: wrong
                 for fact, wrong in self._standing.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import struct
 
 import pytest
@@ -66,3 +67,15 @@ def test_of_many_requests_all_are_tried_and_the_first_refusal_is_raised() -> Non
             route.batch(many)
         assert caught.value.errno == errno.ENODEV
         route.batch([absent("ps-none", errno.ENODEV)])
+
+
+def test_a_flood_of_announcements_is_read_in_portions() -> None:
+    """Any datagram socket will do: kinds of message come out, and never more than was asked for are taken."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with here, there:
+        here.settimeout(0)
+        for kind in range(16, 24):
+            there.send(struct.pack("=IHHII", 16, kind, 0, 0, 0))
+        assert netlink.heard(here, 5).ours == frozenset(range(16, 21))
+        assert netlink.heard(here, 5) == netlink.Heard(ours=frozenset(range(21, 24)))
+        assert netlink.heard(here) == netlink.Heard()
