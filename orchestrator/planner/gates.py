@@ -118,13 +118,14 @@ class Gates:
 
     def _prepared(self, container: Container) -> Gate | None:
         """What `pre_start` has to say: each step has to succeed before the next one, and before the service,
-        and a step of each container before that one. None: go on."""
+        and a step of each container before that one. None: nothing."""
         survey = self._survey
         service = survey.desired.stack.services[container.service]
-        if container.run is not None and not self._current(container):
+        names = survey.layout.steps.get(service.step.of if service.step is not None else service.name, ())
+        if names and container.run is not None and not self._current(container):
             return None  # of a definition of before, by which it was prepared
-        owner = service.step.of if service.step is not None else service.name
-        for name in survey.layout.steps.get(owner, ()):
+        gate = None
+        for name in names:
             if name == service.name:
                 break
             step = survey.desired.stack.services[name]
@@ -132,7 +133,7 @@ class Gates:
             gate = self._step(step, slot, container)
             if gate.answer is not Answer.OPEN:
                 return gate
-        return None
+        return gate
 
     def _step(self, step: Service, slot: int, before: Container) -> Gate:
         """Who is made by the definition in force needs steps that are, too."""
@@ -324,7 +325,7 @@ def _ended_completed(container: Container, then: Sequel) -> Gate:
     if then.kind == "broken":
         return _failed(about(container.name, then.because), then.exit_code)
     if run.exit_code == 0 and not run.error:
-        return _open(f"{container.service} has completed")
+        return _open(f"{called(container.definition)} has completed")
     if then.kind == "later":
         return _not_yet(f"{container.service} is trying again (exit {run.exit_code}, attempt {run.attempt})")
     code = "its exit code was lost" if run.exit_code is None else f"exit {run.exit_code}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -16,6 +17,7 @@ from orchestrator.model.stack import RestartPolicy, Service, Stack
 from orchestrator.planner.plan import plan
 from orchestrator.simulation.play import Played, play
 from orchestrator.simulation.scenario import Event, Kill, KillSupervisor, Order, PowerCut, Scale, Scenario
+from tests.kit import histories
 from tests.kit.stacks import check, service, stack, up
 from tests.simulation.stage import Stage
 from tests.simulation.stage import play as act
@@ -325,3 +327,50 @@ def test_containers_of_before_outlive_a_failed_step_of_an_update_and_the_machine
     old = [one.name for one in ended if one.service == "web" and one.definition.user == "1"]
     assert len(old) == 4
     assert set(old) <= set(starts)
+
+
+# --- whatever happens ------------------------------------------------------------------------------------
+
+
+def adorned(chance: random.Random, recipe: Service) -> Service:
+    """A service of a history that may have steps, and a remedy for what turns unhealthy."""
+    if chance.random() < 0.4:
+        said = [
+            InitContainer(
+                command=("prepare",),
+                per_replica=chance.random() < 0.5,
+                image=chance.choice([None, None, "a"]),
+            )
+            for _ in range(chance.choice([1, 1, 2]))
+        ]
+        recipe = replace(recipe, pre_start=tuple(said))
+    if chance.random() < 0.35:
+        recipe = replace(
+            recipe, restart=replace(recipe.restart, unhealthy=chance.choice(["restart", "recreate"]))
+        )
+    return recipe
+
+
+def step_program(chance: random.Random) -> Program:
+    return Program(
+        exits_after=chance.choice([0.1, 1.0, 5.0]),
+        exit_codes=chance.choice([(0,), (0,), (1, 0), (1,)]),
+        starts_in=chance.choice([0.0, 0.5]),
+        ends_within=chance.choice([0.01, None]),
+    )
+
+
+@pytest.mark.parametrize("seed", [*range(40), 77, 82, 89, 142, 332, 673, 1361, 2109])
+def test_the_laws_hold_with_steps_and_remedies(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those after the first forty have found something, once."""
+    plain = histories._service
+    monkeypatch.setattr(
+        histories,
+        "_service",
+        lambda chance, earlier, number: adorned(chance, plain(chance, earlier, number)),
+    )
+    found, chance = histories.history(seed), random.Random(seed)
+    names = [f"s{service}:pre_start:{step}" for service in range(7) for step in (1, 2)]
+    programs = {name: step_program(chance) for name in names if chance.random() < 0.5}
+    scenario = replace(found.scenario, programs={**found.scenario.programs, **programs})
+    assert play(found.stack, scenario, seed).broken == ""
