@@ -194,7 +194,8 @@ def _divided(scene: Scene, goes_on: bool, reasons: Mapping[str, str]) -> Divisio
         replaced |= {one.id: reasons[one.id] for one in stale[leaving:going]}
     else:
         surplus = len(stale) if scene.course.start_first else max(0, total - wanted)
-        leaving = min(surplus, max(0, len(stale) - max(0, wanted - ready)))
+        enough = ready + len(_jobs_done(scene, current))
+        leaving = min(surplus, max(0, len(stale) - max(0, wanted - enough)))
         if goes_on:
             on_their_way = len(current) - rested - failed - idle + len(scene.coming)
             lacking = wanted - len(current) - len(scene.coming) - len(scene.lost)
@@ -252,9 +253,15 @@ def _rested(scene: Scene, current: list[Container]) -> tuple[int, int]:
     failed = [one for one in current if one.name in record.failed and not scene.ready(one)]
     # Who was there before it began (0) has nothing to rest from, nor has a job that has ended.
     rested = sum(1 for one in ready if not record.ready[one.id] or record.ready[one.id] <= over)
-    ended = [one for one in current if one.id in record.ready and one not in ready and one not in failed]
-    done = sum(1 for one in ended if one.run is not None and one.run.exit_code == 0)
+    done = sum(1 for one in _jobs_done(scene, current) if one not in failed)
     return rested + done, sum(1 for one in failed if record.failed[one.name] <= over)
+
+
+def _jobs_done(scene: Scene, current: list[Container]) -> list[Container]:
+    """New ones that were found good and have ended as jobs do: they will never serve."""
+    known = scene.record.ready if scene.record is not None else {}
+    found = (one for one in current if one.id in known and not scene.ready(one))
+    return [one for one in found if one.run is not None and one.run.exit_code == 0]
 
 
 def _first_to_go(container: Container) -> tuple[bool, bool, int]:

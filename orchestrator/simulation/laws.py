@@ -93,8 +93,8 @@ def demand_open_gates(desired: Desired, world: Observation, action: StartContain
         _demand_step(world, action, wanted.name, container.slot if wanted.step.each else 1, needed)
     if intent is not None and intent.ignore_dependencies:
         return
-    for dependency in needs(service):
-        if not dependency.required:
+    for dependency in needs(service if step is None else container.definition):
+        if not dependency.required or dependency.service not in desired.stack.services:
             continue
         replicas = desired.stack.services[dependency.service].replicas
         there = tables(world).by_service.get(dependency.service, [])
@@ -232,9 +232,20 @@ def _pending(desired: Desired, world: Observation, decided: Plan, unquiet: Abstr
     for action in decided.actions:
         if not isinstance(action, ProbeContainer) and owners.get(action.target, "") not in unquiet:
             yield f"{action.target} is still to be acted on: {action.because}"
+    blocked = _blocked(desired, world)
     for wait in decided.waits:
-        if not wait.failed and _service(desired, wait.target, owners) not in unquiet:
+        name = _service(desired, wait.target, owners)
+        held = wait.target.startswith("service:") and name in blocked
+        held = held or not blocked.isdisjoint(_on(world, wait.target))
+        if not wait.failed and name not in unquiet and not held:
             yield f"{wait.target} waits: {wait.because}"
+
+
+def _on(world: Observation, target: str) -> Iterator[str]:
+    """The services with containers on a network."""
+    kind, _, name = target.partition(":")
+    if kind == "network":
+        yield from (one.service for one in world.containers if name in one.addresses)
 
 
 def _service(desired: Desired, target: str, owners: Mapping[str, str]) -> str:
@@ -256,7 +267,9 @@ def _missing(desired: Desired, world: Observation, unquiet: AbstractSet[str]) ->
             continue
         there = tables(world).by_service.get(name, [])
         if intent.wanted is Wanted.RUNNING:
-            if len(there) != service.replicas and name not in blocked:
+            update = desired.rollouts.get(name)
+            paused = update is not None and update.outcome == "paused"  # half-way, until somebody says more
+            if len(there) != service.replicas and name not in blocked and not paused:
                 yield f"{name} has {len(there)} containers, not {service.replicas}"
             yield from _idle(there, blocked=name in blocked)
         elif intent.wanted is Wanted.STOPPED:

@@ -283,7 +283,10 @@ class Stage:
         if isinstance(event, Scale):
             services = dict(self.stack.services)
             for name, count in event.replicas.items():
-                services[name] = replace(services[name], replicas=count)
+                if name in services:
+                    services[name] = replace(services[name], replicas=count)
+                else:
+                    self._note("refuse", f"no such service: {name}", "refused")
             self.stack = replace(self.stack, services=services)
             self._want(orders.up(self.desired, self.stack, orders.UpOptions()))
             return

@@ -16,6 +16,7 @@ from orchestrator.engines.simulated import Faults, Program, Pull
 from orchestrator.model import codec
 from orchestrator.model.frozen import replace as changed
 from orchestrator.model.graph import needs
+from orchestrator.model.sections import InitContainer
 from orchestrator.model.stack import (
     Attachment,
     OfService,
@@ -35,7 +36,7 @@ from orchestrator.simulation.scenario import (
     Scale,
     Scenario,
 )
-from tests.kit.stacks import check, network, policy, port, service, stack
+from tests.kit.stacks import check, network, policy, port, service, stack, steps
 
 CONDITIONS = (
     "started",
@@ -131,7 +132,7 @@ def _service(chance: random.Random, earlier: list[str], number: int) -> Service:
         pull_policy=chance.choice(["", "", "", "always", "never", "missing"]),
         **fields,
     )
-    made = replace(made, restart=_policy(chance))
+    made = replace(made, restart=_policy(chance), deploy=_deploy(chance), pre_start=_steps(chance))
     if chance.random() < 0.08 and made.replicas < 2:
         made = replace(made, container_name=f"the-{number}")
     return made
@@ -141,7 +142,38 @@ def _ports(chance: random.Random, number: int) -> tuple[str, ...]:
     """Each service has numbers of its own, and room for as many containers as there may be."""
     base = 9000 + 100 * number
     return chance.choice(
-        [(), (), (":80",), (f"{base}-{base + 20}:80",), (":80", f"{base + 30}-{base + 60}:81/udp")]
+        [
+            (),
+            (),
+            (":80",),
+            (f"{base + 70}:80",),
+            (f"{base}-{base + 20}:80",),
+            (":80", f"{base + 30}-{base + 60}:81/udp"),
+        ]
+    )
+
+
+def _deploy(chance: random.Random) -> Any:
+    """update_config, for some."""
+    if chance.random() < 0.75:
+        return None
+    return steps(
+        parallelism=chance.choice([0, 1, 2]),
+        delay=chance.choice([0.0, 0.0, 1.0]),
+        order=chance.choice(["start-first", "stop-first"]),
+        monitor=chance.choice([0.0, 2.0]),
+        failure_action=chance.choice(["pause", "continue", "rollback"]),
+        max_failure_ratio=chance.choice([0.0, 0.5]),
+    )
+
+
+def _steps(chance: random.Random) -> tuple[InitContainer, ...]:
+    """pre_start, for few."""
+    if chance.random() < 0.9:
+        return ()
+    return tuple(
+        InitContainer(command=(f"step{number}",), per_replica=chance.random() < 0.3)
+        for number in range(chance.choice([1, 1, 2]))
     )
 
 
@@ -159,6 +191,8 @@ def _policy(chance: random.Random) -> RestartPolicy:
     found = policy(chance.choice(POLICIES))
     if chance.random() < 0.15:
         found = changed(found, delay=chance.choice([0.0, 0.5, 5.0]), window=chance.choice([None, 2.0]))
+    if chance.random() < 0.2:
+        found = changed(found, unhealthy=chance.choice(["restart", "recreate"]))
     return found
 
 

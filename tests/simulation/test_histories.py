@@ -27,7 +27,7 @@ from tests.kit.histories import History, history, read
 FIRST = int(os.environ.get("PYSTACK_FIRST_SEED", "0"))
 SEEDS = range(FIRST, FIRST + int(os.environ.get("PYSTACK_HISTORIES", "500")))
 KEPT = sorted((Path(__file__).parents[1] / "golden" / "histories").glob("*.json"))
-EVERY = 8
+EVERY = 16
 """Of so many passes, one is asked once more in other words."""
 
 NOTHING: Mapping[str, Action] = {}

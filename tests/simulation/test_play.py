@@ -27,7 +27,7 @@ from orchestrator.simulation.scenario import (
     Scenario,
 )
 from orchestrator.simulation.shrink import shrink
-from tests.kit.stacks import check, service, stack
+from tests.kit.stacks import check, service, stack, steps
 
 SHOP = stack(
     "shop",
@@ -98,6 +98,19 @@ def test_the_laws_hold_on_a_rough_day(seed: int) -> None:
 def test_a_program_that_never_gets_healthy_is_not_asked_to_be_at_rest() -> None:
     played = play(SHOP, Scenario(lasts=60.0, programs={"db": Program(probes=(1,))}), 1)
     assert (played.broken, played.unquiet) == ("", ("db", "tables", "web"))
+
+
+@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+@pytest.mark.parametrize("at", [0.7, 7.0])
+def test_an_update_of_a_job_ends_when_the_new_one_has_done_it(order: str, at: float) -> None:
+    """The old one still at work, or long done."""
+    before = stack(job=service(restart="on-failure", deploy=steps(order=order)))
+    after = stack(job=service(restart="on-failure", user="1", deploy=steps(order=order)))
+    change = Order(at=at, command="up", stack=after)
+    scenario = Scenario(lasts=15, programs={"job": Program(exits_after=1.0)}, events=(change,))
+    played = play(before, scenario, 1)
+    assert played.broken == ""
+    assert [one.definition.user for one in played.containers] == ["1"]
 
 
 def hasty(*arguments: object) -> Plan:
