@@ -17,6 +17,9 @@ from dataclasses import dataclass
 
 from orchestrator.kernel import syscalls
 
+_DELETED = " (deleted)"
+"""What the kernel puts behind the path of a file without a name (proc_pid_fd(5))."""
+
 File = tuple[int, int]
 """Device and inode."""
 
@@ -87,7 +90,10 @@ def _exchange(one: Exchange, tree: int, root: int, proc: int) -> None:
     place = _open(root, one.target, os.O_PATH, one)
     try:
         # The path without links: of it the last step is taken alone, in a directory that is held.
-        above, _, name = os.readlink(f"thread-self/fd/{place}", dir_fd=proc).rpartition("/")
+        path = os.readlink(f"thread-self/fd/{place}", dir_fd=proc)
+        if os.fstat(place).st_nlink == 0:
+            path = path.removesuffix(_DELETED)
+        above, _, name = path.rpartition("/")
     finally:
         os.close(place)
     resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
