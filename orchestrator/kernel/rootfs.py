@@ -161,6 +161,7 @@ def _forget_crash(work: str) -> None:
     mark = f"{work}/work/incompat/volatile"
     with suppress(FileNotFoundError):
         os.unlink(f"{mark}/dirty")
+    with suppress(FileNotFoundError):  # also when one before us was killed in between
         os.rmdir(mark)
 
 

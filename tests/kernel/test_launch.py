@@ -362,6 +362,17 @@ def test_a_root_is_used_again_after_a_kill(machine: Machine) -> None:
     assert machine.shell("cat /kept", name="again") == "1\n"
 
 
+def test_a_launcher_that_was_killed_while_it_took_the_mark_away_stops_no_later_one(machine: Machine) -> None:
+    """The kernel's mark is a directory with a file in it: the file may be gone and the directory not."""
+    run = machine.start(["sleep", "100"], name="half")
+    run.kill()
+    machine.client.exited("half")
+    mark = machine.root / "layers" / "half" / "work" / "work" / "incompat" / "volatile"
+    (mark / "dirty").unlink()
+    assert mark.is_dir()
+    assert machine.shell("echo up", name="half") == "up\n"
+
+
 def test_a_read_only_root(machine: Machine) -> None:
     config = {"root": {"readonly": True}}
     said = machine.shell("touch /x 2>&1 || true; touch /dev/shm/y && echo shm", config=config)

@@ -27,7 +27,7 @@ class Turns:
 
 
 WIDTH = 4
-"""Starts of one stack that are under way at a time: more would not make it faster (docs/benchmarks.md)."""
+"""Starts of one stack that are under way at a time. Forty services came up no faster without a limit."""
 
 
 class Lanes:
