@@ -210,8 +210,6 @@ def ask(paths: Paths, request: Message) -> Any:
 
     For what may be asked twice: a supervisor that is killed as we speak to it is followed by another.
     """
-    from orchestrator.model.errors import PystackError
-
     for attempt in range(ATTEMPTS):
         connection = find(paths, request)
         if connection is None:
@@ -219,8 +217,11 @@ def ask(paths: Paths, request: Message) -> Any:
         with connection:
             try:
                 return result(connection)
-            except PystackError:
-                if not connection.ended or attempt == ATTEMPTS - 1:
+            except Exception as error:
+                from orchestrator.model.errors import PystackError  # most questions have an answer
+
+                last = not connection.ended or attempt == ATTEMPTS - 1
+                if last or not isinstance(error, PystackError):
                     raise
         time.sleep(LOST_SECONDS)
     raise AssertionError("the last attempt returns or raises")
