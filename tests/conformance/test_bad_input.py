@@ -225,7 +225,10 @@ FILES = {
         1,
         "bind source {dir}/none does not exist",
     ),
-    "a: {HOST, secrets: [s]}\nsecrets: {s: {file: ./none}}": (1, "secret s: file {dir}/none does not exist"),
+    "a: {HOST, secrets: [s]}\nsecrets: {s: {file: ./none}}": (
+        15,
+        "secret s: {dir}/none: there is no such file",
+    ),
     "a: {HOST, networks: [n]}\nnetworks: {n: {external: true}}": (1, "external network n does not exist"),
     "a: {HOST, volumes: ['v:/v']}\nvolumes: {v: {external: true}}": (1, "external volume v does not exist"),
 }
