@@ -86,6 +86,19 @@ def read(path: str) -> dict[str, Any]:
     return found
 
 
+def _stack(found: Mapping[str, Any], path: str) -> Stack:
+    """The stack of a plan that whoever wrote it has given a right sum. Raises UserError."""
+    options, services = found["options"], None
+    if isinstance(options, dict) and set(options) == set(OPTIONS):
+        services = options["services"]
+    try:
+        if not isinstance(services, list) or not all(isinstance(name, str) for name in services):
+            raise codec.CodecError("its options are none")
+        return codec.decode(Stack, found["stack"])
+    except codec.CodecError as error:
+        raise UserError(f"{path} can't be understood: {error}", hint="make the plan anew") from None
+
+
 def follow(scope: Scope, path: str, request: Message, wish: Wish, others: tuple[object, ...]) -> int:
     """Do what a kept plan says, unless the machine or what is wanted has changed meanwhile.
 
@@ -99,7 +112,7 @@ def follow(scope: Scope, path: str, request: Message, wish: Wish, others: tuple[
             "--plan says already which services, and how", "options that show and wait may go with it"
         )
     found = read(path)
-    stack = codec.decode(Stack, found["stack"])
+    stack = _stack(found, path)
     if (said := scope.said_name()) and said != stack.name:
         raise UserError(f"the plan is one of stack {stack.name}, not of {said}", exit_code=ExitCode.USAGE)
     request |= found["options"]

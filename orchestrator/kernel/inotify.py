@@ -87,18 +87,18 @@ class Inotify:
         _libc.inotify_rm_watch(self._fd, watch)
 
     def read(self) -> Iterator[Seen]:
-        """Everything announced by now, without waiting."""
-        while True:
-            try:
-                data = os.read(self._fd, _READ)
-            except BlockingIOError:
-                return
-            offset = 0
-            while offset < len(data):
-                watch, mask, _, length = _HEAD.unpack_from(data, offset)
-                start = offset + _HEAD.size
-                offset = start + length
-                yield Seen(watch, mask, os.fsdecode(data[start:offset].rstrip(b"\0")))
+        """What is announced by now, without waiting; at most 64 KiB of it, as whoever changes things faster
+        than we read would never let us go. The descriptor stays readable as long as there is more."""
+        try:
+            data = os.read(self._fd, _READ)
+        except BlockingIOError:
+            return
+        offset = 0
+        while offset < len(data):
+            watch, mask, _, length = _HEAD.unpack_from(data, offset)
+            start = offset + _HEAD.size
+            offset = start + length
+            yield Seen(watch, mask, os.fsdecode(data[start:offset].rstrip(b"\0")))
 
     def close(self) -> None:
         os.close(self._fd)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.model import codec
-from orchestrator.model.action import Action
+from orchestrator.model.action import Action, CreateContainer, RoutePorts
 from orchestrator.model.desired import Desired
-from orchestrator.model.frozen import dataclass
+from orchestrator.model.frozen import dataclass, replace
 from orchestrator.planner.rehearse import Line
 
 _PASSING = frozenset({"id", "because", "run_started"})
@@ -37,18 +37,24 @@ class Step:
 
 def steps(lines: Iterable[Line]) -> tuple[Step, ...]:
     """The steps of a rehearsal, in order."""
+    lines = tuple(lines)
+    made = {line.action.id: line.action.name for line in lines if isinstance(line.action, CreateContainer)}
     return tuple(
-        Step(target=line.target, verb=line.verb, because=line.because, digest=_of(line)) for line in lines
+        Step(target=line.target, verb=line.verb, because=line.because, digest=_of(line, made))
+        for line in lines
     )
 
 
-def _of(line: Line) -> str:
+def _of(line: Line, made: Mapping[str, str]) -> str:
     """What is refused is the same as long as it is refused for the same reason."""
-    return digest(line.action) if line.action is not None else _digest(line.because)
+    return digest(line.action, made) if line.action is not None else _digest(line.because)
 
 
-def digest(action: Action) -> str:
-    """Of everything in an action that does not differ each time by itself."""
+def digest(action: Action, made: Mapping[str, str]) -> str:
+    """Of everything in an action that does not differ each time by itself. `made`: names of the containers
+    that are to be made, by the ids of this rehearsal."""
+    if isinstance(action, RoutePorts):
+        action = replace(action, members=tuple(sorted(made.get(one, one) for one in action.members)))
     fields = codec.encode(action)
     assert isinstance(fields, dict)
     kept = {

@@ -149,12 +149,18 @@ def _update(said: Reader) -> model.Update:
     action = said.text("failure_action")
     if action and action not in _FAILURE_ACTIONS:
         said.refuse(f"{action!r} is none of {', '.join(_FAILURE_ACTIONS)}", key="failure_action")
+    for key in ("delay", "monitor"):
+        if (said.seconds(key) or 0.0) < 0:
+            said.refuse("a duration here can't be negative", key=key)
+    ratio = said.number("max_failure_ratio") or 0.0
+    if not 0 <= ratio <= 1:
+        said.refuse(f"{ratio:g} is no share of failures", key="max_failure_ratio", hint="0 to 1, as 0.25")
     return model.Update(
         parallelism=said.whole("parallelism"),
         delay=said.seconds("delay") or 0.0,
         failure_action=action or None,
         monitor=said.seconds("monitor") or 0.0,
-        max_failure_ratio=said.number("max_failure_ratio") or 0.0,
+        max_failure_ratio=ratio,
         order=cast('Literal["start-first", "stop-first"] | None', said.text("order")),
     )
 

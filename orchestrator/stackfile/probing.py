@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.model.sections import HttpProbe, TcpProbe
 
 MOST_TEXT = 2048
+MOST_HOST = 255
 MOST_PATTERN = 1000
 LOGGED = "service_log_ready"
 
@@ -62,7 +63,8 @@ def _path(said: Reader) -> str:
 
 def _host(said: Reader) -> str:
     host = said.text("host") or "localhost"
-    if not _plain(host) or len(host) > MOST_TEXT:
+    # TLS has no name that is empty or begins with a dot, nor one above 255 bytes (RFC 6066, 3).
+    if not _plain(host) or host.startswith(".") or len(host) > MOST_HOST:
         said.refuse(f"{host!r:.60} is not the name of a host", key="host")
     return host
 

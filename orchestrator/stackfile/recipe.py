@@ -211,6 +211,8 @@ def _drain(said: Reader) -> float:
     except ValueError as error:
         said.refuse(f"{said.text('x-drain')!r} is not a duration: {error}", key="x-drain")
         span = None
+    if span is not None and span < 0:
+        said.refuse("a duration here can't be negative", key="x-drain")
     return model.DRAIN if span is None else max(0.0, span)
 
 

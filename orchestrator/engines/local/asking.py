@@ -114,7 +114,7 @@ def _request(probe: HttpProbe) -> bytes:
 
 async def _status(stream: trio.abc.Stream) -> tuple[int, str]:
     """The answer's status and first line. Interim ones (1xx, RFC 9110, 15.2) come before it."""
-    head = bytearray()
+    head, room = bytearray(), HEAD_LIMIT
     while True:
         line, found, _ = head.partition(b"\n")
         if found:
@@ -125,11 +125,12 @@ async def _status(stream: trio.abc.Stream) -> tuple[int, str]:
             if ended:
                 head = after
                 continue
-        if len(head) > HEAD_LIMIT:
+        if room < 0:
             raise _AnswerError("no answer follows" if found else "the answer's first line has no end")
         chunk = await stream.receive_some(CHUNK)
         if not chunk:
             raise _AnswerError("the connection was closed without an answer")
+        room -= len(chunk)
         head += chunk
 
 

@@ -142,6 +142,7 @@ class HostFiles:
                     if seen.mask & inotify.IGNORED:  # its directory has gone: the way there is watched anew
                         self._watches = {d: w for d, w in self._watches.items() if w != seen.watch}
             self._bell.set()
+            await trio.sleep(COMPANY)  # a container may write there as fast as it can
 
     def _watch(self, directories: tuple[str, ...]) -> None:
         self._blind = self._inotify is None and bool(directories)

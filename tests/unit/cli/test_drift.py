@@ -161,6 +161,24 @@ def test_a_plan_that_was_changed_by_hand(tmp_path: Path) -> None:
         saved.read(str(path))
 
 
+@pytest.mark.parametrize(
+    "part",
+    [{"stack": {"name": 5}}, {"options": []}, {"options": {"plan": {}}}],
+    ids=["stack", "list", "other"],
+)
+def test_a_plan_with_a_right_sum_that_makes_no_sense(tmp_path: Path, part: dict[str, Any]) -> None:
+    path = plan_into(tmp_path)
+    kept = json.loads(path.read_text())
+    options = part.get("options", kept["options"])
+    request = {**kept, **part, "options": dict.fromkeys(saved.OPTIONS)}
+    whole = {**saved.document({**request, **request["options"]}, TOLD), "options": options}
+    whole["sum"] = saved._sum({name: value for name, value in whole.items() if name != "sum"})
+    path.write_text(json.dumps(whole))
+    code, _, err = command.run(tmp_path, "up", "-d", "--plan", "plan.json")
+    assert code == 1
+    assert "plan.json can't be understood" in err
+
+
 def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError) as wrong:
         saved.read(str(tmp_path / "no.json"))

@@ -27,6 +27,20 @@ def test_what_comes_and_goes_in_a_directory_is_told_by_name(tmp_path: Path) -> N
     ]
 
 
+def test_who_changes_things_faster_than_we_read_lets_us_go(tmp_path: Path) -> None:
+    """Something new is announced for each thing read: what is read at once ends nevertheless."""
+    with Inotify() as watching:
+        watching.add(str(tmp_path), inotify.NAMES, directory=True)
+        (tmp_path / ("0" * 200)).touch()
+        read = 0
+        for _ in watching.read():
+            read += 1
+            (tmp_path / f"{read:0200}").touch()
+            assert read < 1000
+        assert read == 1
+        assert next(iter(watching.read())).name == f"{1:0200}"
+
+
 def test_masks_for_the_same_path_add_up(tmp_path: Path) -> None:
     with Inotify() as watching:
         first = watching.add(str(tmp_path), inotify.CREATE)

@@ -31,6 +31,13 @@ def test_the_same_at_another_time() -> None:
     assert departure(rehearsed(), rehearsed(now=5000.0)) == ""
 
 
+def test_who_shares_a_port_is_the_same_at_another_time() -> None:
+    """Containers that are still to be made join a rotation by ids of this moment: their names count."""
+    shared = stack("shop", web=service(image="web", replicas=3, ports=("8080:80",), healthcheck=check()))
+    assert any(step.verb == "route" for step in rehearsed(shared))
+    assert departure(rehearsed(shared), rehearsed(shared, now=5000.0)) == ""
+
+
 def test_it_survives_the_file() -> None:
     kept = [codec.decode(Step, codec.encode(step)) for step in rehearsed()]
     assert departure(kept, rehearsed()) == ""

@@ -38,6 +38,8 @@ def test_a_tcp_probe_stands_beside_a_test_that_docker_compose_uses() -> None:
     [
         ("x-http: {port: 0}", 22, "0 is not a port"),
         ("x-tcp: {port: 65536}", 21, "65536 is not a port"),
+        ("x-http: {port: 80, host: .a}", 32, "is not the name of a host"),
+        (f"x-http: {{port: 80, host: {'a' * 256}}}", 32, "is not the name of a host"),
         ("x-http: {port: 80, path: health}", 32, "is not the path of a request"),
         ('x-http: {port: 80, path: "/a b"}', 32, "is not the path of a request"),
         ('x-http: {port: 80, path: "/a\\r\\nHost: b"}', 32, "is not the path of a request"),

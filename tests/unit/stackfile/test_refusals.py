@@ -38,6 +38,21 @@ def test_a_refusal_can_be_told_as_a_warning() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("deploy: {update_config: {max_failure_ratio: 1.5}}", "1.5 is no share of failures"),
+        ("deploy: {rollback_config: {max_failure_ratio: -0.5}}", "-0.5 is no share of failures"),
+        ("deploy: {update_config: {monitor: -5s}}", "a duration here can't be negative"),
+        ("deploy: {update_config: {delay: -5s}}", "a duration here can't be negative"),
+        ("x-drain: -1s", "a duration here can't be negative"),
+    ],
+)
+def test_an_update_that_can_not_go_as_it_says(said: str, words: str) -> None:
+    (refusal,) = unrunnable(web(said))
+    assert words in str(refusal)
+
+
 def test_what_is_off_or_unused_is_not_refused() -> None:
     rest = "  off: {image: x, gpus: all, profiles: [p]}\nvolumes: {v: {driver: other}}\n"
     assert unrunnable(web("", rest)) == ()

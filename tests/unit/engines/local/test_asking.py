@@ -100,6 +100,13 @@ async def test_an_answer_without_an_end_is_not_read_for_ever(server: Server) -> 
     assert len(result.output) < HEAD_LIMIT
 
 
+async def test_interim_answers_without_an_end_are_not_read_for_ever(server: Server) -> None:
+    """Each is whole by itself, so it is all of them together that has a limit."""
+    server.says = [b"HTTP/1.1 100 Continue\r\n\r\n" * 2000] * 5
+    result = await asked(HttpProbe(port=server.port), timeout=10.0)
+    assert (result.exit_code, result.ended - result.started < 5.0) == (1, True)
+
+
 async def test_who_does_not_answer_in_time_has_failed(server: Server) -> None:
     server.says = [b"HTTP/1.1"]
 
