@@ -80,7 +80,7 @@ class Runner:
         print(f"{len(chosen)} faults, {len(session.items)} tests, which take {took:.0f} s", flush=True)
         for path, mutant in chosen:
             where = f"{path.relative_to(ROOT)}:{mutant.line}"
-            title = f"{path.name} {mutant.home or mutant.name}: {mutant.said}"
+            title = _title(path, mutant)
             if title in alike:
                 self.alike += 1
                 continue
@@ -120,11 +120,18 @@ def _known(kept: Path | None, items: list[pytest.Item]) -> Ground:
 
 def _chosen(options: argparse.Namespace) -> Iterator[tuple[Path, Mutant]]:
     chance = random.Random(options.seed)
+    before = options.again.read_text() if options.again is not None else ""
     for path in TARGETS:
         for mutant in mutants(path.read_text()):
             picked = chance.random() < options.share
+            if options.again is not None:
+                picked = _title(path, mutant) in before
             if picked and (not options.only or path.stem in options.only):
                 yield path, mutant
+
+
+def _title(path: Path, mutant: Mutant) -> str:
+    return f"{path.name} {mutant.home or mutant.name}: {mutant.said}"
 
 
 def _alike() -> set[str]:
@@ -290,6 +297,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of that chance")
     parser.add_argument("--at-least", type=float, default=0.0, help="exit code 1 below this score")
     parser.add_argument("--ground", type=Path, help="keep in this file which tests reach which line")
+    parser.add_argument("--again", type=Path, help="those that this earlier output says were not found")
     parser.add_argument("--verbose", action="store_true", help="faults that were found, too")
     options = parser.parse_args()
     os.chdir(ROOT)
