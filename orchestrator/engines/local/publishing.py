@@ -25,6 +25,8 @@ from orchestrator.model.observation import Container, PublishedPort, State
 from orchestrator.model.rotation import EVERYWHERE, PortKey
 
 COUNT_FRESH_SECONDS = 0.05
+_REST = 20.0
+"""So much longer than it took a count is good for: a container may have sockets without number."""
 _OPEN = frozenset(("01", "03", "04", "08", "09", "0B"))
 """Of TCP: established, being opened, or with bytes on their way (include/net/tcp_states.h)."""
 
@@ -54,6 +56,7 @@ class Publishing:
         self._holders: dict[PortKey, list[Live]] = {}
         self._carried: dict[PortKey, trio.CancelScope] = {}
         self._counted: dict[str, tuple[float, int]] = {}
+        """Container -> until when its number of connections is good enough, and that."""
         self._heard: dict[str, float] = {}
         """Container -> the run of which it is known that it listens, by its start."""
 
@@ -184,14 +187,16 @@ class Publishing:
 
     def connections(self, live: Live) -> int:
         """Open TCP connections to what a container publishes. A count of a moment ago may do."""
-        at, count = self._counted.get(live.container.id, (0.0, 0))
-        if time.monotonic() - at < COUNT_FRESH_SECONDS:
+        began = time.monotonic()
+        until, count = self._counted.get(live.container.id, (0.0, 0))
+        if began < until:
             return count
         run, targets = live.container.run, _tcp_targets(live.container)
         pid = run.pid if run is not None and targets else 0
         count = sum(port in targets and state in _OPEN for _, port, state in _sockets(pid))
         _forget(self._counted, self._table)
-        self._counted[live.container.id] = time.monotonic(), count
+        ended = time.monotonic()
+        self._counted[live.container.id] = ended + max(COUNT_FRESH_SECONDS, _REST * (ended - began)), count
         return count
 
     def is_deaf(self, live: Live) -> bool:
@@ -200,7 +205,8 @@ class Publishing:
         run, targets = live.container.run, _tcp_targets(live.container)
         if run is None or not run.pid or not targets or self._heard.get(live.container.id) == run.started:
             return False
-        listening = {port for address, port, state in _sockets(run.pid) if _is_heard(address, state)}
+        there = _sockets(run.pid, listening=True)
+        listening = {port for address, port, state in there if _is_heard(address, state)}
         if not targets <= listening:
             return True
         _forget(self._heard, self._table)
@@ -240,14 +246,17 @@ def _tcp_targets(container: Container) -> set[str]:
     return {f"{port.target:04X}" for port in container.ports if port.protocol == "tcp"}
 
 
-def _sockets(pid: int) -> Iterator[tuple[str, str, str]]:
-    """Address, port and state of the TCP sockets in a process's network namespace (proc_net(5))."""
+def _sockets(pid: int, *, listening: bool = False) -> Iterator[tuple[str, str, str]]:
+    """Address, port and state of the TCP sockets in a process's network namespace (proc_net(5)); or of those
+    that listen, which the kernel prints first (tcp_get_idx in net/ipv4/tcp_ipv4.c): others may be many."""
     for name in ("tcp", "tcp6") if pid else ():
         try:
             with open(f"/proc/{pid}/net/{name}", encoding="ascii") as lines:
                 next(lines, None)
                 for line in lines:
                     local, _, state = line.split(None, 4)[1:4]
+                    if listening and state != _LISTEN:
+                        break
                     address, _, port = local.rpartition(":")
                     yield address, port, state
         except OSError:
