@@ -458,18 +458,18 @@ def said(service: str, rollout: Rollout) -> str:
     return ""
 
 
-def told(service: str, before: Rollout | None, after: Rollout) -> tuple[str, str] | None:
-    """(sentence, outcome) of what has just been decided, for the history; None: nothing worth a line."""
+def told(service: str, before: Rollout | None, after: Rollout) -> tuple[str, str, str] | None:
+    """(verb, sentence, outcome) of what has just been decided, for the history; None: not worth a line."""
     if after.outcome == "paused" and (before is None or before.outcome != "paused"):
-        return said(service, after), "failed"
+        return after.kind, said(service, after), "failed"
     if after.kind == "rollback" and after.fingerprint is None and after.before is not None:
-        return said(service, after), "failed"
+        return "update", said(service, after), "failed"  # the way back only begins
     if after.outcome == "done" and after.fingerprint is not None:
         failed = (
             f"; failed: {', '.join(sorted(before.failed))}" if before is not None and before.failed else ""
         )
-        return f"all are {'as before' if after.kind == 'rollback' else 'new'}{failed}", "ok"
+        return after.kind, f"all are {'as before' if after.kind == 'rollback' else 'new'}{failed}", "ok"
     if after.outcome == "" and (before is None or before.fingerprint is None or before.began != after.began):
         containers = "1 container is" if after.total == 1 else f"{after.total} containers are"
-        return f"{containers} to be replaced, step by step", "begun"
+        return after.kind, f"{containers} to be replaced, step by step", "begun"
     return None

@@ -390,7 +390,7 @@ class Loop:
         for name, rollout in after.items():
             news = told(name, before.get(name), rollout)
             if news is not None:
-                self._record(f"service:{name}", rollout.kind, *news)
+                self._record(f"service:{name}", *news)
 
     def _say_once(self, target: str, word: str, because: str, outcome: str) -> None:
         if (target, because) not in self._said and len(self._said) < 10_000:

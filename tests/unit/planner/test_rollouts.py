@@ -385,16 +385,24 @@ def test_dependents_are_ordered_to_restart_once() -> None:
 
 def test_the_history_hears_of_beginnings_verdicts_and_ends_only() -> None:
     way = Rollout(fingerprint="x", total=4, began=1.0)
-    assert told("web", None, way) == ("4 containers are to be replaced, step by step", "begun")
+    assert told("web", None, way) == ("update", "4 containers are to be replaced, step by step", "begun")
     assert told("web", way, replace(way, ready={"a": 1.0})) is None
     assert told("web", way, replace(way, failed={"a": 1.0})) is None
     paused = replace(way, outcome="paused", because="x failed")
-    assert told("web", way, paused) == ("the update of web is paused: x failed", "failed")
+    assert told("web", way, paused) == ("update", "the update of web is paused: x failed", "failed")
     assert told("web", paused, paused) is None
     assert told("web", replace(way, failed={"b": 1.0}), replace(way, outcome="done")) == (
+        "update",
         "all are new; failed: b",
         "ok",
     )
+    back = Rollout(
+        kind="rollback", because="x failed", before=Edition(fingerprint="w", image_id="", service=web("1"))
+    )
+    sentence = "the update of web is being rolled back: x failed"
+    assert told("web", way, back) == ("update", sentence, "failed")
+    undone = replace(back, fingerprint="w", outcome="done")
+    assert told("web", back, undone) == ("rollback", "all are as before", "ok")
 
 
 def test_plan_rehearses_the_steps() -> None:
