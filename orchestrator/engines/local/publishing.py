@@ -25,8 +25,9 @@ from orchestrator.model.observation import Container, PublishedPort, State
 from orchestrator.model.rotation import EVERYWHERE, PortKey
 
 COUNT_FRESH_SECONDS = 0.05
-_REST = 20.0
-"""So much longer than it took a count is good for: a container may have sockets without number."""
+_REST = 10.0
+"""So much longer than it took a count is good for: a container may have sockets without number. Not one that
+found none: what follows from it can't be taken back."""
 _OPEN = frozenset(("01", "03", "04", "08", "09", "0B"))
 """Of TCP: established, being opened, or with bytes on their way (include/net/tcp_states.h)."""
 
@@ -196,7 +197,8 @@ class Publishing:
         count = sum(port in targets and state in _OPEN for _, port, state in _sockets(pid))
         _forget(self._counted, self._table)
         ended = time.monotonic()
-        self._counted[live.container.id] = ended + max(COUNT_FRESH_SECONDS, _REST * (ended - began)), count
+        rest = _REST * (ended - began) if count else 0.0
+        self._counted[live.container.id] = ended + max(COUNT_FRESH_SECONDS, rest), count
         return count
 
     def is_deaf(self, live: Live) -> bool:
