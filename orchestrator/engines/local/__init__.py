@@ -11,6 +11,9 @@
     resolvconf  pure: the texts of /etc/hosts, /etc/hostname and /etc/resolv.conf
     ground      what the bundle needs of the machine, looked up and prepared
     containers  create, start, signal, remove; what happens when one exits
+    creating    what `create` makes: directory, files, record
+    joining     whose namespaces a run joins
+    output      its pump begins and ends
     facts       pure: what should be true of the kernel's objects, and in what it differs from what is
     sighting    looks it up; watching hears from the kernel whom to look at; gathering asks both
     mending     what others have changed is put right (repairs), or told

@@ -10,23 +10,25 @@ import contextlib
 import functools
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import trio
 
-from orchestrator.engines.local import alive, bundle, clock, lending, logs, records, storage
+from orchestrator.engines.local import alive, bundle, clock, creating, lending, output, records, storage
 from orchestrator.engines.local.gathering import Gathering, handled
 from orchestrator.engines.local.ground import look_up
+from orchestrator.engines.local.joining import joined, network_owner
 from orchestrator.engines.local.keeper import AlreadyRunsError, Exited, KeeperLost, Started
 from orchestrator.engines.local.ooms import Ooms
-from orchestrator.engines.local.pump import Moving, Pump, make_fifo, open_fifo
-from orchestrator.engines.local.readiness import Readiness, rotation
-from orchestrator.engines.local.records import Built, Mounted, RunRecord
+from orchestrator.engines.local.output import OUTPUTS
+from orchestrator.engines.local.pump import make_fifo, open_fifo
+from orchestrator.engines.local.readiness import Readiness
+from orchestrator.engines.local.records import RunRecord
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.swapping import swap_files
-from orchestrator.engines.local.table import Changed, Live, Table
+from orchestrator.engines.local.table import Changed, Live
 from orchestrator.engines.local.trouble import of_file, report
 from orchestrator.engines.local.turns import Lanes
 from orchestrator.kernel import cgroups, pins, syscalls
@@ -40,12 +42,11 @@ from orchestrator.model.action import (
 )
 from orchestrator.model.errors import EngineError
 from orchestrator.model.frozen import replace
-from orchestrator.model.observation import Container, Health, ProbeResult, Run, State, Stopping, VolumeState
-from orchestrator.model.stack import Healthcheck, OfService, Sharing, VolumeMount
+from orchestrator.model.observation import Container, Health, ProbeResult, Run, State, Stopping
+from orchestrator.model.stack import Healthcheck
 
 T = TypeVar("T")
 THREADS = 2
-OUTPUTS = ("stdout", "stderr")
 ABANDON_SECONDS = 2.0
 """How long the end of processes that may or may not have been started is waited for."""
 
@@ -67,66 +68,8 @@ class Containers:
         self.stdin: dict[tuple[str, str], int] = {}
         """(stack, service) -> what a one-off reads, while its client is there."""
 
-    # --- create ------------------------------------------------------------------------------------
-
     async def create(self, action: CreateContainer) -> None:
-        if action.id in self._table.containers:
-            return
-        container = Container(
-            id=action.id,
-            name=action.name,
-            stack=action.stack,
-            service=action.service.name,
-            slot=action.slot,
-            definition=action.service,
-            fingerprint=action.fingerprint,
-            generation=action.generation,
-            image_id=action.image_id,
-            created=clock.now(),
-            created_at=clock.wall(),
-            addresses=action.addresses,
-            ports=action.ports,
-            healthcheck=action.healthcheck,
-            stop_signal=action.stop_signal,
-            anonymous_volumes=action.anonymous_volumes,
-            peers=action.peers,
-        )
-        home = self._places.container(action.stack, action.id)
-
-        made: list[VolumeState] = []
-
-        def write() -> Built:
-            storage.check_binds(container)
-            names = action.anonymous_volumes.values()
-            made.extend(storage.create_anonymous(self._places, name, action.stack) for name in names)
-            try:
-                home.mkdir(parents=True, exist_ok=True, mode=0o700)
-                storage.write_files(home, container)
-                own = storage.take_copies(home, container)
-                built = Built(container=own, volumes=_mounted(action), networks=action.networks)
-                records.write(home / "container.json", built)
-                return built
-            except OSError:
-                # The next try has another id: nobody would ever find this directory again.
-                storage.remove_layers(home)
-                raise
-
-        built = await self._in_thread(write)
-        container = built.container
-        for volume in made:
-            self._table.volumes.setdefault(volume.name, volume)
-            self.watching.follow_volume(volume)
-        live = Live(built=built, container=container)
-        self._table.add(live)
-        self.watching.follow_home(live)
-        self.files.follow(container)
-        self._table.feed.publish(Changed(kind="container", container=container))
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        try:
-            return await trio.to_thread.run_sync(work, limiter=self._shared.threads)
-        except OSError as error:
-            raise of_file(error, within=(self._places.data, self._places.run)) from error
+        await creating.create(self._shared, action)
 
     # --- start -------------------------------------------------------------------------------------
 
@@ -153,7 +96,7 @@ class Containers:
                 await self._shared.wiring.publish(live)
                 if not live.container.definition.tty:
                     # Before the process: what it writes is gone with it unless somebody holds the FIFOs.
-                    self.follow_output(live, fresh=True)
+                    output.follow(self._shared, live, fresh=True)
                 started = await self._begin(live, run, action.peers)
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -166,7 +109,7 @@ class Containers:
         self.gathering.accept(live)
         self.readiness.follow(live)
         if live.terminal is not None:
-            self.follow_output(live, fresh=True)
+            output.follow(self._shared, live, fresh=True)
             with contextlib.suppress(KeeperLost):  # the next keeper is lent it with the rest
                 await self.keeper.store(f"terminal:{action.id}", [live.terminal])
         self._table.ring()
@@ -195,12 +138,15 @@ class Containers:
     async def _begin(self, live: Live, run: Run, peers: Mapping[str, str]) -> Started:
         """The process itself. A program that can't be run has had its run, which `ps` and the planner see."""
         container_id = live.container.id
-        joined = self._joined(live, peers)
+        found = joined(self._table, live, peers)
+        stdin = self.stdin.get((live.container.stack, live.container.service))
+        if stdin is not None:
+            found["stdin"] = stdin
         try:
             with contextlib.nullcontext() if live.kept else self._held(live) as held:
                 keep = None if held is None else (_held_key(live), held)
                 started = await self.keeper.start(
-                    container_id, self._places.bundle(container_id), joined, keep
+                    container_id, self._places.bundle(container_id), found, keep
                 )
             live.kept = True
             return started
@@ -229,7 +175,7 @@ class Containers:
         """A start that came to nothing: its run never was, unless it was written down as failed."""
         if live.container.run is not before:
             return
-        await self._end_output(live)
+        await output.finish(live)
         self._shared.wiring.release(live)
         try:
             if before is not None:
@@ -241,9 +187,9 @@ class Containers:
         live.finished.set()
 
     async def _prepare(self, live: Live, run: Run, peers: Mapping[str, str]) -> None:
-        peer = _network_owner(live.container, peers, self._table)
+        peer = network_owner(self._table, live.container, peers)
         await self._release(live)
-        await self._in_thread(functools.partial(self._lay_out, live, run, peer, peers))
+        await self._shared.in_thread(functools.partial(self._lay_out, live, run, peer, peers))
         self._shared.wiring.serve_names(live)
 
     async def _release(self, live: Live) -> None:
@@ -295,8 +241,8 @@ class Containers:
             make_fifo(home / "stdin")
         self._shared.wiring.connect(live)
         group = self.cgroup(container)
-        joined = self._joined(live, peers).keys() - {"stdin"}
-        ground = look_up(self._shared, live, group, peer.container if peer else None, joined)
+        shares = joined(self._table, live, peers).keys()
+        ground = look_up(self._shared, live, group, peer.container if peer else None, shares)
         for name, text in bundle.texts(container, ground).items():
             records.write_plain(home / f"{name}.json", text.encode())
 
@@ -310,74 +256,14 @@ class Containers:
                 cgroups.kill(self._shared.hierarchies, self.cgroup(container))
             cgroups.remove(self._shared.hierarchies, self.cgroup(container), whole=foreign)
 
-    def _joined(self, live: Live, peers: Mapping[str, str]) -> dict[str, int]:
-        """Namespaces to join by descriptor: our own network namespace, and those of peers."""
-        service = live.container.definition
-        joined: dict[str, int] = {}
-        stdin = self.stdin.get((live.container.stack, live.container.service))
-        if stdin is not None:
-            joined["stdin"] = stdin
-        owner = _network_owner(live.container, peers, self._table) or live
-        if owner.wires is not None:
-            joined["network"] = owner.wires.namespace
-        elif owner is not live and owner.pidfd is not None:
-            joined["network"] = owner.pidfd  # it uses the host's, and so do we
-        modes: dict[str, Sharing] = {"pid": service.pid, "ipc": service.ipc, "uts": service.uts}
-        for kind, mode in modes.items():
-            if isinstance(mode, OfService):
-                joined[kind] = self._running_pidfd(peers, mode.service)
-        return joined
-
-    def _running_pidfd(self, peers: Mapping[str, str], service: str) -> int:
-        live = self._table.containers.get(peers.get(service, ""))
-        if live is None or live.pidfd is None:
-            raise EngineError(f"service {service}, whose namespace is to be shared, does not run")
-        return live.pidfd
-
-    def follow_output(self, live: Live, *, fresh: bool = False) -> None:
-        """Read what it prints from now on; what a former run left unread comes first. `fresh`: a new run."""
-        home = self._places.bundle(live.container.id)
-        if live.terminal is not None:
-            os.set_blocking(live.terminal, False)
-            sources = {b"stdout": os.dup(live.terminal)}
-        else:
-            sources = {
-                b"stdout": open_fifo(home / "stdout"),
-                b"stderr": open_fifo(home / "stderr"),
-            }
-        log = logs.LogFile(self.log_path(live.container), rotation(live.container))
-        live.pump = Pump(
-            sources,
-            log,
-            lambda: self._grown(live),
-            None if live.terminal is not None else Moving(home / "moving", len(OUTPUTS)),
-            self._shared.wiring.turns,
-        )
-        if fresh:
-            log.close_lines()
-        else:
-            live.pump.settle()
-        self._shared.nursery.start_soon(live.pump.run)
-
-    def _grown(self, live: Live) -> None:
-        if live.lines is not None:
-            live.lines.grown()
-        self._table.feed.publish(Changed(kind="grown", container=live.container))
-
     async def drain(self, live: Live) -> None:
         """Take the output that a run has left in its FIFOs while nobody was reading, if there was a run."""
         home = self._places.bundle(live.container.id)
         if not all((home / name).exists() for name in OUTPUTS):
             return  # it never ran, or was being removed
-        self.follow_output(live)
-        await self._end_output(live)
+        output.follow(self._shared, live)
+        await output.finish(live)
         await self.readiness.finish(live)
-
-    async def _end_output(self, live: Live) -> None:
-        """What is left goes to the log; nobody writes any more."""
-        pump, live.pump = live.pump, None
-        if pump is not None:
-            await pump.finish()
 
     def log_path(self, container: Container) -> Path:
         return self._places.log(container.stack, container.id)
@@ -387,7 +273,7 @@ class Containers:
         # 125 says that the program was never reached, as with `docker run`.
         code = int(error.exit_code) if error.exit_code in (126, 127) else 125
         ended = replace(run, finished=clock.now(), exit_code=code, error=error.message, log_ready=False)
-        await self._end_output(live)
+        await output.finish(live)
         self._note_run(live.container, ended)
         self._remove_groups(live.container)
         try:
@@ -529,7 +415,7 @@ class Containers:
         await self._hand_over(live)
         with contextlib.suppress(cgroups.CgroupError):
             cgroups.kill(self._shared.hierarchies, self.cgroup(live.container))
-        await self._end_output(live)
+        await output.finish(live)
         await self.readiness.finish(live)
         self._table.feed.publish(Changed(kind="exited", container=live.container))
         if live.terminal is not None:
@@ -571,7 +457,7 @@ class Containers:
 
         self._table.going.update(anonymous)
         try:
-            await self._in_thread(erase)
+            await self._shared.in_thread(erase)
         finally:
             self._table.going.difference_update(anonymous)
         for name in anonymous:
@@ -591,33 +477,6 @@ class Containers:
 
 
 # --- computed ----------------------------------------------------------------------------------------
-
-
-def _mounted(action: CreateContainer) -> tuple[Mounted, ...]:
-    named = {
-        mount.target: action.volumes[mount.source]
-        for mount in action.service.mounts
-        if isinstance(mount, VolumeMount) and mount.source is not None
-    }
-    return (
-        *(Mounted(target=target, volume=name) for target, name in named.items()),
-        *(
-            Mounted(target=target, volume=name, anonymous=True)
-            for target, name in action.anonymous_volumes.items()
-        ),
-    )
-
-
-def _network_owner(container: Container, peers: Mapping[str, str], table: Table) -> Live | None:
-    """Whose network it shares, over any number of hands; None when it is its own or the host's."""
-    owner: Live | None = None
-    mode = container.definition.network_mode
-    while isinstance(mode, OfService):
-        owner = table.containers.get(peers.get(mode.service, ""))
-        if owner is None or owner.pidfd is None:
-            raise EngineError(f"service {mode.service}, whose network is to be shared, does not run")
-        mode, peers = owner.container.definition.network_mode, owner.container.peers
-    return owner
 
 
 def _held_key(live: Live) -> str:

@@ -10,8 +10,8 @@ import contextlib
 import ipaddress
 import os
 
-from orchestrator.engines.local import alive, clock, ends, records, storage
-from orchestrator.engines.local.containers import OUTPUTS, Containers
+from orchestrator.engines.local import alive, clock, ends, output, records, storage
+from orchestrator.engines.local.containers import Containers
 from orchestrator.engines.local.keeper import Keeper
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.local.records import Boot, Built, RunRecord
@@ -111,7 +111,7 @@ async def _take_up(containers: Containers, shared: Shared, keeper: Keeper, live:
             shared.wiring.attach_again(live)
             if live.kept:
                 shared.wiring.serve_names(live)
-            containers.follow_output(live)
+            output.follow(shared, live)
             containers.readiness.follow(live)
             await containers.keep(live)
             containers.watch(live)
@@ -133,9 +133,9 @@ async def _fetch(keeper: Keeper, live: Live) -> None:
     terminal = await keeper.fetch(f"terminal:{container_id}")
     live.terminal = terminal[0] if terminal else None
     fds = await keeper.fetch(f"held:{container_id}")
-    for fd in fds[: len(OUTPUTS)]:
+    for fd in fds[: len(output.OUTPUTS)]:
         os.close(fd)
-    wires = fds[len(OUTPUTS) :]
+    wires = fds[len(output.OUTPUTS) :]
     if wires:
         live.wires = Wires(namespace=wires[0], resolver=tuple(wires[1:]))
     live.kept = bool(fds)
