@@ -97,7 +97,8 @@ def perform(scene: Scene, step: Mapping[str, Details]) -> None:
 
 def up(scene: Scene, details: Details) -> None:
     ids = {row["ID"] for row in scene.pystack.containers()} if details.get("unchanged") else None
-    ran = scene.pystack.run("up", "-d", *details.get("arguments", ()))
+    ran = scene.pystack.run("up", "-d", *details.get("arguments", ()), exit_code=details.get("exit_code", 0))
+    _find(details.get("contains", ()), str(ran))
     assert ran.seconds <= patient(details.get("within", 60)), f"too slow\n{ran}"
     if ids is not None:
         assert {row["ID"] for row in scene.pystack.containers()} == ids, f"containers were replaced\n{ran}"
