@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from orchestrator.api.wire import Message
     from orchestrator.cli.scope import Scope
-    from orchestrator.model.stack import Stack
+    from orchestrator.model.stack import Service, Stack
 
 
 def run(
@@ -46,7 +46,6 @@ def run(
     terminal = execute.wants_terminal(no_tty=no_tty, tty=tty, detach=detach)
     started = client.begin_supervisor(scope.paths)
     # What follows imports for 100 ms, in which the supervisor gets ready.
-    from orchestrator.api import orders
     from orchestrator.cli import oneoff
     from orchestrator.cli.arrange import pulled
     from orchestrator.model import codec
@@ -74,21 +73,10 @@ def run(
         base=os.getcwd(),
     )
     stack = pulled(replace(stack, services={**stack.services, recipe.name: recipe}), pull)
-    if os.geteuid() != 0:
-        from orchestrator.cli.ahead import fetch
-
-        needed = () if no_deps else orders.with_dependencies(stack, orders.needed(recipe))
-        stack = fetch(scope, stack, {recipe.name, *needed}, quiet=quiet_pull)
-    request: Message = {
-        "verb": "run",
-        "environment": kept(os.environ),
-        "quiet_pull": quiet_pull,
-        "stack": codec.encode(stack),
-        "service": recipe.name,
-        "remove": rm,
-        "detach": detach,
-        "no_deps": no_deps,
-    }
+    stack = _fetched(scope, stack, recipe, no_deps=no_deps, quiet=quiet_pull)
+    request: Message = {"verb": "run", "stack": codec.encode(stack), "service": recipe.name, "remove": rm}
+    request |= {"detach": detach, "no_deps": no_deps}
+    request |= {"environment": kept(os.environ), "quiet_pull": quiet_pull}
     if started is not None:
         started.wait()
     if detach:
@@ -96,6 +84,17 @@ def run(
         say.out(f"{recipe.container_name}\n")
         return 0
     return oneoff.attended(scope, stack, request, terminal=terminal)
+
+
+def _fetched(scope: Scope, stack: Stack, recipe: Service, *, no_deps: bool, quiet: bool) -> Stack:
+    """With the images that an ordinary user's supervisor could not fetch: it has a network of its own."""
+    if os.geteuid() == 0:
+        return stack
+    from orchestrator.api import orders
+    from orchestrator.cli.ahead import fetch
+
+    needed = () if no_deps else orders.with_dependencies(stack, orders.needed(recipe))
+    return fetch(scope, stack, {recipe.name, *needed}, quiet=quiet)
 
 
 def _runnable(scope: Scope, service: str, *, no_deps: bool, runtime: str | None, strict: bool) -> Stack:
