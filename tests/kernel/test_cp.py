@@ -19,6 +19,7 @@ import pytest
 from orchestrator.cli import cp, lent
 from orchestrator.cli.scope import Scope
 from orchestrator.model.errors import PystackError
+from tests.kit import leaks
 from tests.kit.archives import Entry, layer
 from tests.kit.site import Site, until
 
@@ -221,7 +222,7 @@ def test_volumes_binds_and_memory_are_seen_running_or_not(
     (site.dir / "new").write_text("new\n")
     site.up(MOUNTS)
     until(lambda: "x" in site.execute("c", "web", "ls", "/"), "its files")
-    before = Path("/proc/self/mountinfo").read_text()
+    before = leaks.mount_points()
     for path, text in (
         ("/x", "root"),
         ("/data/x", "volume"),
@@ -248,7 +249,7 @@ def test_volumes_binds_and_memory_are_seen_running_or_not(
         with pytest.raises(PystackError, match="read-only"):
             copy(site, "new", target)
     assert (site.dir / "bound/fresh").read_text() == "new\n"
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert leaks.mount_points() == before
     site.ask("start", stack="c", services=["web"])
     assert site.execute("c", "web", "cat", "/fresh") == "new\n"
     site.ask("stop", stack="c", services=["web"], timeout=0)

@@ -330,15 +330,16 @@ def drift(site: Site, **more: object) -> list[tuple[str, str, str, str]]:
 def test_without_repair_it_is_only_told(one: Site, port: int) -> None:
     """Once each, and `drift` shows it; when repair is switched on, all of it is put right."""
     assert drift(one) == []
-    before = len(events(one, "repair"))
+    before, told_before = len(events(one, "repair")), len(events(one, "drift"))
     one.ask("repair", stack="one", on=False)
     limit(one, "pids", "pids.max", "pids.max", "max")
     inside(one, "b", "ip", "route", "del", "default")
     ip("link", "delete", link(one, "b"))
     because = {"pids.max was changed from 50 to max", "its link to network one_front was deleted"}
-    until(lambda: because <= {said for _, said, _ in events(one, "drift")}, "reports")
+    until(lambda: because <= {said for _, said, _ in events(one, "drift")[told_before:]}, "reports")
     time.sleep(0.7)
-    assert len(events(one, "drift")) == len(set(events(one, "drift")))
+    told = events(one, "drift")[told_before:]
+    assert len(told) == len(set(told)), told
     assert events(one, "repair")[before:] == []
     assert not works(one, port)
     assert ("container:one-a-1", "pids.max", "50", "max") in drift(one)
@@ -352,11 +353,17 @@ def test_who_insists_is_left_alone_for_a_while(one: Site) -> None:
     """Two that put the same thing right in turns would go on for ever."""
     file = group(one, "a", "pids") / "pids.max"
     left = "it was put right 5 times within a minute, and is left as it is"
-    for _ in range(5):
+
+    def is_left() -> bool:
+        return any(left in said for _, said, how in events(one, "drift") if how == "failed")
+
+    # Tests before this one may have had some of the five.
+    for _ in range(6):
         file.write_text("60")
-        until(lambda: file.read_text().strip() == "50", "a repair")
-    file.write_text("60")
-    until(lambda: any(left in said for _, said, how in events(one, "drift") if how == "failed"), "a report")
+        until(lambda: file.read_text().strip() == "50" or is_left(), "a repair, or a report")
+        if is_left():
+            break
+    assert is_left()
     assert file.read_text().strip() == "60"
     assert ("container:one-a-1", "pids.max", "50", "60") in drift(one)
 

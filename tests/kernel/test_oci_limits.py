@@ -268,7 +268,7 @@ def test_io_what_is_written_to_the_disk_is_throttled(oci: Runtime, tmp_path: Pat
     begun = time.monotonic()
     oci.do("start", "c")
     assert until(lambda: written() >= 3 << 18)
-    assert time.monotonic() - begun > 0.5
+    assert time.monotonic() - begun > 0.4  # the first piece goes at once
 
 
 def device(name: str, kind: str, minor: int) -> dict[str, Any]:

@@ -202,6 +202,13 @@ def _network_namespaces(neighbours: _Neighbours) -> Iterator[tuple[str, str]]:
             yield fields[3], f"{fields[3]} mounted at {fields[4]}"
 
 
+def mount_points() -> list[str]:
+    """Where something is mounted on the host, but for the words by which ends of processes are known
+    (kernel.pins): they come and go with runs."""
+    rows = (line.split(" ") for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return sorted(row[4] for row in rows if row[row.index("-") + 1] != "pidfs")
+
+
 def _control_groups(root: Root | None, neighbours: _Neighbours) -> Iterator[tuple[str, str]]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split(" ")

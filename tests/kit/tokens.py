@@ -160,8 +160,8 @@ class _Tokens(BaseHTTPRequestHandler):
         form = urllib.parse.parse_qs(body)
         one = {key: values[0] for key, values in form.items()}
         if not self.tokens.post:
-            self._say(404, {"errors": []})
             self._note("POST", form, "", 404)
+            self._say(404, {"errors": []})
             return
         user = ""
         if one.get("grant_type") == "password":
