@@ -32,6 +32,10 @@ SLICE = 0.005
 """Seconds of the processor until others are let in."""
 LONGEST = 0.1
 """Seconds of the processor that a line may take."""
+COMPILING = 0.25
+"""Seconds of the processor until the pattern has to be understood."""
+
+Search = Callable[[str], re.Match[str] | None]
 
 
 class TooLongError(Exception):
@@ -67,7 +71,7 @@ class Lines:
         self._log = log
         self._names = [log, *(log.with_name(f"{log.name}.{number}") for number in range(1, files))]
         self._place = place
-        self._pattern = re.compile(plain(pattern))
+        self._pattern = pattern
         self._told = told
         self._open: dict[bytes, bytes] = {}
         """Stream -> the beginning of its line that goes on."""
@@ -93,9 +97,14 @@ class Lines:
 
     async def _search(self) -> tuple[bool, str]:
         try:
+            with _at_most(COMPILING):
+                search = re.compile(plain(self._pattern)).search
+        except TooLongError:
+            return False, f"its x-log-ready takes longer than {COMPILING:g} s to be understood"
+        try:
             while True:
                 self._bell, complete = trio.Event(), self._complete
-                if await self._read_on() or (complete and self._rest()):
+                if await self._read_on(search) or (complete and self._rest(search)):
                     return True, ""
                 if complete:
                     return False, ""
@@ -105,7 +114,7 @@ class Lines:
         except OSError as error:
             return False, f"its log can't be read: {error.strerror}"
 
-    async def _read_on(self) -> bool:
+    async def _read_on(self, search: Search) -> bool:
         """Look at all that is in the log by now."""
         while True:
             written = self._next()
@@ -113,21 +122,21 @@ class Lines:
                 return False
             lines = deque(self._lines(written))
             while lines:
-                if self._found(lines):
+                if self._found(search, lines):
                     return True
                 await trio.lowlevel.checkpoint()
 
-    def _rest(self) -> bool:
+    def _rest(self, search: Search) -> bool:
         """A last line may have no end."""
-        return self._found(deque(self._open.values()))
+        return self._found(search, deque(self._open.values()))
 
-    def _found(self, lines: deque[bytes]) -> bool:
+    def _found(self, search: Search, lines: deque[bytes]) -> bool:
         """Take lines for one slice of time. Raises TooLongError."""
         began = time.thread_time()
         try:
             with _at_most(LONGEST):
                 while lines:
-                    if self._pattern.search(lines[0].decode(errors="replace")):
+                    if search(lines[0].decode(errors="replace")):
                         return True
                     lines.popleft()
                     if time.thread_time() - began > SLICE:

@@ -132,6 +132,16 @@ async def test_a_pattern_that_would_take_for_ever_is_given_up(bench: Bench) -> N
     assert time.monotonic() - began < 10
 
 
+async def test_a_pattern_that_takes_long_to_be_understood_is_given_up(bench: Bench) -> None:
+    pattern = "(?i)" + "[a-\U0010ffff]" * 120
+    lines = bench.look(pattern)
+    began = time.process_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lines.run)
+    assert time.process_time() - began < 1
+    assert bench.told == [(False, "its x-log-ready takes longer than 0.25 s to be understood")]
+
+
 async def test_a_flood_lets_others_in(bench: Bench) -> None:
     place = mark(bench.path)
     for _ in range(20):
