@@ -12,6 +12,7 @@ from orchestrator.model.stack import ImageRoot, Service
 from orchestrator.planner import files, networks, volumes
 from orchestrator.planner.survey import Survey
 
+DEFINITION_CHANGED = "definition changed"
 SHOWN_KEYS = 4
 """Of the keys in which a definition differs."""
 FILES = ("config ", "secret ")
@@ -74,7 +75,7 @@ def _definition(seat: Seat) -> str | None:
     if keys and all(key.startswith(FILES) for key in keys):
         return files.changed(keys)
     more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return f"definition changed: {', '.join(keys[:SHOWN_KEYS])}{more}" if keys else "definition changed"
+    return f"{DEFINITION_CHANGED}: {', '.join(keys[:SHOWN_KEYS])}{more}" if keys else DEFINITION_CHANGED
 
 
 def _image(seat: Seat) -> str | None:

@@ -19,7 +19,7 @@ from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import ImageRoot, OfHost, OfService, Service
 from orchestrator.planner import images
-from orchestrator.planner.changes import cut_off
+from orchestrator.planner.changes import DEFINITION_CHANGED, cut_off
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.layout import attachments
 from orchestrator.planner.rollouts import Scene, course, follow, moments, said, serves
@@ -75,7 +75,7 @@ def divide(
         survey.rolling[service.name] = f"{sentence}; {far}" if sentence else far
         draft.wait(target, survey.rolling[service.name])
     goes_on = record is scene.record and record.outcome == "" and not held
-    return _divided(scene, goes_on, reasons)
+    return _divided(scene, goes_on, reasons if record.kind == "update" else _taken_back(reasons))
 
 
 def _scene(
@@ -112,6 +112,14 @@ def _scene(
         lost=lost,
         coming=frozenset(one.slot for one in making if one.name not in names),
     )
+
+
+def _taken_back(reasons: Mapping[str, str]) -> dict[str, str]:
+    """On the way back, what has changed in a definition is what the update had brought."""
+    return {
+        one: "its update failed and is taken back" if because.startswith(DEFINITION_CHANGED) else because
+        for one, because in reasons.items()
+    }
 
 
 def _made(scene: Scene) -> int:

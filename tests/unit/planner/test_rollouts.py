@@ -345,6 +345,15 @@ def test_up_keeps_an_update_to_the_same_end_and_ends_a_verdict() -> None:
     assert up(gone, after, world).rollouts == {}
 
 
+def test_who_goes_on_the_way_back_goes_because_the_update_failed() -> None:
+    before, after = (stack(web=web(one, deploy=steps(failure_action="rollback"))) for one in "12")
+    desired, world = changed(before, after)
+    desired, _ = settle(desired, world)
+    desired, decided = settle(desired, sick(desired, world), NOW + 1)
+    assert desired.rollouts["web"].kind == "rollback"
+    assert steps_of(decided) == ["stop shop-web-1: its update failed and is taken back"]
+
+
 def test_the_image_before_is_pinned_until_the_next_up() -> None:
     wish = stack(web=web(image="web", deploy=steps(failure_action="rollback")))
     desired, world = changed(wish, wish, "web")
