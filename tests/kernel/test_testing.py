@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.patience import patient
+
 pytestmark = pytest.mark.kernel
 
 STACK = """
@@ -77,7 +79,7 @@ def test_copies_live_side_by_side_and_nothing_is_left(
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         text=True,
         capture_output=True,
-        timeout=110,
+        timeout=patient(110),
     )
     assert "1 failed, 4 passed" in done.stdout, done.stdout + done.stderr
     assert "RuntimeError: on purpose" in done.stdout
