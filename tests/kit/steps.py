@@ -111,7 +111,9 @@ class Steps:
             text=True,
         )
         assert self._process.stdout
-        assert self._process.stdout.readline() == "ready\n", "the tracer could not attach"
+        if self._process.stdout.readline() != "ready\n":
+            self._process.communicate(timeout=60)
+            raise AssertionError("the tracer could not attach")
         return self
 
     def __exit__(
@@ -154,9 +156,10 @@ class Tracer:
     def attach(self, pid: int) -> None:
         """Every thread of it. Raises OSError."""
         for name in os.listdir(f"/proc/{pid}/task"):
-            if _libc.ptrace(SEIZE, int(name), 0, OPTIONS) < 0:
+            if _libc.ptrace(SEIZE, int(name), 0, OPTIONS) >= 0:
+                _libc.ptrace(INTERRUPT, int(name), 0, 0)
+            elif not _gone_or_ours(name):
                 raise OSError(ctypes.get_errno(), "ptrace", name)
-            _libc.ptrace(INTERRUPT, int(name), 0, 0)
 
     def run(self) -> None:
         while not self.killed_at:
@@ -194,6 +197,15 @@ class Tracer:
             for pid in self.killed:
                 os.kill(pid, signal.SIGKILL)
             self.killed_at = f"{tid} {name}"
+
+
+def _gone_or_ours(tid: str) -> bool:
+    """A thread may have ended since, or have been made by one that is traced, and so be traced with it."""
+    try:
+        with open(f"/proc/{tid}/status") as lines:
+            return f"TracerPid:\t{os.getpid()}\n" in lines
+    except FileNotFoundError:
+        return True
 
 
 def _process(tid: int) -> int:
