@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from orchestrator.model.frozen import dataclass, field
-from orchestrator.model.observation import PublishedPort
+from orchestrator.model.observation import Container, PublishedPort
 from orchestrator.model.stack import FileMount, Healthcheck, Network, Service, Volume
 
 
@@ -234,6 +234,29 @@ Action = (
     | RemoveContainer
     | ProbeContainer
 )
+
+
+def occupant(action: CreateContainer, *, created: float, created_at: str = "") -> Container:
+    """The container that `action` makes. When: boot time, and the wall clock's (as Container has them)."""
+    return Container(
+        id=action.id,
+        name=action.name,
+        stack=action.stack,
+        service=action.service.name,
+        slot=action.slot,
+        definition=action.service,
+        fingerprint=action.fingerprint,
+        generation=action.generation,
+        image_id=action.image_id,
+        created=created,
+        created_at=created_at,
+        addresses=dict(action.addresses),
+        ports=action.ports,
+        healthcheck=action.healthcheck,
+        stop_signal=action.stop_signal,
+        anonymous_volumes=dict(action.anonymous_volumes),
+        peers=dict(action.peers),
+    )
 
 
 def verb(action: Action) -> str:

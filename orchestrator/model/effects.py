@@ -26,6 +26,7 @@ from orchestrator.model.action import (
     SignalContainer,
     StartContainer,
     SwapFiles,
+    occupant,
 )
 from orchestrator.model.fingerprint import of_volume
 from orchestrator.model.frozen import replace
@@ -224,25 +225,7 @@ def _create_volume(world: World, action: CreateVolume) -> None:
 def _create_container(world: World, action: CreateContainer, now: float) -> None:
     if action.id in world.containers:
         return
-    container = Container(
-        id=action.id,
-        name=action.name,
-        stack=action.stack,
-        service=action.service.name,
-        slot=action.slot,
-        definition=action.service,
-        fingerprint=action.fingerprint,
-        generation=action.generation,
-        image_id=action.image_id,
-        created=now,
-        addresses=dict(action.addresses),
-        ports=action.ports,
-        healthcheck=action.healthcheck,
-        stop_signal=action.stop_signal,
-        anonymous_volumes=dict(action.anonymous_volumes),
-        peers=dict(action.peers),
-    )
-    world.put(container)
+    world.put(occupant(action, created=now))
     for name, address in action.addresses.items():
         world.attach(action.id, name, address)
     for name in action.anonymous_volumes.values():

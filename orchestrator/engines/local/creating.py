@@ -6,8 +6,8 @@ from orchestrator.engines.local import clock, records, storage
 from orchestrator.engines.local.records import Built, Mounted
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Changed, Live
-from orchestrator.model.action import CreateContainer
-from orchestrator.model.observation import Container, VolumeState
+from orchestrator.model.action import CreateContainer, occupant
+from orchestrator.model.observation import VolumeState
 from orchestrator.model.stack import VolumeMount
 
 
@@ -20,7 +20,7 @@ async def create(shared: Shared, action: CreateContainer) -> None:
     anonymous: list[VolumeState] = []
 
     def write() -> Built:
-        container = _container(action)
+        container = occupant(action, created=clock.now(), created_at=clock.wall())
         storage.check_binds(container)
         names = action.anonymous_volumes.values()
         anonymous.extend(storage.create_anonymous(places, name, action.stack) for name in names)
@@ -45,28 +45,6 @@ async def create(shared: Shared, action: CreateContainer) -> None:
     shared.watching.follow_home(live)
     shared.files.follow(built.container)
     table.feed.publish(Changed(kind="container", container=built.container))
-
-
-def _container(action: CreateContainer) -> Container:
-    return Container(
-        id=action.id,
-        name=action.name,
-        stack=action.stack,
-        service=action.service.name,
-        slot=action.slot,
-        definition=action.service,
-        fingerprint=action.fingerprint,
-        generation=action.generation,
-        image_id=action.image_id,
-        created=clock.now(),
-        created_at=clock.wall(),
-        addresses=action.addresses,
-        ports=action.ports,
-        healthcheck=action.healthcheck,
-        stop_signal=action.stop_signal,
-        anonymous_volumes=action.anonymous_volumes,
-        peers=action.peers,
-    )
 
 
 def _mounted(action: CreateContainer) -> tuple[Mounted, ...]:

@@ -23,14 +23,6 @@ CHUNK = 1 << 20
 PATH_LIMIT = 4095
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _ZEROS = bytes(CHUNK)
-_KINDS = {
-    stat.S_IFREG: tar.REGULAR,
-    stat.S_IFLNK: tar.SYMLINK,
-    stat.S_IFCHR: tar.CHARACTER,
-    stat.S_IFBLK: tar.BLOCKDEV,
-    stat.S_IFDIR: tar.DIRECTORY,
-    stat.S_IFIFO: tar.FIFO,
-}
 # include/uapi/linux/magic.h: what the kernel makes up as it is read, or obeys when it is written.
 _MADE_UP = frozenset(
     (
@@ -162,7 +154,7 @@ class Packer:
 
     def _entry(self, handle: int, found: os.stat_result, path: bytes) -> None:
         kind = stat.S_IFMT(found.st_mode)
-        if kind not in _KINDS:
+        if kind not in tar.KINDS:
             return  # a socket is nothing without its server
         key = (found.st_dev, found.st_ino)
         if found.st_nlink > 1 and key in self._links:
@@ -203,7 +195,7 @@ class Packer:
             self._put(bytes(padding))
 
     def _member(self, path: bytes, found: os.stat_result, xattrs: dict[bytes, bytes]) -> Member:
-        kind = _KINDS[stat.S_IFMT(found.st_mode)]
+        kind = tar.KINDS[stat.S_IFMT(found.st_mode)]
         device = found.st_rdev if kind in (tar.CHARACTER, tar.BLOCKDEV) else 0
         uid, gid = self._owner or (found.st_uid, found.st_gid)
         return Member(

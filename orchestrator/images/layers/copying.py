@@ -28,14 +28,6 @@ from orchestrator.model.frozen import dataclass
 DEPTH_LIMIT = 256
 PATH_LIMIT = 4000
 _CHUNK = 1 << 20
-_KINDS = {
-    stat.S_IFREG: tar.REGULAR,
-    stat.S_IFLNK: tar.SYMLINK,
-    stat.S_IFCHR: tar.CHARACTER,
-    stat.S_IFBLK: tar.BLOCKDEV,
-    stat.S_IFDIR: tar.DIRECTORY,
-    stat.S_IFIFO: tar.FIFO,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +99,7 @@ class _Copy:
         kind = stat.S_IFMT(now.st_mode)
         if kind == stat.S_IFDIR:
             self._directory(source, target, name, path, now, depth)
-        elif kind not in _KINDS or (kind == stat.S_IFCHR and now.st_rdev == 0):
+        elif kind not in tar.KINDS or (kind == stat.S_IFCHR and now.st_rdev == 0):
             # A socket is nothing without its server; character device 0/0 is overlayfs' mark for "deleted".
             return
         elif now.st_nlink > 1 and now.st_ino in self._links and now.st_dev == self._device:
@@ -214,7 +206,7 @@ class _Copy:
 
 
 def _member(path: bytes, now: os.stat_result, xattrs: dict[bytes, bytes]) -> Member:
-    kind = _KINDS[stat.S_IFMT(now.st_mode)]
+    kind = tar.KINDS[stat.S_IFMT(now.st_mode)]
     device = now.st_rdev if kind in (tar.CHARACTER, tar.BLOCKDEV) else 0
     return Member(
         name=path,

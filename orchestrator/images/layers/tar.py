@@ -11,10 +11,20 @@ Standard library only: the unpacking worker imports this.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator
 
 BLOCK = 512
 REGULAR, HARDLINK, SYMLINK, CHARACTER, BLOCKDEV, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
+KINDS = {
+    stat.S_IFREG: REGULAR,
+    stat.S_IFLNK: SYMLINK,
+    stat.S_IFCHR: CHARACTER,
+    stat.S_IFBLK: BLOCKDEV,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFIFO: FIFO,
+}
+"""Type of a file (inode(7)) -> type of a member. Sockets have none."""
 
 EXTENSION_LIMIT = 1 << 20
 """Bytes of one pax or long-name record."""
