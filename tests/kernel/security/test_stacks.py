@@ -53,7 +53,7 @@ def test_a_health_check_starts_as_clean_as_the_program(site: Site) -> None:
           c:
             x-rootfs: {{path: $BOX}}
             command: sh -c "({look}) > /first; sleep 100"
-            healthcheck: {{test: [CMD, sh, -c, "({look}) > /probe"], interval: 0.1s}}
+            healthcheck: {{test: [CMD, sh, -c, "({look}) > /new; mv /new /probe"], interval: 0.1s}}
         """
     )
     site.becomes("s1", "c", health="healthy")
