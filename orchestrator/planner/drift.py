@@ -22,9 +22,10 @@ from orchestrator.model.desired import Desired, Wanted
 from orchestrator.model.drift import Difference
 from orchestrator.model.observation import Container, Observation
 from orchestrator.model.stack import Stack
-from orchestrator.planner import files
+from orchestrator.planner import fates, files, networks
+from orchestrator.planner.draft import Draft
 from orchestrator.planner.plan import plan
-from orchestrator.planner.survey import name_of, slots_of
+from orchestrator.planner.survey import Fate, name_of, slots_of, survey
 
 _NOTHING: Mapping[str, Action] = {}
 _BY_LINE = frozenset({"runtime", "pull_policy"})
@@ -73,8 +74,34 @@ def differences(
                 id=container.id if container is not None else "",
                 mendable=not wait.failed,
             )
-    told = (one for one in files.differences(desired, observation) if one.target not in found)
-    return (*found.values(), *told)
+    others = (*_outdated(desired, observation, now, in_flight), *files.differences(desired, observation))
+    return (*found.values(), *(one for one in others if one.target not in found))
+
+
+def _outdated(
+    desired: Desired, observation: Observation, now: float, in_flight: Mapping[str, Action]
+) -> Iterator[Difference]:
+    """Containers that are not as the file says and stay so for now: an update has not come to them yet, or
+    never will."""
+    seen = survey(desired, observation, now, in_flight)
+    if not desired.down:
+        seen.segments = networks.assess(seen)
+    fates.judge(seen, Draft(now, {}, {}))
+    for container in observation.containers:
+        judgement = seen.fates[container.id]
+        if judgement.fate is Fate.KEEP and judgement.because:
+            rollout = desired.rollouts.get(container.service)
+            yield Difference(
+                target=f"container:{container.name}",
+                what="container",
+                wanted="up to date",
+                found=_state(container),
+                because=judgement.because,
+                stack=desired.stack.name,
+                service=container.service,
+                id=container.id,
+                mendable=rollout is None or rollout.outcome != "paused",
+            )
 
 
 def _of_action(desired: Desired, action: Action, container: Container | None) -> Difference:

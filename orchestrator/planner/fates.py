@@ -110,13 +110,13 @@ def _without_image(survey: Survey, service: Service) -> bool:
 def _judge_divided(survey: Survey, service: Service, intent: Intent, division: updates.Division) -> None:
     for container in division.seats:
         because = division.replaced.get(container.id, "")
-        judgement = (
-            Judgement(fate=Fate.REPLACE, because=because)
-            if because
-            else _judge_seated(survey, service, intent, container, "")
-        )
-        if not because and judgement.fate is not Fate.KEEP and container.id in division.waiting:
-            judgement = _KEEP  # it is about to be replaced
+        if because:
+            judgement = Judgement(fate=Fate.REPLACE, because=because)
+        else:
+            judgement = _judge_seated(survey, service, intent, container, "")
+            outdated = division.outdated.get(container.id, "")
+            if outdated and (division.goes_on or judgement.fate is Fate.KEEP):
+                judgement = Judgement(fate=Fate.KEEP, because=outdated)
         survey.fates[container.id] = judgement
     for container_id, because in division.removed.items():
         survey.fates[container_id] = Judgement(fate=Fate.REMOVE, because=because)

@@ -10,10 +10,11 @@ Who comes first follows from what is seen alone, so that a crash in the middle c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import count, islice
+from collections.abc import Iterator, Mapping
+from itertools import count as count_from
+from itertools import islice
 
-from orchestrator.model.desired import Intent, Wanted
+from orchestrator.model.desired import Intent, Rollout, Wanted
 from orchestrator.model.errors import ExitCode
 from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Container
@@ -26,17 +27,20 @@ from orchestrator.planner.rollouts import Scene, course, follow, moments, said, 
 from orchestrator.planner.survey import Fate, Survey
 
 _NO_IMAGE = "but the image is not here"
+_LATER = "but its turn is still to come"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Division:
-    """What becomes of the containers of a service that is being updated. `waiting` are those whose turn is
-    still to come; reasons are by container id."""
+    """What becomes of the containers of a service that is being updated; reasons are by container id."""
 
     seats: tuple[Container, ...]
     replaced: dict[str, str]
     removed: dict[str, str]
-    waiting: frozenset[str]
+    outdated: dict[str, str]
+    """Who stays for now: why it is out of date, and what it waits for."""
+    goes_on: bool
+    """The turn of those will come; else they are treated as if they were up to date."""
     vacant: tuple[int, ...]
 
 
@@ -62,8 +66,19 @@ def divide(
         if at > survey.now:
             draft.wake(at)
     held = _held(survey, service)
-    sentence = said(service.name, record)
-    target = f"service:{service.name}"
+    _tell(draft, scene, record, held)
+    return _divided(
+        scene,
+        reasons=reasons if record.kind == "update" else _taken_back(reasons),
+        goes_on=record is scene.record and record.outcome == "" and not held,
+        outlook="but the update is paused" if record.outcome == "paused" else held or _LATER,
+    )
+
+
+def _tell(draft: Draft, scene: Scene, record: Rollout, held: str) -> None:
+    """How far it has come, or why it can't go on: for whoever waits for it."""
+    survey, service = scene.survey, scene.service
+    sentence, target = said(service.name, record), f"service:{service.name}"
     if record.outcome == "paused":
         draft.refuse(target, sentence)
     elif record.outcome == "" and held is _NO_IMAGE:
@@ -74,8 +89,6 @@ def divide(
         far = f"{_made(scene)} of {service.replicas} containers are {goal}{', ' + held if held else ''}"
         survey.rolling[service.name] = f"{sentence}; {far}" if sentence else far
         draft.wait(target, survey.rolling[service.name])
-    goes_on = record is scene.record and record.outcome == "" and not held
-    return _divided(scene, goes_on, reasons if record.kind == "update" else _taken_back(reasons))
 
 
 def _scene(
@@ -181,47 +194,119 @@ def _obstacle(scene: Scene) -> str:
     return ""
 
 
-def _divided(scene: Scene, goes_on: bool, reasons: Mapping[str, str]) -> Division:
-    wanted = scene.service.replicas
-    replaced = {one.id: reasons[one.id] for one in scene.lost}
+# --- how many ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Count:
+    """All numbers that decide what happens next."""
+
+    wanted: int
+    steps: int
+    """So many may be on their way."""
+    stale: int
+    useless: int
+    """Stale ones that do not serve."""
+    current: int
+    coming: int
+    lost: int
+    ready: int
+    finished: int
+    """New ones that have ended as jobs do: they will never serve."""
+    rested: int
+    failed: int
+    """Put up with, and long enough ago."""
+    idle: int
+    """There before the update, and not serving."""
+
+    @property
+    def surplus(self) -> int:
+        return max(0, self.current + self.stale + self.lost + self.coming - self.wanted)
+
+    @property
+    def relieved(self) -> int:
+        """Stale ones that are needed no more, as so many new ones are good."""
+        return max(0, self.stale - max(0, self.wanted - self.ready - self.finished))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Turn:
+    """Of the stale ones, in the order in which they go: `leaving` go for good, the next `replaced` are
+    replaced in their seats. `fresh` are made on free numbers."""
+
+    leaving: int
+    replaced: int = 0
+    fresh: int = 0
+
+
+def _stop_first(count: _Count) -> _Turn:
+    needed = count.wanted - count.steps - count.rested - count.failed
+    going = max(0, count.stale - max(0, needed))
+    # Who was there before the update and does not serve is no part of it: it holds up only those that do.
+    going = max(going, min(count.useless, count.stale - max(0, needed - count.idle)))
+    leaving = min(count.surplus, going)
+    return _Turn(leaving=leaving, replaced=going - leaving)
+
+
+def _start_first(count: _Count) -> _Turn:
+    on_their_way = count.current - count.rested - count.failed - count.idle + count.coming
+    lacking = count.wanted - count.current - count.coming - count.lost
+    fresh = max(0, min(lacking, count.steps - on_their_way))
+    return _Turn(leaving=count.relieved, fresh=fresh)
+
+
+def _standing_still(count: _Count, start_first: bool) -> _Turn:
+    return _Turn(leaving=count.relieved if start_first else min(count.surplus, count.relieved))
+
+
+def _divided(scene: Scene, *, reasons: Mapping[str, str], goes_on: bool, outlook: str) -> Division:
     removed: dict[str, str] = {}
     current = _without_surplus(scene, removed)
     stale = _without_more_than_wanted(scene, removed)
-    ready = sum(scene.ready(one) for one in current)
-    total = len(current) + len(stale) + len(scene.lost) + len(scene.coming)
-    rested, failed = _rested(scene, current)
-    idle = sum(_there_before(scene, one) and not scene.ready(one) for one in current)
-    steps = min(scene.course.parallelism or wanted, wanted)
-    fresh = 0
-    if goes_on and not scene.course.start_first:
-        going = max(0, len(stale) - max(0, wanted - steps - rested - failed))
-        # Who was there before the update and does not serve is no part of it: it holds up only those that do.
-        useless = sum(not serves(one) for one in stale)
-        going = max(going, min(useless, len(stale) - max(0, wanted - steps - rested - failed - idle)))
-        leaving = min(max(0, total - wanted), going)
-        replaced |= {one.id: reasons[one.id] for one in stale[leaving:going]}
+    count = _counted(scene, current, stale)
+    if not goes_on:
+        turn = _standing_still(count, scene.course.start_first)
     else:
-        surplus = len(stale) if scene.course.start_first else max(0, total - wanted)
-        enough = ready + len(_jobs_done(scene, current))
-        leaving = min(surplus, max(0, len(stale) - max(0, wanted - enough)))
-        if goes_on:
-            on_their_way = len(current) - rested - failed - idle + len(scene.coming)
-            lacking = wanted - len(current) - len(scene.coming) - len(scene.lost)
-            fresh = max(0, min(lacking, steps - on_their_way))
-    for one in stale[:leaving]:
-        removed[one.id] = f"{reasons[one.id]}; the new ones serve"
-    seats = [*current, *stale[leaving:], *scene.lost]
-    missing = max(0, wanted - len(seats) - len(scene.coming))
-    taken = {one.slot for one in (*scene.current, *scene.stale, *scene.lost)} | scene.coming
-    free = islice((slot for slot in count(1) if slot not in taken), max(fresh, missing))
-    waiting = {one.id for one in stale[leaving:]} - replaced.keys()
+        turn = _start_first(count) if scene.course.start_first else _stop_first(count)
+    leaving, staying = stale[: turn.leaving], stale[turn.leaving :]
+    removed |= {one.id: f"{reasons[one.id]}; the new ones serve" for one in leaving}
+    replaced = {one.id: reasons[one.id] for one in (*scene.lost, *staying[: turn.replaced])}
+    seats = [*current, *staying, *scene.lost]
+    missing = max(0, count.wanted - len(seats) - count.coming)
+    free = islice(_free(scene), max(turn.fresh, missing))
     return Division(
         seats=tuple(sorted(seats, key=lambda one: one.slot)),
         replaced=replaced,
         removed=removed,
-        waiting=frozenset(waiting if goes_on else ()),
+        outdated={one.id: f"{reasons[one.id]}, {outlook}" for one in staying[turn.replaced :]},
+        goes_on=goes_on,
         vacant=tuple(sorted((*scene.coming, *free))),
     )
+
+
+def _counted(scene: Scene, current: list[Container], stale: list[Container]) -> _Count:
+    wanted = scene.service.replicas
+    rested, failed = _rested(scene, current)
+    return _Count(
+        wanted=wanted,
+        steps=min(scene.course.parallelism or wanted, wanted),
+        stale=len(stale),
+        useless=sum(not serves(one) for one in stale),
+        current=len(current),
+        coming=len(scene.coming),
+        lost=len(scene.lost),
+        ready=sum(scene.ready(one) for one in current),
+        finished=len(_jobs_done(scene, current)),
+        rested=rested,
+        failed=failed,
+        idle=sum(_there_before(scene, one) and not scene.ready(one) for one in current),
+    )
+
+
+def _free(scene: Scene) -> Iterator[int]:
+    """Slots for new containers, lowest first."""
+    taken = {one.slot for one in (*scene.current, *scene.stale, *scene.lost)} | scene.coming
+    return (slot for slot in count_from(1) if slot not in taken)
 
 
 def _without_more_than_wanted(scene: Scene, removed: dict[str, str]) -> list[Container]:

@@ -262,11 +262,44 @@ def test_up_says_that_it_was_paused_and_a_later_command_does_not() -> None:
     for verdict in (found.started, found.ready):
         assert (verdict.done, verdict.failures, verdict.exit_code) == (True, (sentence,), 1)
         assert verdict.hint == "`pystack logs web` shows what it wrote"
-    (told_by_drift,) = differences(desired, world, NOW + 1)
+    told_by_drift, _ = differences(desired, world, NOW + 1)
     assert (told_by_drift.service, told_by_drift.found, told_by_drift.mendable) == ("web", "paused", False)
     assert told_by_drift.because == sentence
     later = orders.start(desired, ["web"])
     assert standing(later, world, settle(later, world, NOW + 1)[1]).started.failures == ()
+
+
+def drifted(desired: Desired, world: Observation, now: float = NOW) -> list[tuple[str, str, str, bool]]:
+    found = differences(desired, world, now)
+    return [(one.target, one.found, one.because, one.mendable) for one in found]
+
+
+def test_drift_names_each_container_that_an_update_has_not_reached() -> None:
+    desired, world = changed(stack(web=web("1", replicas=3)), stack(web=web("2", replicas=3)))
+    desired, _ = settle(desired, world)
+    later = "definition changed: user, but its turn is still to come"
+    assert drifted(desired, world)[1:] == [
+        ("service:web", "under way", "0 of 3 containers are new", True),
+        ("container:shop-web-2", "running", later, True),
+        ("container:shop-web-3", "running", later, True),
+    ]
+    world = sick(desired, world)
+    desired, _ = settle(desired, world, NOW + 1)
+    never = "definition changed: user, but the update is paused"
+    assert drifted(desired, world, NOW + 1)[1:] == [
+        ("container:shop-web-2", "running", never, False),
+        ("container:shop-web-3", "running", never, False),
+    ]
+
+
+def test_drift_names_who_waits_for_the_update_of_another() -> None:
+    def wish(number: str) -> Stack:
+        return stack(db=web(number), web=web(number, after="db"))
+
+    desired, world = changed(wish("1"), wish("2"))
+    desired, _ = settle(desired, world)
+    rows = {target: because for target, _, because, _ in drifted(desired, world)}
+    assert rows["container:shop-web-1"] == "definition changed: user, but first db is updated"
 
 
 def test_a_rollback_is_the_definition_before_with_what_the_file_says_of_its_number() -> None:
