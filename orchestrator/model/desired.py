@@ -92,6 +92,8 @@ class Rollout:
     """What the service goes back to if this fails: the latest that has come through."""
     total: int = 0
     """Containers that were to be replaced when it began."""
+    slots: tuple[int, ...] = ()
+    """Theirs: start-first, no new container gets one of these numbers."""
     turn: int = 0
     """The turn (`Intent.turn`) in which it began."""
     began: float = 0.0

@@ -114,7 +114,7 @@ def follow(scene: Scene) -> Rollout | None:
             return _begin(scene)
         if record is None or record.outcome == "done":
             return record
-        return replace(record, outcome="done", fingerprint=None, before=None, ready={}, failed={})
+        return replace(record, outcome="done", fingerprint=None, before=None, slots=(), ready={}, failed={})
     ready = _found_good(scene, record)
     record = record if ready == record.ready else replace(record, ready=ready)
     if record.outcome == "paused":
@@ -135,6 +135,7 @@ def _begin(scene: Scene) -> Rollout:
         generation=scene.intent.generation,
         before=old.before if old is not None and goes_on and old.before is not None else _edition(scene),
         total=max(len(scene.stale) + len(scene.lost), 1),
+        slots=tuple(sorted(one.slot for one in scene.stale)),
         turn=old.turn if old is not None and back else scene.intent.turn,
         began=scene.now,
         ready={container.id: 0.0 for container in scene.current if serves(container)},
@@ -213,7 +214,7 @@ def _perhaps_done(scene: Scene, record: Rollout) -> Rollout:
         if at and container.healthcheck is not None and at + scene.course.monitor > scene.now:
             return record
     because = record.because if record.kind == "rollback" else ""
-    return replace(record, outcome="done", because=because, before=None, ready={}, failed={})
+    return replace(record, outcome="done", because=because, before=None, slots=(), ready={}, failed={})
 
 
 def _perhaps_stuck(scene: Scene, record: Rollout) -> Rollout | None:

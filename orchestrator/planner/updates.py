@@ -304,8 +304,11 @@ def _counted(scene: Scene, current: list[Container], stale: list[Container]) -> 
 
 
 def _free(scene: Scene) -> Iterator[int]:
-    """Slots for new containers, lowest first."""
+    """Slots for new containers, lowest first. Start-first, one that was taken when the update began is not
+    given anew: who gets which must not hang on how long an old one takes to go, so that `plan` can tell it."""
     taken = {one.slot for one in (*scene.current, *scene.stale, *scene.lost)} | scene.coming
+    if scene.record is not None and scene.course.start_first:
+        taken |= {*scene.record.slots}
     return (slot for slot in count_from(1) if slot not in taken)
 
 

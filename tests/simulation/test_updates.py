@@ -14,6 +14,7 @@ from orchestrator.model.action import CreateContainer, StartContainer
 from orchestrator.model.observation import Container, ImageState
 from orchestrator.model.sections import InitContainer
 from orchestrator.model.stack import Attachment, Port, Stack
+from orchestrator.planner.rehearse import rehearse
 from orchestrator.planner.rollouts import said, serves
 from tests.kit.stacks import network, service, stack
 from tests.simulation.stage import Stage
@@ -238,6 +239,29 @@ def test_scaling_goes_on_meanwhile(order: str, count: int) -> None:
     found = Play(user("1", order=order), user("2", order=order, replicas=count))
     assert users(found.stage) == ["2"] * count
     assert found.watched.fewest >= min(4, count) - (order == "stop-first")
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+@pytest.mark.parametrize("lingers", [0.05, 1.3, 20.0])
+@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+def test_plan_tells_who_will_sit_where_however_long_the_old_ones_take(
+    order: str, lingers: float, parallelism: int
+) -> None:
+    fields = {"order": order, "parallelism": parallelism}
+    planned: list[str] = []
+
+    def prepare(stage: Stage) -> None:
+        wish = up(stage.desired, user("2", **fields), stage)
+        lines = rehearse(wish, stage.engine.world, stage.now())
+        planned.extend(line.action.name for line in lines if isinstance(line.action, CreateContainer))
+
+    found = Play(
+        user("1", **fields), user("2", **fields), {"1": Program(ends_within=lingers)}, prepare=prepare
+    )
+    made = [one.name for _, one in found.stage.engine.applied if isinstance(one, CreateContainer)][4:]
+    assert len(planned) == 4
+    assert sorted(made) == sorted(planned)
+    assert slots(found.stage) == ([5, 6, 7, 8] if order == "start-first" else [1, 2, 3, 4])
 
 
 def test_dependents_are_restarted_once_at_the_end_and_wait_for_their_own_update() -> None:
