@@ -20,7 +20,7 @@ from orchestrator.model.frozen import dataclass, replace
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import ImageRoot, OfHost, OfService, Service
 from orchestrator.planner import images
-from orchestrator.planner.changes import DEFINITION_CHANGED, cut_off
+from orchestrator.planner.changes import cut_off
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.layout import attachments
 from orchestrator.planner.rollouts import Scene, course, follow, moments, said, serves
@@ -69,7 +69,7 @@ def divide(
     _tell(draft, scene, record, held)
     return _divided(
         scene,
-        reasons=reasons if record.kind == "update" else _taken_back(reasons),
+        reasons=reasons if record.kind == "update" else _taken_back(scene, reasons),
         goes_on=record is scene.record and record.outcome == "" and not held,
         outlook="but the update is paused" if record.outcome == "paused" else held or _LATER,
     )
@@ -127,12 +127,10 @@ def _scene(
     )
 
 
-def _taken_back(reasons: Mapping[str, str]) -> dict[str, str]:
-    """On the way back, what has changed in a definition is what the update had brought."""
-    return {
-        one: "its update failed and is taken back" if because.startswith(DEFINITION_CHANGED) else because
-        for one, because in reasons.items()
-    }
+def _taken_back(scene: Scene, reasons: Mapping[str, str]) -> dict[str, str]:
+    """On the way back, what differs in a definition is what the update had brought."""
+    brought = (one.id for one in scene.stale if one.fingerprint != scene.fingerprint)
+    return {**reasons, **dict.fromkeys(brought, "its update failed and is taken back")}
 
 
 def _made(scene: Scene) -> int:
@@ -305,7 +303,7 @@ def _counted(scene: Scene, current: list[Container], stale: list[Container]) -> 
 
 def _free(scene: Scene) -> Iterator[int]:
     """Slots for new containers, lowest first. Start-first, one that was taken when the update began is not
-    given anew: who gets which must not hang on how long an old one takes to go, so that `plan` can tell it."""
+    given anew: who gets which does not hang on how long an old one takes to go, and `plan` can tell it."""
     taken = {one.slot for one in (*scene.current, *scene.stale, *scene.lost)} | scene.coming
     if scene.record is not None and scene.course.start_first:
         taken |= {*scene.record.slots}

@@ -29,7 +29,7 @@ from orchestrator.model.observation import (
     Stopping,
 )
 from orchestrator.model.plan import Plan
-from orchestrator.model.stack import Attachment, OfHost, OfService, Port, Service, Stack
+from orchestrator.model.stack import Attachment, FileMount, OfHost, OfService, Port, Service, Stack
 from orchestrator.planner.drift import differences
 from orchestrator.planner.plan import plan
 from orchestrator.planner.progress import Progress, progress
@@ -378,8 +378,16 @@ def test_up_keeps_an_update_to_the_same_end_and_ends_a_verdict() -> None:
     assert up(gone, after, world).rollouts == {}
 
 
-def test_who_goes_on_the_way_back_goes_because_the_update_failed() -> None:
-    before, after = (stack(web=web(one, deploy=steps(failure_action="rollback"))) for one in "12")
+@pytest.mark.parametrize("what", ["user", "content"])
+def test_who_goes_on_the_way_back_goes_because_the_update_failed(what: str) -> None:
+    def wish(number: str) -> Stack:
+        course = steps(failure_action="rollback")
+        if what == "user":
+            return stack(web=web(number, deploy=course))
+        config = FileMount(kind="config", name="app", target="/app", content=number)
+        return stack(web=replace(web("1", deploy=course), mounts=(config,)))
+
+    before, after = wish("1"), wish("2")
     desired, world = changed(before, after)
     desired, _ = settle(desired, world)
     desired, decided = settle(desired, sick(desired, world), NOW + 1)
