@@ -128,8 +128,8 @@ def deploy(said: Reader) -> model.Deploy | None:
         mode=said.text("mode"),
         endpoint_mode=said.text("endpoint_mode"),
         labels=said.pairs("labels"),
-        update=_update(said.part("update_config")) if said.has("update_config") else None,
-        rollback=_update(said.part("rollback_config")) if said.has("rollback_config") else None,
+        update=_update(said.part("update_config"), _ACTIONS) if said.has("update_config") else None,
+        rollback=_update(said.part("rollback_config"), _BACK) if said.has("rollback_config") else None,
         placement=_placement(placement) if placement.node else None,
         reserved_cpus=reservations.number("cpus"),
         generic_resources=tuple(
@@ -142,13 +142,15 @@ def deploy(said: Reader) -> model.Deploy | None:
     return None if found == model.Deploy() else found
 
 
-_FAILURE_ACTIONS = ("pause", "continue", "rollback")
+_BACK = ("pause", "continue")
+"""There is no way back from the way back (Compose Deploy Specification, rollback_config)."""
+_ACTIONS = (*_BACK, "rollback")
 
 
-def _update(said: Reader) -> model.Update:
+def _update(said: Reader, actions: tuple[str, ...]) -> model.Update:
     action = said.text("failure_action")
-    if action and action not in _FAILURE_ACTIONS:
-        said.refuse(f"{action!r} is none of {', '.join(_FAILURE_ACTIONS)}", key="failure_action")
+    if action and action not in actions:
+        said.refuse(f"{action!r} is none of {', '.join(actions)}", key="failure_action")
     for key in ("delay", "monitor"):
         if (said.seconds(key) or 0.0) < 0:
             said.refuse("a duration here can't be negative", key=key)

@@ -43,6 +43,8 @@ def test_a_refusal_can_be_told_as_a_warning() -> None:
     [
         ("deploy: {update_config: {max_failure_ratio: 1.5}}", "1.5 is no share of failures"),
         ("deploy: {rollback_config: {max_failure_ratio: -0.5}}", "-0.5 is no share of failures"),
+        ("deploy: {rollback_config: {failure_action: rollback}}", "'rollback' is none of pause, continue"),
+        ("deploy: {update_config: {failure_action: foo}}", "'foo' is none of pause, continue, rollback"),
         ("deploy: {update_config: {monitor: -5s}}", "a duration here can't be negative"),
         ("deploy: {update_config: {delay: -5s}}", "a duration here can't be negative"),
         ("x-drain: -1s", "a duration here can't be negative"),
