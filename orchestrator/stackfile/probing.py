@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MOST_TEXT = 2048
 MOST_HOST = 255
 MOST_PATTERN = 1000
+MOST_SETS = 16
+"""Sets of characters that reach beyond Latin-1: Python takes up to 12 ms to understand one."""
 LOGGED = "service_log_ready"
 
 
@@ -92,27 +94,35 @@ def condition(need: Reader) -> str:
 def line(said: Reader) -> str:
     """The regular expression of x-log-ready, found to be one."""
     pattern = said.text("x-log-ready") or ""
-    because = _fault(pattern)
+    because = _burden(pattern) or _fault(pattern)
     if because:
         said.refuse(
-            f"{pattern!r:.60} is no regular expression: {because}",
+            f"{pattern!r:.60} {because}",
             key="x-log-ready",
             hint="as Python's re has them; $ is written $$",
         )
     return pattern
 
 
+def _burden(pattern: str) -> str:
+    """Why it would take long to be understood. Told by its looks: who tries can't be interrupted."""
+    if len(pattern) > MOST_PATTERN:
+        return f"is longer than {MOST_PATTERN:,} characters"
+    beyond = any(ord(one) > 0xFF for one in pattern) or re.search(r"\\[uUN]", pattern)
+    if beyond and pattern.count("[") > MOST_SETS:
+        return f"has more than {MOST_SETS} sets of characters ([...]), and characters beyond Latin-1"
+    return ""
+
+
 def _fault(pattern: str) -> str:
     if not pattern:
-        return "it is empty"
-    if len(pattern) > MOST_PATTERN:
-        return f"it is longer than {MOST_PATTERN} characters"
+        return "is no regular expression: it is empty"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a later Python may read otherwise
             re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        return str(error)
+        return f"is no regular expression: {error}"
     return ""
 
 

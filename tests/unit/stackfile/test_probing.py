@@ -98,8 +98,27 @@ def test_who_waits_for_a_line_that_nobody_named_is_refused() -> None:
     assert "db does not say which line" in refusal.message
 
 
-@pytest.mark.parametrize("pattern", ["(", "*a", "a{99999999999}", "x" * 1001, "(" * 500])
+@pytest.mark.parametrize("pattern", ["(", "*a", "a{99999999999}", "(" * 500])
 def test_what_is_no_regular_expression_is_refused(pattern: str) -> None:
     found = loaded(waiting(f", x-log-ready: '{pattern}'", "{condition: service_started}")).refusals
     assert [str(one.place) for one in found] == ["stack.yml:2:35"]
     assert "is no regular expression" in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("pattern", "because"),
+    [
+        ("x" * 1001, "is longer than 1,000 characters"),
+        ("(?i)" + "[!-\ufffd]" * 17, "has more than 16 sets of characters"),
+        (r"[\u0100-\uffff]" * 17, "has more than 16 sets of characters"),
+    ],
+)
+def test_a_pattern_that_takes_long_to_be_understood_is_refused(pattern: str, because: str) -> None:
+    found = loaded(waiting(f", x-log-ready: '{pattern}'", "{condition: service_started}")).refusals
+    assert [str(one.place) for one in found] == ["stack.yml:2:35"]
+    assert because in found[0].message
+
+
+@pytest.mark.parametrize("pattern", ["x" * 1000, "[a-z0-9]" * 100, "(?i)" + "[!-\ufffd]" * 16, "é[a-z]" * 30])
+def test_a_long_pattern_that_is_soon_understood_is_none_of_those(pattern: str) -> None:
+    assert loaded(waiting(f", x-log-ready: '{pattern}'", "{condition: service_started}")).refusals == ()
