@@ -16,7 +16,7 @@ from orchestrator.stackfile.tree import Map, Node, Seq
 _EVERYWHERE = frozenset(("", "0.0.0.0", "::"))  # noqa: S104 - compared, not bound
 
 
-def _fixed(service: Map) -> Iterator[tuple[int, Map, int, int, Mark | None]]:
+def fixed(service: Map) -> Iterator[tuple[int, Map, int, int, Mark | None]]:
     """The published ports that say where on the machine: entry, first and last."""
     for index, port, mark in items(service.get("ports")):
         first, _, last = text(port, "published").partition("-") if isinstance(port, Map) else ("", "", "")
@@ -27,8 +27,8 @@ def _fixed(service: Map) -> Iterator[tuple[int, Map, int, int, Mark | None]]:
 def duplicate_port(look: Look) -> Iterator[Found]:
     taken: dict[tuple[object, int], list[tuple[str, str]]] = {}
     for name, service in look.services():
-        for index, port, first, last, mark in _fixed(service):
-            if first != last or _replicas(service) == 0:
+        for index, port, first, last, mark in fixed(service):
+            if first != last or replicas(service) == 0:
                 continue
             address = text(port, "host_ip")
             holders = taken.setdefault((port.get("protocol"), first), [])
@@ -48,8 +48,8 @@ def duplicate_port(look: Look) -> Iterator[Found]:
 
 def scarce_port(look: Look) -> Iterator[Found]:
     for name, service in look.services():
-        count = _replicas(service)
-        for index, port, first, last, mark in _fixed(service):
+        count = replicas(service)
+        for index, port, first, last, mark in fixed(service):
             shared = first == last and text(port, "mode") != "host"
             if last - first + 1 < count and not shared:
                 yield Found(
@@ -71,7 +71,7 @@ def crowded_network(look: Look) -> Iterator[Found]:
             continue
         for network in list(part(service, "networks")) or ["default"]:
             before = counts.get(network, 0)
-            counts[network] = before + _replicas(service)
+            counts[network] = before + replicas(service)
             if before <= BRIDGE_PORTS < counts[network]:
                 where = service if "scale" in service else part(service, "deploy")
                 yield Found(
@@ -81,7 +81,8 @@ def crowded_network(look: Look) -> Iterator[Found]:
                 )
 
 
-def _replicas(service: Map) -> int:
+def replicas(service: Map) -> int:
+    """How many containers it asks for."""
     for count in (service.get("scale"), part(service, "deploy").get("replicas")):
         if isinstance(count, int):
             return count
@@ -103,7 +104,7 @@ def _needs(look: Look) -> Iterator[tuple[str, str, Map, Map, Mark | None]]:
                 yield name, other, entry, services[other], needs.key_mark(other)
 
 
-def _checked(service: Map) -> bool | None:
+def checked(service: Map) -> bool | None:
     """Has it a health check? None when only the image can tell."""
     check = service.get("healthcheck")
     if isinstance(check, Map):
@@ -117,9 +118,9 @@ def _checked(service: Map) -> bool | None:
     return None if service.get("image") or "build" in service else False
 
 
-def _unhealthy(look: Look, *, checked: bool | None, why: str, hint: str) -> Iterator[Found]:
+def _unhealthy(look: Look, *, known: bool | None, why: str, hint: str) -> Iterator[Found]:
     for name, other, entry, body, mark in _needs(look):
-        if entry.get("condition") == "service_healthy" and _checked(body) is checked:
+        if entry.get("condition") == "service_healthy" and checked(body) is known:
             yield Found(
                 path=("services", name, "depends_on", other),
                 mark=mark,
@@ -130,11 +131,11 @@ def _unhealthy(look: Look, *, checked: bool | None, why: str, hint: str) -> Iter
 
 def missing_healthcheck(look: Look) -> Iterator[Found]:
     why = "only its image can say when that is"
-    return _unhealthy(look, checked=None, why=why, hint="make sure that its image has one")
+    return _unhealthy(look, known=None, why=why, hint="make sure that its image has one")
 
 
 def never_healthy(look: Look) -> Iterator[Found]:
-    return _unhealthy(look, checked=False, why="{} has no health check", hint="wait for service_started")
+    return _unhealthy(look, known=False, why="{} has no health check", hint="wait for service_started")
 
 
 def unawaited(look: Look) -> Iterator[Found]:

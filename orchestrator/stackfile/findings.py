@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from orchestrator.model.stack import Stack
-from orchestrator.stackfile import doubts, risks
+from orchestrator.stackfile import doubts, idle, risks
 from orchestrator.stackfile.enable import nearest
 from orchestrator.stackfile.finding import Finding, Found, Look, Path, Rule, items
 from orchestrator.stackfile.problem import Mark, excerpt, place_of
@@ -245,6 +245,54 @@ TABLE: tuple[Rule, ...] = (
         because="No service uses a network, volume, config, secret or model.",
         hint="leave it out, or look for a misspelt name",
         find=doubts.unused,
+    ),
+    Rule(
+        code="C801",
+        name="never-unhealthy",
+        severity="warning",
+        because="`x-on-unhealthy` says what to do about a service that has no health check.",
+        hint="",
+        find=idle.never_unhealthy,
+    ),
+    Rule(
+        code="C802",
+        name="nothing-to-change",
+        severity="warning",
+        because="`x-on-change` says what to do about content that the service does not have.",
+        hint="it is about `configs:` and `secrets:`; a mounted file changes by itself, and nobody is told",
+        find=idle.nothing_to_change,
+    ),
+    Rule(
+        code="C803",
+        name="nothing-to-drain",
+        severity="warning",
+        because="`x-drain` is about connections to a published port that containers of a service share.",
+        hint='publish a single port (no range, no `mode: host`), as "8080:80"',
+        find=idle.nothing_to_drain,
+    ),
+    Rule(
+        code="C804",
+        name="never-start-first",
+        severity="warning",
+        because="Two containers of the service can't live at a time, so the old one stops first.",
+        hint="take that away, or say `order: stop-first`",
+        find=idle.never_start_first,
+    ),
+    Rule(
+        code="C805",
+        name="never-back",
+        severity="note",
+        because="A `rollback_config` says how to go back, and nothing says when.",
+        hint="`update_config: {failure_action: rollback}` goes back when an update fails",
+        find=idle.never_back,
+    ),
+    Rule(
+        code="C806",
+        name="ratio-ignored",
+        severity="warning",
+        because="`failure_action: continue` puts up with all failures, whatever `max_failure_ratio` is.",
+        hint="`pause` or `rollback` come into force when more have failed than that",
+        find=idle.ratio_ignored,
     ),
 )
 

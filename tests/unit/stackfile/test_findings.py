@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.planner.plan import plan
 from orchestrator.stackfile import findings
 from orchestrator.stackfile.catalogue import page
 from orchestrator.stackfile.finding import Finding
+from tests.kit.stacks import converge, nothing, up
 from tests.unit.stackfile.given import loaded
 
 DOCS = Path(__file__).parents[3] / "docs"
 KEY = "AbCdEfGhIjKlMnOpQrStUvWxYz0123456789"
+OF_ITS_OWN = "networks: {default: {ipam: {config: [{subnet: 10.9.0.0/24}]}}}\n"
 
 
 def found(text: str, **given: object) -> tuple[Finding, ...]:
@@ -29,6 +33,13 @@ def one(body: str, rest: str = "") -> str:
 
 def other(body: str, needs: str) -> str:
     return one(f"image: x:1\ndepends_on: {{db: {{condition: {needs}}}}}", f"  db: {body}\n")
+
+
+def rolling(body: str, order: str = "start-first", rollback: str = "", rest: str = "") -> str:
+    """How it is updated in the fourth line, and how it goes back in the fifth."""
+    back = f"\n  rollback_config: {{order: {rollback}}}" if rollback else ""
+    lines = f"deploy:\n  update_config: {{order: {order}}}{back}\nimage: x:1\n{body}"
+    return one(f"{lines}", rest)
 
 
 # (rule, text, the lines where it is found)
@@ -86,6 +97,21 @@ FINDS: Sequence[tuple[str, str, Sequence[int]]] = [
     ("C602", one("image: x:1\nhealthcheck: {test: [CMD, pg_isready, -U, '$${USER}']}"), [4]),
     ("C701", one("image: x:1", "volumes: {v: }\nnetworks: {n: }\n"), [4, 5]),
     ("C701", one("image: x:1", "secrets: {s: {file: ./s}}\n"), [4]),
+    ("C801", one("x-rootfs: host\nx-on-unhealthy: restart"), [4]),
+    ("C801", one("image: x:1\nhealthcheck: {disable: true}\nx-on-unhealthy: recreate"), [5]),
+    ("C802", one("image: x:1\nx-on-change: {signal: HUP}\nvolumes: ['./f:/f']"), [4]),
+    ("C803", one("image: x:1\nx-drain: 9s"), [4]),
+    ("C803", one("image: x:1\nx-drain: 9s\nports: ['80-81:80', '82']"), [4]),
+    ("C803", one("image: x:1\nx-drain: 9s\nnetwork_mode: host\nports: ['80:80']"), [4]),
+    ("C803", one("image: x:1\nx-drain: 9s\nports: [{target: 80, published: 80, mode: host}]"), [4]),
+    ("C804", rolling("container_name: it", rollback="start-first"), [4, 5]),
+    ("C805", one("image: x:1\ndeploy:\n  rollback_config: {delay: 1s}"), [5]),
+    ("C805", rolling("", rollback="stop-first"), [5]),
+    (
+        "C806",
+        one("image: x:1\ndeploy: {update_config: {failure_action: continue, max_failure_ratio: 0.5}}"),
+        [4],
+    ),
 ]
 LEAVES: Sequence[tuple[str, str]] = [
     ("C001", one("image: x:1\nx-check-ignore: [C101, public-port, W001]")),
@@ -133,6 +159,19 @@ LEAVES: Sequence[tuple[str, str]] = [
     ("C602", one("image: x:1\ncommand: echo $$ 5$$")),
     ("C701", one("image: x:1\nvolumes: ['v:/v']", "volumes: {v: }\nnetworks: {default: }\n")),
     ("C701", one("image: x:1", "  b: {image: x:1, profiles: [p], volumes: ['v:/v']}\nvolumes: {v: }\n")),
+    ("C801", one("image: x:1\nx-on-unhealthy: restart")),
+    ("C801", one("x-rootfs: host\nx-on-unhealthy: restart\nhealthcheck: {x-tcp: {port: 80}}")),
+    ("C801", one("x-rootfs: host\nx-on-unhealthy: ignore")),
+    ("C802", one("image: x:1\nx-on-change: {signal: HUP}\nconfigs: [c]", "configs: {c: {content: a}}\n")),
+    ("C802", one("image: x:1\nx-on-change: {signal: HUP}\nsecrets: [c]", "secrets: {c: {file: ./a}}\n")),
+    ("C803", one("image: x:1\nx-drain: 9s\nports: ['80-81:80', '82:82']")),
+    ("C804", rolling("hostname: it", rollback="start-first")),
+    ("C804", rolling("container_name: it", order="stop-first")),
+    ("C805", one("image: x:1\ndeploy: {update_config: {failure_action: rollback}, rollback_config: {}}")),
+    (
+        "C806",
+        one("image: x:1\ndeploy: {update_config: {failure_action: pause, max_failure_ratio: 0.5}}"),
+    ),
 ]
 
 
@@ -204,3 +243,31 @@ def test_an_override_is_judged_where_it_is_written() -> None:
 
 def test_the_page_is_made_of_the_tables() -> None:
     assert (DOCS / "checks.md").read_text() == page()
+
+
+@pytest.mark.parametrize(
+    ("body", "rest"),
+    [
+        ("container_name: it", ""),
+        ("networks: {default: {ipv4_address: 10.9.0.7}}", OF_ITS_OWN),
+        ("networks: {default: {mac_address: '02:42:0a:09:00:07'}}", ""),
+        ("mac_address: '02:42:0a:09:00:07'", ""),
+        ("network_mode: host", ""),
+        ("network_mode: service:b", "  b: {image: x:1}\n"),
+        ("hostname: it", "  b: {image: x:1, network_mode: 'service:web'}\n"),
+        ("hostname: it", "  b: {image: x:1, pid: 'service:web'}\n"),
+        ("hostname: it", "  b: {image: x:1, ipc: 'service:web'}\n"),
+        ("ports: [{target: 80, published: 80, mode: host}]", ""),
+        ("ports: ['80:80', '81-81:81', '90-91:90/udp']\nscale: 2", ""),
+        ("ports: ['80:80', '90-92:90/udp']\nscale: 2", ""),
+        ("hostname: it", ""),
+    ],
+)
+def test_what_stands_in_the_way_of_start_first_is_what_the_planner_says(body: str, rest: str) -> None:
+    text = rolling(body, rest=rest)
+    said = [finding.message for finding in found(text) if finding.code == "C804"]
+    before = up(loaded(text).stack)
+    world = converge(before, nothing("x:1"), 10.0)
+    services = {**before.stack.services, "web": replace(before.stack.services["web"], user="2")}
+    warnings = plan(replace(before, stack=replace(before.stack, services=services)), world, 100.0).warnings
+    assert [f"service {one}: the old container stops first" for one in said] == list(warnings)
