@@ -104,14 +104,7 @@ def _make(stack: Stack) -> Layout:
             name: tuple(stack.networks[found.network].name for found in attachments(service))
             for name, service in services.items()
         },
-        volumes={
-            name: tuple(
-                sorted(
-                    {m.source for m in service.mounts if isinstance(m, VolumeMount) and m.source is not None}
-                )
-            )
-            for name, service in services.items()
-        },
+        volumes={name: tuple(sorted(_named_volumes(service))) for name, service in services.items()},
         files={name: files for name, service in services.items() if (files := _files(service))},
         network_fingerprints={
             network.name: fingerprint.of_network(network) for network in stack.networks.values()

@@ -168,9 +168,11 @@ def _with_update(
 
 def _no_image(seen: Survey, service: str, refusals: dict[str, Wait]) -> Wait | None:
     """Why the image that a service needs can't be had, if that is so."""
+    if service not in seen.pulls:
+        return None
     root = seen.desired.stack.services[service].root
-    wanted = service in seen.pulls and isinstance(root, ImageRoot)
-    return refusals.get(f"image:{root.reference}") if wanted and isinstance(root, ImageRoot) else None
+    assert isinstance(root, ImageRoot)
+    return refusals.get(f"image:{root.reference}")
 
 
 def _vacant(title: str, service: str, intent: Intent, refusal: Wait | None) -> _Seat:

@@ -106,14 +106,14 @@ def serves(container: Container) -> bool:
 # --- how far it has come -------------------------------------------------------------------------------
 
 
-def follow(scene: Scene) -> Rollout | None:
-    """The record as it should be now; None: there is none, and no reason for one."""
+def follow(scene: Scene) -> Rollout:
+    """The record as it should be now. Something is out of date, or an update is under way."""
     record = scene.record
-    if record is None or record.outcome == "done" or not scene.same(record):
+    if record is None or record.outcome == "done":
+        return _begin(scene)
+    if not scene.same(record):
         if scene.stale or scene.lost:
             return _begin(scene)
-        if record is None or record.outcome == "done":
-            return record
         return replace(record, outcome="done", fingerprint=None, before=None, slots=(), ready={}, failed={})
     ready = _found_good(scene, record)
     record = record if ready == record.ready else replace(record, ready=ready)
@@ -124,29 +124,26 @@ def follow(scene: Scene) -> Rollout | None:
 
 def _begin(scene: Scene) -> Rollout:
     """An update that did not come to its end is no state to go back to: what was before it is."""
-    old = scene.record
-    goes_on = old is not None and old.outcome != "done"
-    back = old is not None and old.kind == "rollback" and old.fingerprint is None and goes_on
+    old = scene.record if scene.record is not None and scene.record.outcome != "done" else Rollout()
+    back = old.kind == "rollback" and old.fingerprint is None
     return Rollout(
         kind="rollback" if back else "update",
-        because=old.because if old is not None and back else "",
+        because=old.because if back else "",
         fingerprint=scene.fingerprint,
         image_id=scene.image_id,
         generation=scene.intent.generation,
-        before=old.before if old is not None and goes_on and old.before is not None else _edition(scene),
-        total=max(len(scene.stale) + len(scene.lost), 1),
+        before=old.before or _edition(scene),
+        total=len(scene.stale) + len(scene.lost),
         slots=tuple(sorted(one.slot for one in scene.stale)),
-        turn=old.turn if old is not None and back else scene.intent.turn,
+        turn=old.turn if back else scene.intent.turn,
         began=scene.now,
         ready={container.id: 0.0 for container in scene.current if serves(container)},
     )
 
 
-def _edition(scene: Scene) -> Edition | None:
+def _edition(scene: Scene) -> Edition:
     """What most of those were made of that are to be replaced."""
     old = (*scene.stale, *scene.lost)
-    if not old:
-        return None
     kinds = Counter((one.fingerprint, one.image_id) for one in old)
     best = max(old, key=lambda one: (kinds[one.fingerprint, one.image_id], serves(one), one.created, one.id))
     return Edition(
@@ -180,7 +177,7 @@ def _good(scene: Scene, container: Container) -> bool:
 
 def _completed(scene: Scene, container: Container) -> bool:
     run = container.run
-    if run is None or run.finished is None or run.exit_code != 0 or run.error or run.stopping is not None:
+    if run is None or not succeeded(run):
         return False
     return sequel(run, container.definition.restart, scene.intent, scene.now).kind == "rest"
 
@@ -261,10 +258,8 @@ def _judge_failures(scene: Scene, record: Rollout) -> Rollout | None:
 
 
 def _verdict(scene: Scene, record: Rollout, because: str) -> Rollout:
-    if scene.course.action != "rollback":
-        return replace(record, outcome="paused", because=because)
-    if record.kind == "rollback":
-        return replace(record, outcome="paused", because=because)  # there is no way back from the way back
+    if scene.course.action != "rollback" or record.kind == "rollback":
+        return replace(record, outcome="paused", because=because)  # from the way back there is none
     problem = _no_way_back(scene, record.before)
     if problem:
         return replace(record, outcome="paused", because=f"{because}, and {problem}")
@@ -277,7 +272,8 @@ def _failures(scene: Scene, record: Rollout) -> Iterable[tuple[str, str]]:
         if record.ready.get(container.id) == 0.0:
             continue  # it was there before
         suspect = Suspect(scene=scene, record=record, container=container)
-        because = next((said for rule in FAILURES if (said := rule(suspect)) is not None), "")
+        # The last rule always speaks.
+        because = next(said for rule in FAILURES if (said := rule(suspect)) is not None)
         if because:
             yield container.name, because
     there = {one.name for one in (*scene.stale, *scene.lost)}
@@ -291,12 +287,10 @@ def _failures(scene: Scene, record: Rollout) -> Iterable[tuple[str, str]]:
 
 def _is_ours(scene: Scene, name: str) -> bool:
     """Whether a container of that name, which may not exist, is one of the service."""
-    first = name_of(scene.survey.desired.stack.name, scene.service, 1)
-    return name == first or (
-        not scene.service.container_name
-        and name.startswith(first[:-1])
-        and name[len(first) - 1 :].isdecimal()
-    )
+    if scene.service.container_name:
+        return name == scene.service.container_name
+    stem = name_of(scene.survey.desired.stack.name, scene.service, 0).removesuffix("0")
+    return name.startswith(stem) and name.removeprefix(stem).isdecimal()
 
 
 def _could_not(name: str, failure: Failure) -> str:

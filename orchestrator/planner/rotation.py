@@ -55,8 +55,8 @@ def route(survey: Survey, draft: Draft) -> None:
 def holds_up(survey: Survey, draft: Draft, container: Container) -> bool:
     """Whether `container`, which is to be stopped, has to leave the rotation or to be drained before."""
     turnout = survey.turnouts.get(container.service)
-    if turnout is None or container.id in turnout.wanted or survey.fates[container.id].by == "user":
-        return False
+    if turnout is None or container.id in turnout.wanted:
+        return False  # what the user stops, all of a service, leaves nobody to lead connections to
     if f"ports:{container.service}" in survey.observation.failures:
         return False  # a stop does not depend on whether the ports can be led elsewhere
     target = f"container:{container.name}"

@@ -57,8 +57,6 @@ def divide(
     if scene is None:
         return None
     record = follow(scene)
-    if record is None or (record.outcome == "done" and record == scene.record):
-        return None
     scene = _by_course(draft, scene, record.kind)
     if record != scene.record:
         draft.note(service.name, record)

@@ -43,6 +43,8 @@ class Sceptic:
         self, desired: Desired, world: Observation, now: float, busy: Mapping[str, Action] = NOTHING
     ) -> Plan:
         decided = plan(desired, world, now, busy)
+        unsaid = [one.target for one in (*decided.actions, *decided.waits) if not one.because]
+        assert not unsaid, f"{unsaid[0]}: nobody says why"
         self.count += 1
         if self.count % EVERY == 0:
             self.doubt(desired, world, now, busy, decided)

@@ -24,6 +24,7 @@ from orchestrator.model.observation import (
     Health,
     HealthStatus,
     ImageState,
+    NetworkState,
     Observation,
     Run,
     VolumeState,
@@ -421,6 +422,9 @@ def test_services_of_inactive_profiles_are_no_orphans_but_go_down_with_the_stack
 def test_down_stops_removes_and_takes_the_network_last() -> None:
     wish = stack(web=service(after="db"), db=service())
     world = converge(up(wish), nothing())
+    decided = plan(down(wish), world, NOW)
+    assert decided.warnings == ()
+    assert waits(decided)["shop_default"] == "shop-db-1 is still attached to it"
     assert history(down(wish), world) == [
         "stop shop-web-1: the stack goes down",
         "stop shop-db-1: the stack goes down",
@@ -439,6 +443,34 @@ def test_down_is_finished_when_nothing_is_left_and_not_before() -> None:
     assert finished(down(wish), left)
     assert not finished(down(wish, remove_volumes=True), left)
     assert finished(down(wish, remove_volumes=True), nothing())
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        VolumeState(name="data", path="/d", fingerprint="x", stack="other"),
+        VolumeState(name="data", path="/d", fingerprint="x", stack="shop", users=("f" * 64,)),
+        VolumeState(name="shop_shared", path="/d", fingerprint="x", stack="shop"),
+    ],
+)
+def test_down_does_not_wait_for_volumes_of_others_in_use_or_external(left: VolumeState) -> None:
+    wish = stack(web=service(volumes=("shared:/d",)), volumes={"shared": volume(external=True)})
+    desired = down(wish, remove_volumes=True)
+    assert finished(desired, replace(nothing(), volumes={left.name: left}))
+    mine = VolumeState(name="mine", path="/m", fingerprint="x", stack="shop")
+    assert not finished(desired, replace(nothing(), volumes={left.name: left, "mine": mine}))
+
+
+@pytest.mark.parametrize(
+    ("of", "users", "done"), [("other", (), True), ("shop", ("f" * 64,), True), ("shop", (), False)]
+)
+def test_down_waits_for_networks_of_its_own_that_nobody_uses(
+    of: str, users: tuple[str, ...], done: bool
+) -> None:
+    left = NetworkState(
+        name="n", subnet="172.28.0.0/24", gateway="172.28.0.1", fingerprint="x", stack=of, users=users
+    )
+    assert finished(down(stack()), replace(nothing(), networks={"n": left})) is done
 
 
 def test_down_with_orphans_left_is_finished_too() -> None:

@@ -8,7 +8,16 @@ import pytest
 
 from orchestrator.model import effects
 from orchestrator.model.desired import Desired
-from orchestrator.model.observation import Health, HealthStatus, Observation, ProbeResult
+from orchestrator.model.observation import (
+    Container,
+    Failure,
+    Health,
+    HealthStatus,
+    Observation,
+    ProbeResult,
+    Stopping,
+)
+from orchestrator.model.stack import RestartPolicy, Stack
 from orchestrator.planner.plan import plan
 from orchestrator.planner.progress import Progress, progress
 from tests.kit.stacks import check, converge, down, nothing, service, stack, up, wanting
@@ -161,3 +170,222 @@ def test_created_is_all_that_create_wants() -> None:
     found = told(desired, converge(desired, nothing()))
     assert phases(found) == {"shop-web-1": "created"}
     assert found.started.done
+
+
+# --- what stands in a row --------------------------------------------------------------------------------
+
+
+Row = tuple[str, str, str, int | None]
+"""Phase, what is wanted, why, exit code."""
+
+
+def rows(found: Progress) -> dict[str, Row]:
+    return {row.name: (row.phase.value, row.wanted.value, row.because, row.exit_code) for row in found.seats}
+
+
+def with_run(world: Observation, name: str, **fields: object) -> Observation:
+    """The world with another run of one container, or (`run=None`) without one."""
+
+    def turned(one: Container) -> Container:
+        if one.name != name or one.run is None:
+            return one
+        return replace(one, run=None if "run" in fields else replace(one.run, **fields))  # type: ignore[arg-type]
+
+    return replace(world, containers=tuple(turned(one) for one in world.containers))
+
+
+def failing(world: Observation, target: str, verb: str, **fields: object) -> Observation:
+    found = Failure(target=target, verb=verb, count=1, at=NOW, **{"retryable": False, **fields})  # type: ignore[arg-type]
+    return replace(world, failures={**world.failures, target: found})
+
+
+LINE = "ready"
+STOPPING = Stopping(since=NOW, signal=15, by="planner")
+AGAIN = RestartPolicy(condition="always", unhealthy="restart")
+NOT_LOGGED = {"log_ready": False, "log_trouble": "it has not logged `ready` within 60 s"}
+TROUBLE = "container shop-web-1: it has not logged `ready` within 60 s"
+
+STANDINGS: dict[str, tuple[dict[str, object], dict[str, object], tuple[str, str], bool, bool, str]] = {
+    "runs": ({}, {}, ("started", ""), True, True, ""),
+    "was not started": ({}, {"run": None}, ("created", ""), False, False, ""),
+    "is on its way out": ({}, {"stopping": STOPPING}, ("stopping", "is stopping"), False, False, ""),
+    "was not asked yet": (
+        {"healthcheck": check(interval=1e6)},
+        {"health": None},
+        ("starting", "health check has not answered yet"),
+        True,
+        False,
+        "",
+    ),
+    "is unhealthy and stands still": (
+        {"healthcheck": check(interval=1e6), "restart_policy": AGAIN},
+        {"health": Health(status=HealthStatus.UNHEALTHY), "paused": True},
+        ("unhealthy", "is unhealthy"),
+        True,
+        True,
+        "container shop-web-1 is unhealthy",
+    ),
+    "has logged": ({"log_ready": LINE}, {"log_ready": True}, ("started", ""), True, True, ""),
+    "has not logged": (
+        {"log_ready": LINE},
+        {},
+        ("starting", "has not logged that it is ready"),
+        True,
+        False,
+        "",
+    ),
+    "will not log": (
+        {"log_ready": LINE},
+        NOT_LOGGED,
+        ("unhealthy", TROUBLE.partition(": ")[2]),
+        True,
+        True,
+        TROUBLE,
+    ),
+    "can't be executed": (
+        {},
+        {"finished": NOW, "exit_code": 127, "error": "sh: not found"},
+        ("failed", "sh: not found"),
+        True,
+        True,
+        "container shop-web-1: sh: not found",
+    ),
+    "is to be started again": (
+        {},
+        {"finished": NOW, "exit_code": 0, "stopping": STOPPING},
+        ("pending", "was stopped to be restarted"),
+        False,
+        False,
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("standing", STANDINGS)
+def test_how_one_that_is_wanted_stands(standing: str) -> None:
+    fields, run, told_of, started, ready, failure = STANDINGS[standing]
+    fields = dict(fields)
+    policy = fields.pop("restart_policy", None)
+    made = service(**fields)  # type: ignore[arg-type]
+    wish = stack(web=made if policy is None else replace(made, restart=policy))  # type: ignore[arg-type]
+    world = with_run(converge(wanting(up(wish), "web"), nothing()), "shop-web-1", **run)
+    found = told(up(wish), world)
+    (row,) = rows(found).values()
+    assert row[:3] == (told_of[0], "running", told_of[1])
+    assert (found.started.done, found.ready.done) == (started, ready)
+    assert found.ready.failures == ((failure,) if failure else ())
+
+
+def test_who_is_unhealthy_and_about_to_be_restarted_has_not_failed() -> None:
+    wish = stack(web=replace(service(healthcheck=check(interval=1e6)), restart=AGAIN))
+    found = told(up(wish), health(converge(up(wish), nothing()), "unhealthy"))
+    assert (found.ready.done, found.ready.failures) == (False, ())
+
+
+def test_who_waits_for_its_image_says_so_and_fails_with_it() -> None:
+    before, after = (stack(web=service(image=name, ports=("80:80",))) for name in ("old", "new"))
+    world = converge(up(before), nothing("old"))
+    found = told(up(after), world)
+    assert rows(found) == {
+        "shop-web-1": (
+            "pending",
+            "running",
+            "definition changed: image, but first the image has to be here",
+            None,
+        )
+    }
+    gone = told(
+        up(after), failing(world, "image:new", "pull", because="no such image", exit_code=6, hint="pull")
+    )
+    assert rows(gone)["shop-web-1"] == ("failed", "running", "no such image", 6)
+    assert gone.ready.failures == ("container shop-web-1: no such image",)
+    assert (gone.started.exit_code, gone.started.hint) == (6, "pull")
+
+
+def test_a_seat_that_can_not_be_filled_says_why_with_code_and_hint() -> None:
+    wish = stack(web=service())
+    world = failing(
+        nothing(), "container:shop-web-1", "create", because="no space", exit_code=5, hint="prune"
+    )
+    world = replace(world, networks=converge(up(wish), nothing()).networks)
+    found = told(up(wish), world)
+    assert rows(found) == {"shop-web-1": ("failed", "running", "no space", 5)}
+    for verdict in (found.started, found.ready):
+        assert (verdict.done, verdict.failures) == (True, ("container shop-web-1: no space",))
+        assert (verdict.exit_code, verdict.hint) == (5, "prune")
+
+
+def test_who_has_printed_its_line_and_ended_well_is_ready_for_who_waits_for_the_line_only() -> None:
+    wish = stack(db=service(log_ready=LINE), web=service(after={"db": "logged"}))
+    world = with_run(
+        converge(wanting(up(wish), "web", wanted="created"), nothing()), "shop-db-1", log_ready=True
+    )
+    world = exits(world, "shop-db-1", 0)
+    assert told(up(wish), world, NOW + 1).ready.failures == ()
+    silent = with_run(world, "shop-db-1", log_ready=False)
+    assert told(up(wish), silent, NOW + 1).ready.failures[0] == "container shop-db-1 exited (0)"
+    nobody = stack(db=service(log_ready=LINE), web=service(after={"db": "healthy"}))
+    assert told(up(nobody), world, NOW + 1).ready.failures[0] == "container shop-db-1 exited (0)"
+
+
+# --- what is to end --------------------------------------------------------------------------------------
+
+
+def ending(wish: Stack) -> tuple[Desired, Desired]:
+    return wanting(up(wish), "web", wanted="stopped"), down(wish)
+
+
+def test_how_one_that_is_to_end_stands() -> None:
+    wish = stack(web=service())
+    stop, gone = ending(wish)
+    world = converge(up(wish), nothing())
+    assert rows(told(stop, world)) == {"shop-web-1": ("started", "stopped", "asked to stop", None)}
+    assert rows(told(gone, world)) == {"shop-web-1": ("started", "absent", "the stack goes down", None)}
+    on_its_way = with_run(world, "shop-web-1", stopping=STOPPING)
+    assert rows(told(gone, on_its_way))["shop-web-1"][0] == "stopping"
+    assert not told(gone, on_its_way).stopped.done
+    ended = exits(on_its_way, "shop-web-1", 143)
+    assert rows(told(gone, ended)) == {"shop-web-1": ("stopped", "absent", "the stack goes down", 143)}
+    assert told(gone, ended).stopped.done
+    never = with_run(world, "shop-web-1", run=None)
+    assert rows(told(stop, never)) == {"shop-web-1": ("stopped", "stopped", "asked to stop", None)}
+
+
+def test_only_the_services_asked_about_have_to_end() -> None:
+    wish = stack(web=service(), db=service())
+    both = wanting(wanting(up(wish), "web", wanted="stopped"), "db", wanted="stopped")
+    world = replace(exits(converge(up(wish), nothing()), "shop-db-1", 0), at=NOW)
+    found = progress(both, world, plan(both, world, NOW), ("db",))
+    assert (found.stopped.done, list(rows(found))) == (True, ["shop-db-1"])
+
+
+def test_a_stop_that_can_not_be_is_a_failure_and_not_waited_for() -> None:
+    wish = stack(web=service())
+    world = converge(up(wish), nothing())
+    broken = failing(world, "container:shop-web-1", "stop", because="no keeper", exit_code=4, hint="look")
+    for desired in ending(wish):
+        found = told(desired, broken).stopped
+        assert (found.done, found.failures) == (True, ("container shop-web-1: no keeper",))
+        assert (found.exit_code, found.hint) == (4, "look")
+
+
+def test_absent_services_are_gone_when_their_containers_are() -> None:
+    wish = stack(web=service(), db=service())
+    desired = wanting(up(wish), "web", wanted="absent")
+    world = converge(up(wish), nothing())
+    assert not told(desired, world).gone.done
+    assert told(desired, converge(desired, world)).gone.done
+    stopped = told(wanting(up(wish), "web", wanted="stopped"), world)
+    assert stopped.gone.done, "who is only to stop need not go"
+
+
+def test_a_network_that_can_not_be_taken_away_is_what_down_fails_for() -> None:
+    wish = stack(web=service())
+    world = replace(
+        converge(down(wish), converge(up(wish), nothing())), networks=converge(up(wish), nothing()).networks
+    )
+    bare = {name: replace(state, users=(), addresses=()) for name, state in world.networks.items()}
+    found = told(
+        down(wish), failing(replace(world, networks=bare), "network:shop_default", "remove", because="busy")
+    )
+    assert (found.gone.done, found.gone.failures, found.gone.exit_code) == (True, ("busy",), 1)

@@ -98,7 +98,9 @@ def test_containers_of_a_service_share_a_fixed_port() -> None:
     world = standing(shop())
     assert [one.ports[0].host_port for one in world.containers] == [8080] * 3
     assert takers(world) == [1, 2, 3]
-    assert plan(up(shop()), world, NOW).settled
+    decided = plan(up(shop()), world, NOW)
+    assert decided.settled
+    assert decided.wake_at is None, "nobody is looked at again for nothing"
 
 
 @pytest.mark.parametrize("others", ["another service", "mode: host", "another address"])
@@ -174,6 +176,31 @@ def test_the_first_to_start_has_the_port_until_more_is_said() -> None:
     world = after(world, [route])
     assert takers(world) == [1, 2, 3]
     assert after(world, [route], NOW + 1) == world, "saying it again changes nothing"
+
+
+def test_a_port_of_ones_own_is_no_place_in_the_rotation() -> None:
+    """Only the first gets connections to the port that both have; each has one of a range to itself."""
+    wish = stack(web=service(ports=("8080:80", "9000-9001:81"), replicas=2))
+    world = standing(wish)
+    world = replace(
+        world, containers=tuple(replace(one, run=replace(one.run, rotation=None)) for one in world.containers)
+    )  # type: ignore[type-var]
+    (route,) = only(RoutePorts, plan(up(wish), world, NOW))
+    assert route.because in ("shop-web-1 joins", "shop-web-2 joins")
+
+
+def test_who_was_asked_nothing_yet_is_not_healthy_yet() -> None:
+    wish = shop(2, healthcheck=check(interval=60.0))
+    world = changed(standing(wish), 2, health=None)
+    (route,) = only(RoutePorts, plan(up(wish), world, NOW))
+    assert route.because == "shop-web-2 leaves: it is not healthy yet"
+
+
+def test_who_is_stopping_already_leaves_and_that_is_why() -> None:
+    """As after a `restart` that was taken back: the stop is carried through all the same."""
+    world = changed(standing(shop()), 3, stopping=Stopping(since=NOW, signal=15, by="planner"))
+    (route,) = only(RoutePorts, plan(up(shop()), world, NOW))
+    assert route.because == "shop-web-3 leaves: it is stopping"
 
 
 def test_who_is_not_healthy_gets_nothing_while_others_are() -> None:
@@ -264,6 +291,9 @@ def test_scaled_down_it_leaves_first_is_drained_and_then_stopped() -> None:
     still = plan(two(wish), busy, NOW + 3)
     assert waits(still) == {"container:shop-web-3": "is drained: 2 connections left"}
     assert still.wake_at == pytest.approx(NOW + 3.1)
+    last = plan(two(wish), replace(world, connections={third: 1}), NOW + 4.95)
+    assert waits(last) == {"container:shop-web-3": "is drained: 1 connection left"}
+    assert last.wake_at == pytest.approx(NOW + 5.0)
     for quiet, now in (
         (world, NOW + 0.1),
         (replace(world, connections={third: 0}), NOW + 1),
