@@ -81,16 +81,17 @@ class Containers:
         if before is not None:
             await live.finished.wait()  # its output, its ports and whoever it left behind come first
         await lending.returned(live)
-        run = Run(
-            turn=action.turn,
-            started=clock.now(),
-            attempt=action.attempt,
-            restarts=action.restarts,
-            health=Health() if live.container.healthcheck else None,
-        )
         live.finished, live.early = trio.Event(), None
         try:
             async with self._lanes.of(live.container.stack):
+                # Not before its lane is free: a wait that counts as running would begin the back-off anew.
+                run = Run(
+                    turn=action.turn,
+                    started=clock.now(),
+                    attempt=action.attempt,
+                    restarts=action.restarts,
+                    health=Health() if live.container.healthcheck else None,
+                )
                 await self._prepare(live, run, action.peers)
                 self._expect_line(live)
                 await self._shared.wiring.publish(live)
