@@ -125,7 +125,8 @@ def _seats(seen: Survey, refusals: dict[str, Wait], services: Collection[str] | 
             continue
         seats = list(_seats_of(seen, refusals, name, intent))
         failed = any(seat.row is not None and seat.row.phase is Phase.FAILED for seat in seats)
-        if failed or any(dependency.service in stuck for dependency in seen.layout.needs[name]):
+        refused = name in seen.rolling and f"service:{name}" in refusals
+        if failed or refused or any(dependency.service in stuck for dependency in seen.layout.needs[name]):
             stuck.add(name)
         if seen.desired.stack.services[name].step is not None:
             continue  # its service tells of it

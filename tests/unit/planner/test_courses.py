@@ -27,6 +27,7 @@ from tests.unit.planner.test_rollouts import (
     changed,
     newer,
     settle,
+    standing,
     steps_of,
     up,
     web,
@@ -612,3 +613,49 @@ def test_while_it_is_paused_who_is_too_many_goes_and_what_is_missing_is_made() -
         (only,) = steps_of(settle(desired, fewer)[1])
         assert only == f"create {made}: missing"
         assert steps_of(settle(desired, world)[1]) == []
+
+
+# --- how far it has come, for who waits ------------------------------------------------------------------
+
+
+def refused(after: str) -> tuple[Desired, Observation]:
+    """The update of `db` lacks its image, and nobody may pull it; `web` is updated `after` it, and `api`."""
+    desired, world = changed(
+        *(
+            stack(db=web(image=image, pull_policy="never"), api=web(user), web=web(user, after=after))
+            for image, user in (("old", "1"), ("new", "2"))
+        ),
+        "old",
+    )
+    return settle(desired, world)[0], world
+
+
+def test_who_waits_for_an_update_that_can_not_be_is_not_waited_for() -> None:
+    desired, world = refused("db")
+    world = among(world, *(one for one in world.containers if one.service != "api"))
+    desired = replace(desired, intents={name: one for name, one in desired.intents.items() if name != "api"})
+    desired, decided = settle(desired, world)
+    found = standing(desired, world, decided)
+    for verdict in (found.started, found.ready):
+        assert verdict.done
+        assert verdict.failures == ("service db: image not here: new, and pull_policy is never",)
+        assert verdict.exit_code == 6
+    assert {one.service for one in found.seats} == {"db", "web"}
+
+
+def test_who_waits_for_an_update_that_goes_on_is_waited_for() -> None:
+    desired, world = refused("api")
+    found = standing(desired, world, settle(desired, world)[1])
+    assert not found.started.done
+    assert len(found.seats) == 6
+
+
+def test_only_the_update_that_was_ordered_last_is_told_of() -> None:
+    """One that was rolled back in an earlier turn is an old story."""
+    desired, world = changed(stack(web=web("1")), stack(web=web("1")))
+    for turn, failures in ((2, ("the update of web was rolled back: x failed",)), (1, ())):
+        rollout = Rollout(kind="rollback", outcome="done", because="x failed", fingerprint="y", turn=turn)
+        told_of = replace(desired, rollouts={"web": rollout})
+        found = standing(told_of, world, plan(told_of, world, NOW))
+        assert found.started.failures == failures
+        assert found.started.done

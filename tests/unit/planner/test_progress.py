@@ -17,6 +17,7 @@ from orchestrator.model.observation import (
     ProbeResult,
     Stopping,
 )
+from orchestrator.model.sections import InitContainer
 from orchestrator.model.stack import RestartPolicy, Stack
 from orchestrator.planner.plan import plan
 from orchestrator.planner.progress import Progress, progress
@@ -168,8 +169,73 @@ def test_gone_means_that_networks_are_gone_too() -> None:
 def test_created_is_all_that_create_wants() -> None:
     desired = wanting(up(stack(web=service())), "web", wanted="created")
     found = told(desired, converge(desired, nothing()))
-    assert phases(found) == {"shop-web-1": "created"}
+    assert rows(found) == {"shop-web-1": ("created", "created", "", None)}
+    assert (found.started.done, found.started.failures, found.ready.failures) == (True, (), ())
+    assert (found.started.exit_code, found.started.hint) == (0, "")
+
+
+def test_services_that_nobody_asked_for_are_no_part_of_it() -> None:
+    wish = stack(web=service(), db=service())
+    desired = up(wish, "db")
+    found = told(desired, converge(desired, nothing()))
+    assert list(rows(found)) == ["shop-db-1"]
     assert found.started.done
+
+
+def test_steps_are_told_of_by_their_service_alone() -> None:
+    """`pre_start`: a row each would be a row too many, and one that ended with 0 no failure."""
+    wish = stack(web=service(pre_start=(InitContainer(command=("prepare",)),)))
+    desired = up(wish)
+    world = converge(desired, nothing())
+    (step,) = (one.name for one in world.containers if one.service != "web")
+    found = told(desired, converge(desired, exits(world, step, 0)))
+    assert rows(found) == {"shop-web-1": ("started", "running", "", None)}
+    assert found.ready.failures == ()
+
+
+def test_who_has_lost_its_network_is_not_what_was_wanted() -> None:
+    desired = up(stack(web=service()))
+    world = converge(desired, nothing())
+    astray = replace(world, containers=tuple(replace(one, addresses={}) for one in world.containers))
+    found = told(desired, astray)
+    assert rows(found) == {"shop-web-1": ("stopping", "running", "it is not on network shop_default", None)}
+    assert not found.started.done
+
+
+def test_who_is_replaced_for_its_health_but_not_yet_is_waited_for() -> None:
+    wish = stack(
+        web=replace(service(healthcheck=check(interval=1e6)), restart=replace(AGAIN, unhealthy="recreate"))
+    )
+    world = health(converge(up(wish), nothing()), "unhealthy")
+    young = replace(world, containers=tuple(replace(one, created=NOW - 5) for one in world.containers))
+    found = told(up(wish), young)
+    assert rows(found) == {"shop-web-1": ("unhealthy", "running", "is unhealthy", None)}
+    assert (found.started.done, found.started.failures) == (True, ())
+    assert (found.ready.done, found.ready.failures) == (False, ())
+
+
+def test_how_one_that_has_ended_stands() -> None:
+    wish = stack(job=service(), web=service(after={"job": "completed"}), again=service(restart="always"))
+    world = converge(wanting(up(wish), "web", wanted="created"), nothing())
+    world = exits(exits(world, "shop-job-1", 0), "shop-again-1", 3)
+    found = told(up(wish), world)
+    assert rows(found)["shop-job-1"] == ("exited", "running", "exit 0", 0)
+    assert rows(found)["shop-again-1"] == (
+        "starting",
+        "running",
+        "restarting in 0.1 s (exit 3, attempt 2)",
+        None,
+    )
+    assert (found.started.failures, found.ready.failures) == ((), ())
+    failed = told(
+        up(wish), exits(converge(wanting(up(wish), "web", wanted="created"), nothing()), "shop-job-1", 4)
+    )
+    assert rows(failed)["shop-job-1"] == ("exited", "running", "exit 4", 4)
+    assert failed.started.failures == (
+        'dependency failed to start: service "job" didn\'t complete successfully: exit 4',
+    )
+    assert failed.ready.failures == ("container shop-job-1 exited (4)", *failed.started.failures)
+    assert failed.ready.hint == "`pystack logs job` shows what it wrote"
 
 
 # --- what stands in a row --------------------------------------------------------------------------------
@@ -274,6 +340,8 @@ def test_how_one_that_is_wanted_stands(standing: str) -> None:
     assert row[:3] == (told_of[0], "running", told_of[1])
     assert (found.started.done, found.ready.done) == (started, ready)
     assert found.ready.failures == ((failure,) if failure else ())
+    assert found.started.failures == ((failure,) if row[0] == "failed" else ())
+    assert found.ready.exit_code == (1 if failure and row[0] != "failed" else row[3] or 0)
 
 
 def test_who_is_unhealthy_and_about_to_be_restarted_has_not_failed() -> None:
