@@ -14,7 +14,7 @@ from orchestrator.planner.seating import seating
 from orchestrator.planner.survey import Fate, Judgement, Survey
 
 _KEEP = Judgement(fate=Fate.KEEP)
-_LEAVE = Judgement(fate=Fate.LEAVE, because="nobody has asked for it")
+_LEAVE = Judgement(fate=Fate.LEAVE)
 _DOWN = Judgement(fate=Fate.REMOVE, because="the stack goes down", by="user")
 _ABSENT = Judgement(fate=Fate.REMOVE, because="it is not wanted any more", by="user")
 _STOPPED = Judgement(fate=Fate.STOP, because="asked to stop", by="user")
@@ -37,7 +37,6 @@ def judge(survey: Survey, draft: Draft) -> None:
             _all(survey, containers, _ABSENT)
         elif intent.wanted is Wanted.STOPPED:
             _all(survey, containers, _STOPPED)
-            survey.seats[name] = containers
         else:
             _judge_wanted(survey, draft, service, intent, containers)
 
@@ -58,7 +57,7 @@ def _judge_strangers(survey: Survey, draft: Draft) -> None:
         if step is not None and desired.intents.get(step.of) is not None and not desired.down:
             _all(survey, containers, _NO_STEP)
             continue
-        ours = name in desired.stack.disabled or all(c.definition.oneoff for c in containers)
+        ours = name in desired.stack.disabled or containers[0].definition.oneoff
         if desired.down and (ours or desired.remove_orphans):
             _all(survey, containers, _DOWN)
         elif desired.remove_orphans and not ours:

@@ -205,7 +205,7 @@ class Gates:
     def _ask_one(self, container: Container, condition: DependencyCondition, intent: Intent) -> Gate:
         fate = self._survey.fate(container)
         if fate in (Fate.REPLACE, Fate.REMOVE):
-            return _not_yet(f"{called(container.definition)} is about to be replaced")
+            return _not_yet(f"{called(container.definition)} is about to be {fate.value}d")
         wanted = fate in (Fate.KEEP, Fate.CYCLE) and intent.wanted is Wanted.RUNNING
         if container.state is State.RUNNING:
             if fate is Fate.CYCLE:
@@ -219,8 +219,8 @@ class Gates:
                 return _not_yet(f"{called(container.definition)} is not started yet")
             return _failed(f"container {container.name} is not started, and nobody has asked for it")
         next_step = sequel(container.run, container.definition.restart, intent, self._survey.now)
-        if not wanted and next_step.kind != "broken":
-            next_step = Sequel(kind="rest", because=next_step.because)
+        if not wanted and next_step.kind in ("start", "later"):
+            next_step = Sequel(kind="rest", because="")
         return ENDED_RULES[condition](container, next_step)
 
 
