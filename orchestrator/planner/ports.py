@@ -100,9 +100,8 @@ class HostPorts:
     def _holder(self, wish: PublishedPort, but: str = "", friend: str = "") -> _Holder | None:
         """Who is in the way. `friend`: the service whose containers hold the very same port without harm."""
         for holder in self._held.get((wish.protocol, wish.host_port), ()):
-            own = but and not holder.foreign and holder.port == wish
             shared = friend and holder.service == friend and key_of(holder.port) == key_of(wish)
-            if _clash(wish, holder.port) and holder.who != but and not own and not shared:
+            if _clash(wish, holder.port) and holder.who != but and not shared:
                 return holder
         return None
 

@@ -376,23 +376,26 @@ def _function(module: types.ModuleType, home: str) -> types.FunctionType:
 
 
 def _assign(module: types.ModuleType, tree: ast.Module, name: str) -> None:
-    """A table or a number of the module: with its new value wherever it has been imported by name."""
+    """A table or a number of the module, and those that are made of it: with their new values wherever they
+    have been imported by name."""
+    changed: set[str] = set()
     for statement in tree.body:
-        targets = (
-            statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        )
-        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            value = statement.value  # type: ignore[attr-defined]
-            made = eval(compile(ast.Expression(value), "mutant", "eval"), vars(module))
-            before = vars(module)[name]
-            for other in [*sys.modules.values()]:
-                if (
-                    getattr(other, "__name__", "").startswith("orchestrator")
-                    and vars(other).get(name) is before
-                ):
-                    setattr(other, name, made)
-            return
-    raise ValueError(f"{module.__name__} has no {name}")
+        if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
+            continue
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+        used = {one.id for one in ast.walk(statement.value) if isinstance(one, ast.Name)}
+        if isinstance(target, ast.Name) and (target.id == name or used & changed):
+            made = eval(compile(ast.Expression(statement.value), "mutant", "eval"), vars(module))
+            _put_everywhere(target.id, vars(module)[target.id], made)
+            changed.add(target.id)
+    if not changed:
+        raise ValueError(f"{module.__name__} has no {name}")
+
+
+def _put_everywhere(name: str, before: object, made: object) -> None:
+    for other in [*sys.modules.values()]:
+        if getattr(other, "__name__", "").startswith("orchestrator") and vars(other).get(name) is before:
+            setattr(other, name, made)
 
 
 def main() -> int:
