@@ -63,6 +63,8 @@ from orchestrator.api.session import Gone, Session
 from orchestrator.api.stacks import Stacks
 from orchestrator.engines.local.machine import Machine, open_machine
 from orchestrator.engines.local.places import Places
+from orchestrator.engines.local.standing import until_lost
+from orchestrator.engines.local.trouble import note
 from orchestrator.kernel import scope
 from orchestrator.kernel.lock import try_lock
 from orchestrator.model.errors import ExitCode, PystackError
@@ -121,7 +123,7 @@ def main() -> None:
     # Worker threads lay out containers; the loop must not wait 5 ms for its turn each time it is woken.
     sys.setswitchinterval(0.0005)
     try:
-        trio.run(supervise, places, options.ready_fd, strict_exception_groups=True)
+        trio.run(supervise, places, lock, options.ready_fd, strict_exception_groups=True)
     except* PystackError as group:
         for error in group.exceptions:
             sys.stderr.write(f"pystack supervisor: {error}\n")
@@ -181,7 +183,7 @@ def _serves(places: Places) -> bool:
     return True
 
 
-async def supervise(places: Places, ready_fd: int) -> None:
+async def supervise(places: Places, lock: int, ready_fd: int) -> None:
     async with trio.open_nursery() as nursery:
         machine = await open_machine(places, nursery)
         stacks = Stacks(machine, nursery)
@@ -202,6 +204,7 @@ async def supervise(places: Places, ready_fd: int) -> None:
         server = Server(stacks, {**VERBS, "down": down})
         listener = listen(str(places.supervisor_socket))
         nursery.start_soon(server.serve, listener)
+        nursery.start_soon(_keep_place, server, places, lock)
         nursery.start_soon(_obey_signals, machine)
         if ready_fd >= 0:
             nursery.start_soon(server.expect, ready_fd)
@@ -230,9 +233,21 @@ async def _until_idle(stacks: Stacks, server: Server) -> None:
         grace = LINGER_SECONDS
 
 
+async def _keep_place(server: Server, places: Places, lock: int) -> None:
+    """Nobody finds us once our lock or our socket is deleted, and two would serve: so we go. The keeper puts
+    back its own and starts another, which makes anew what was in the run directory; containers run on.
+    """
+    await until_lost(places, lock)
+    if server.closing:
+        return
+    note(f"{places.run} was cleared while we ran: another supervisor takes over")
+    os._exit(ExitCode.SUPERVISOR)
+
+
 async def _clear(server: Server, machine: Machine, places: Places) -> None:
     """Take away what stacks share, and dismiss the keeper. From now on nobody reaches us."""
     with trio.CancelScope(shield=True):
+        server.closing = True
         places.supervisor_socket.unlink(missing_ok=True)
         await server.close()
         await machine.clear()

@@ -58,6 +58,8 @@ class Server:
         self._sessions: set[Session] = set()
         self._listener: trio.socket.SocketType | None = None
         self._expected = 0
+        self.closing = False
+        """The supervisor is leaving: its socket has gone on purpose."""
         self.changed = trio.Event()
         """Set when somebody has come, has gone, or is content to watch."""
 

@@ -16,59 +16,38 @@ import sys
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-import _socket
-import fcntl
 import gc
 import resource
 import signal
 
 from orchestrator.kernel import syscalls
+from orchestrator.kernel.door import Door
 from orchestrator.kernel.guard import Guard
 from orchestrator.kernel.loop import Loop
 from orchestrator.kernel.program import open_host
 
 _LOG_LIMIT = 1 << 20
-_BACKLOG = 64
 _OF_THE_C_LIBRARY = (32, 33)  # signals that Python doesn't know: SIGCANCEL and SIGSETXID of glibc
 
 
 def main(run_dir: str) -> int:
     """Keep until the last supervisor said goodbye and no container is left. 0 also when one keeps already."""
-    lock = _lock(f"{run_dir}/keeper.lock")
-    if lock < 0:
+    door = Door(run_dir)
+    if door.taken:
         return 0
     _detach(f"{run_dir}/keeper.log")
-    listener = _listen(f"{run_dir}/keeper.sock")
+    door.listen()
     host = open_host()
     own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    loop = Loop(listener, _wake_on_children(), host, own_pids, Guard(f"{run_dir}/supervisor.log"))
+    loop = Loop(door, _wake_on_children(), host, own_pids, Guard(f"{run_dir}/supervisor.log"))
     # What is alive now stays: a collection in a child would only copy its pages.
     gc.collect()
     gc.freeze()
     gc.disable()
-    os.rename(f"{run_dir}/keeper.sock.new", f"{run_dir}/keeper.sock")
+    door.open()
     loop.run()
-    _leave(run_dir)
+    door.close()
     return 0
-
-
-def _lock(path: str) -> int:
-    """The lock of this state root, held as long as we live; -1 when another keeper has it."""
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return -1
-        held = os.fstat(fd)
-        try:
-            found = os.stat(path, follow_symlinks=False)
-        except FileNotFoundError:
-            found = None
-        if found and (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
-            return fd
-        os.close(fd)  # its last owner removed it while we waited for it
 
 
 def _detach(log: str) -> None:
@@ -97,19 +76,6 @@ def _detach(log: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, most))
 
 
-def _listen(path: str) -> _socket.socket:
-    """The control socket under a temporary name: it gets its own when everything is ready."""
-    temporary = f"{path}.new"
-    if os.path.lexists(temporary):
-        os.unlink(temporary)
-    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
-    listener.bind(temporary)
-    os.chmod(temporary, 0o600)
-    listener.listen(_BACKLOG)
-    listener.setblocking(False)  # noqa: FBT003 (the standard library's signature)
-    return listener
-
-
 def _wake_on_children() -> int:
     """A descriptor that becomes readable at SIGCHLD; every other signal as a new program expects it.
 
@@ -131,15 +97,6 @@ def _wake_on_children() -> int:
 
 def _ignore(_: int, __: object) -> None:
     """A handler that does nothing."""
-
-
-def _leave(run_dir: str) -> None:
-    """Take our files along; the lock last, while it is still held."""
-    os.unlink(f"{run_dir}/keeper.sock")
-    for log in (f"{run_dir}/keeper.log", f"{run_dir}/supervisor.log"):
-        if os.path.exists(log) and os.stat(log).st_size == 0:
-            os.unlink(log)
-    os.unlink(f"{run_dir}/keeper.lock")
 
 
 if __name__ == "__main__":

@@ -15,12 +15,13 @@ def try_lock(path: str | os.PathLike[str]) -> int | None:
         except BlockingIOError:
             os.close(fd)
             return None
-        if _stands_at(fd, path):
+        if stands_at(fd, path):
             return fd
         os.close(fd)  # its last owner has removed it since we opened it: the next one would not meet us there
 
 
-def _stands_at(fd: int, path: str | os.PathLike[str]) -> bool:
+def stands_at(fd: int, path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is still the file behind `fd`: else others take a lock there that is not ours."""
     held = os.fstat(fd)
     try:
         found = os.stat(path, follow_symlinks=False)

@@ -14,13 +14,14 @@ import signal
 import struct
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from orchestrator.kernel import command, foreign, launch, layout, packets, pins, runs, store, syscalls
+from orchestrator.kernel.door import Door
 from orchestrator.kernel.guard import Guard
+from orchestrator.kernel.packets import Connection, Post
 from orchestrator.kernel.program import Host
 from orchestrator.kernel.reading import Document, RefusedError
 from orchestrator.kernel.report import Report
@@ -29,25 +30,6 @@ _CONNECTIONS = 64
 _BACKLOG = 10_000  # packets waiting for one reader; then the connection is dropped, exit.json tells
 _LISTED = 400  # runs and keys in one packet of the reply to hello: of 300 bytes at most
 _NAME_LENGTH = 255
-
-
-class Post(NamedTuple):
-    """A packet that waits for room in a socket; its descriptors are duplicates and ours to close."""
-
-    data: bytes
-    fds: tuple[int, ...]
-
-
-class Connection:
-    """One client."""
-
-    __slots__ = ("heard", "outbox", "peer", "sock")
-
-    def __init__(self, sock: _socket.socket, peer: int) -> None:
-        self.sock = sock
-        self.peer = peer
-        self.heard = False  # whether it ever asked for anything
-        self.outbox: deque[Post] = deque()
 
 
 class Waiting(NamedTuple):
@@ -69,15 +51,13 @@ class RequestError(Exception):
 class Loop:
     """The keeper's state. All of it but the runs' exit records may be lost with it."""
 
-    def __init__(
-        self, listener: _socket.socket, wakeup: int, host: Host, own_pids: int, guard: Guard
-    ) -> None:
+    def __init__(self, door: Door, wakeup: int, host: Host, own_pids: int, guard: Guard) -> None:
         self._host = host
         self._own_pids = own_pids
         self._guard = guard
         self._poll = select.epoll()
         self._calls: dict[int, Callable[[int], None]] = {}
-        self._listener = listener
+        self._door = door
         self._wakeup = wakeup
         self._connections: dict[int, Connection] = {}
         self._supervisor: Connection | None = None
@@ -87,21 +67,41 @@ class Loop:
         self._births: dict[int, Waiting] = {}
         self._store = store.Store(os.sysconf("SC_OPEN_MAX") // 2)
         self._leaving = False
-        self._watch(listener.fileno(), self._accept)
+        self._answer_the_door()
         self._watch(wakeup, self._child_ended)
 
     def run(self) -> None:
         """Serve until the supervisor said goodbye and nothing runs any more."""
         while True:
             done = self._is_done()
-            ready = self._poll.poll(0 if done else self._guard.patience(time.monotonic()))
+            now = time.monotonic()
+            ready = self._poll.poll(0 if done else self._door.patience(now, self._guard.patience(now)))
             if done and not ready:
                 return
             for fd, events in ready:
                 call = self._calls.get(fd)
                 if call:
                     call(events)
-            self._guard.act(time.monotonic(), self._watch, self._unwatch)
+            now = time.monotonic()
+            if not self._door.stands(now):
+                self._return_to_the_door()
+            self._guard.act(now, self._watch, self._unwatch)
+
+    def _answer_the_door(self) -> None:
+        if self._door.listener is not None:
+            self._watch(self._door.listener.fileno(), self._accept)
+
+    def _return_to_the_door(self) -> None:
+        """Nobody finds us any more. If another keeper is found by now, we stay for our own runs alone."""
+        if self._door.listener is not None:
+            self._unwatch(self._door.listener.fileno())
+        try:
+            if not self._door.put_back():
+                self._guard.rest(self._unwatch)
+                self._leaving = True
+        except OSError as error:
+            print(f"keeper.sock: {error}", file=sys.stderr, flush=True)
+        self._answer_the_door()
 
     def _is_done(self) -> bool:
         """Whether there is nobody left to keep for: no run, and no client that is about to say hello."""
@@ -121,7 +121,7 @@ class Loop:
 
     def _accept(self, _: int) -> None:
         try:
-            fd, _ = self._listener._accept()  # type: ignore[attr-defined]
+            fd, _ = self._door.listener._accept()  # type: ignore[union-attr]
         except OSError:
             return
         sock = _socket.socket(fileno=fd)
@@ -161,6 +161,7 @@ class Loop:
         self._connections.pop(fd, None)
         if self._supervisor is connection:
             self._supervisor = None
+            self._door.hurry()
         for post in connection.outbox:
             packets.close(post.fds)
         connection.outbox.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from orchestrator.kernel.controls import read, write
 from orchestrator.kernel.limits import CgroupError, Hierarchies
 
 _PART = re.compile(r"[A-Za-z0-9_.+-]{1,255}")
+_ID = re.compile(r"[0-9a-f]{64}")
 _PATIENCE = 2.0  # seconds that kill and remove wait for the kernel
 
 
@@ -46,6 +48,30 @@ def pids(hier: Hierarchies, path: str) -> tuple[int, ...]:
         with contextlib.suppress(FileNotFoundError, OSError):
             found += map(int, read(directory, "cgroup.procs").split())
     return tuple(pid for pid in found if pid > 0)  # 0: of a pid namespace that we can't see
+
+
+def first(hier: Hierarchies, path: str) -> int:
+    """The first process of a pid namespace of the group's own; 0 when there is none to be seen."""
+    for pid in pids(hier, path):
+        try:
+            with open(f"/proc/{pid}/status") as file:
+                numbers = file.read().partition("\nNSpid:")[2].partition("\n")[0].split()
+        except OSError:
+            continue
+        if len(numbers) > 1 and numbers[-1] == "1":
+            return pid
+    return 0
+
+
+def listing(hier: Hierarchies, root: str) -> tuple[str, ...]:
+    """Every container's group below `root` (pystack-TAG), in any hierarchy."""
+    found: set[str] = set()
+    for base in hier.bases:
+        for place in glob.glob(f"{root}/*/*/", root_dir=base):
+            path = place.rstrip("/")
+            if _ID.fullmatch(path.rpartition("/")[2]):
+                found.add(path)
+    return tuple(sorted(found))
 
 
 def populated(hier: Hierarchies, path: str) -> bool:

@@ -12,6 +12,8 @@ import array
 import errno
 import json
 import os
+from collections import deque
+from typing import NamedTuple
 
 LIMIT = 128 * 1024
 FDS = 16
@@ -70,3 +72,22 @@ def failure(number: int, message: str, *, step: str = "", exit_code: int | None 
         "exit_code": exit_code,
         "code": errno.errorcode.get(number, ""),
     }
+
+
+class Post(NamedTuple):
+    """A packet that waits for room in a socket; its descriptors are duplicates and ours to close."""
+
+    data: bytes
+    fds: tuple[int, ...]
+
+
+class Connection:
+    """One client."""
+
+    __slots__ = ("heard", "outbox", "peer", "sock")
+
+    def __init__(self, sock: _socket.socket, peer: int) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.heard = False  # whether it ever asked for anything
+        self.outbox: deque[Post] = deque()

@@ -33,6 +33,11 @@ def find(bundle: Path, kept_pid: int | None = None) -> tuple[int, int | None]:
     return pid, pidfd
 
 
+def birth(pid: int) -> dict[str, object]:
+    """What its launcher writes down of a process (pid.json)."""
+    return {"format": 1, "pid": pid, "start_time": _start_time(pid) or 0, "boot_id": clock.boot_id()}
+
+
 def kill(bundle: Path) -> bool:
     """SIGKILL to the first process, which takes its pid namespace along; False when there is none."""
     _, pidfd = find(bundle)

@@ -23,7 +23,7 @@ from orchestrator.engines.local.joining import joined, network_owner
 from orchestrator.engines.local.keeper import AlreadyRunsError, Exited, KeeperLost, Started
 from orchestrator.engines.local.ooms import Ooms
 from orchestrator.engines.local.output import OUTPUTS
-from orchestrator.engines.local.pump import make_fifo, open_fifo
+from orchestrator.engines.local.pump import make_fifo
 from orchestrator.engines.local.readiness import Readiness
 from orchestrator.engines.local.records import RunRecord
 from orchestrator.engines.local.shared import Shared
@@ -220,7 +220,7 @@ class Containers:
         home, wires = self._places.bundle(live.container.id), live.wires
         fifos: list[int] = []
         try:
-            fifos.extend(open_fifo(home / name) for name in OUTPUTS)
+            fifos.extend(output.outlet(live, home / name) for name in OUTPUTS)
             yield [*fifos, *((wires.namespace, *wires.resolver) if wires else ())]
         finally:
             for fd in fifos:

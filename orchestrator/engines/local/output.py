@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
+from pathlib import Path
 
 from orchestrator.engines.local import logs
-from orchestrator.engines.local.pump import Moving, Pump, open_fifo
+from orchestrator.engines.local.pump import Moving, Pump, make_fifo, open_fifo
 from orchestrator.engines.local.readiness import rotation
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Changed, Live
@@ -21,7 +23,7 @@ def follow(shared: Shared, live: Live, *, fresh: bool = False) -> None:
         os.set_blocking(live.terminal, False)
         sources = {b"stdout": os.dup(live.terminal)}
     else:
-        sources = {name.encode(): open_fifo(home / name) for name in OUTPUTS}
+        sources = {name.encode(): outlet(live, home / name) for name in OUTPUTS}
     log = logs.LogFile(shared.places.log(live.container.stack, live.container.id), rotation(live.container))
     live.pump = Pump(
         sources,
@@ -35,6 +37,26 @@ def follow(shared: Shared, live: Live, *, fresh: bool = False) -> None:
     else:
         live.pump.settle()
     shared.nursery.start_soon(live.pump.run)
+
+
+def outlet(live: Live, path: Path) -> int:
+    """One of its FIFOs. Where somebody has deleted it by name, its first process still has it, if it has not
+    led its output elsewhere (proc_pid_fd(5)). Raises OSError.
+    """
+    try:
+        return open_fifo(path)
+    except FileNotFoundError:
+        run = live.container.run
+        if run is None or not run.pid:
+            raise
+    fd = os.open(f"/proc/{run.pid}/fd/{OUTPUTS.index(path.name) + 1}", os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            make_fifo(path)
+            return open_fifo(path)
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(fd)
 
 
 def _grown(shared: Shared, live: Live) -> None:

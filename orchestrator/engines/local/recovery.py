@@ -10,7 +10,7 @@ import contextlib
 import ipaddress
 import os
 
-from orchestrator.engines.local import alive, clock, ends, output, records, storage
+from orchestrator.engines.local import alive, clock, ends, output, records, restoring, storage
 from orchestrator.engines.local.containers import Containers
 from orchestrator.engines.local.keeper import Keeper
 from orchestrator.engines.local.places import Places
@@ -71,10 +71,13 @@ def _make_again(shared: Shared, network: NetworkState) -> bool:
 def _find(shared: Shared, keeper: Keeper, built: Built) -> None:
     """Into the table in the moment in which its run is judged: an exit told of later finds it there."""
     container = built.container
-    run, pidfd = _latest_run(shared.places, container, keeper.runs.get(container.id))
+    group = f"{shared.places.cgroup}/{container.stack}/{container.id}"
+    kept = keeper.runs.get(container.id) or cgroups.first(shared.hierarchies, group)
+    run, pidfd = _latest_run(shared.places, container, kept)
     if run is not None and pidfd is not None:
-        group = f"{shared.places.cgroup}/{container.stack}/{container.id}"
         run = replace(run, paused=cgroups.frozen(shared.hierarchies, group))
+    else:
+        _end(shared, group)  # a next run must not meet what is left of one that nobody knows of
     live = Live(built=built, container=replace(container, run=run), pidfd=pidfd)
     shared.table.add(live)
     shared.watching.follow_home(live)
@@ -101,11 +104,19 @@ def _settle(places: Places, container: Container, *, in_order: bool) -> None:
         report(error)
 
 
+def _end(shared: Shared, group: str) -> None:
+    with contextlib.suppress(cgroups.CgroupError):
+        if cgroups.populated(shared.hierarchies, group):
+            cgroups.kill(shared.hierarchies, group)
+
+
 async def _take_up(containers: Containers, shared: Shared, keeper: Keeper, live: Live) -> None:
     """Its network, its ports and its output again. What is wrong with one container is no other's harm."""
     try:
         await _fetch(keeper, live)
         if live.container.state is State.RUNNING:
+            group = f"{shared.places.cgroup}/{live.container.stack}/{live.container.id}"
+            restoring.restore(shared, live, group)
             shared.wiring.resume(live)
             shared.wiring.connect_again(live)
             shared.wiring.attach_again(live)
@@ -174,14 +185,15 @@ def _sweep(shared: Shared) -> set[str]:
     places, kept = shared.places, set(shared.table.containers)
     homes = list(places.stacks.glob("*/containers/*"))
     kept |= {home.name for home in homes if records.is_newer(home / "container.json")}
-    for home in homes:
-        if home.name not in kept:
-            group = f"{places.cgroup}/{home.parts[-3]}/{home.name}"
+    groups = {f"{places.cgroup}/{home.parts[-3]}/{home.name}" for home in homes}
+    for group in groups.union(cgroups.listing(shared.hierarchies, places.cgroup)):
+        if group.rpartition("/")[2] not in kept:
             with contextlib.suppress(cgroups.CgroupError):
                 cgroups.kill(shared.hierarchies, group)
                 cgroups.remove(shared.hierarchies, group)
-            if shared.hierarchies.mode == "none":
-                alive.kill(places.bundle(home.name))
+    for home in homes:
+        if home.name not in kept and shared.hierarchies.mode == "none":
+            alive.kill(places.bundle(home.name))
     for directory in (*homes, *places.bundles.glob("*")):
         if directory.name not in kept:
             with contextlib.suppress(OSError):
