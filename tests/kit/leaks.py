@@ -17,15 +17,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import json
 import os
 import re
-import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,14 +69,16 @@ class Look:
 
 def look(root: Root | None = None) -> Look:
     """See what is there: of one state root, or of the whole machine."""
-    neighbours = _neighbours() if root is None else _Neighbours()
+    table = _Table.read()
+    neighbours = _neighbours(table) if root is None else _Neighbours()
+    mounts = [line.split(" ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return Look(
         things={
-            "process": dict(_processes(root, neighbours)),
-            "mount": dict(_mounts(root, neighbours)),
+            "process": dict(_processes(root, neighbours, table)),
+            "mount": dict(_mounts(root, neighbours, mounts)),
             "interface": dict(_interfaces(root, neighbours)),
-            "network namespace": {} if root else dict(_network_namespaces(neighbours)),
-            "control group": dict(_control_groups(root, neighbours)),
+            "network namespace": {} if root else dict(_network_namespaces(neighbours, table, mounts)),
+            "control group": dict(_control_groups(root, neighbours, mounts)),
             "nftables table": dict(_tables(root, neighbours)),
             "file": dict(_files(root)) if root else {},
         }
@@ -129,29 +130,30 @@ def sweep(root: Root) -> None:
 # --- the kinds --------------------------------------------------------------------------------------------
 
 
-def _processes(root: Root | None, neighbours: _Neighbours) -> Iterator[tuple[str, str]]:
+def _processes(root: Root | None, neighbours: _Neighbours, table: _Table) -> Iterator[tuple[str, str]]:
     own_namespace = os.stat("/proc/self/ns/pid").st_ino
-    for pid in _pids() - neighbours.processes:
+    for pid, process in table.rows.items():
+        if pid in neighbours.processes or pid in table.family:
+            continue
         with contextlib.suppress(OSError):
-            process = Path(f"/proc/{pid}")
-            stat = (process / "stat").read_text()
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            groups = (process / "cgroup").read_text()
-            name, fields = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :].split()
             if root is not None:
-                ours = f"{root.run}" in command or _bears(groups, root)
+                ours = f"{root.run}" in process.command or _bears(process.groups, root)
             else:
-                foreign = os.stat(process / "ns/pid").st_ino != own_namespace
-                ours = foreign or name.startswith("pystack") or "pystack" in groups or _is_server(command)
-            if ours and not _within_own_family(pid):
-                state, parent = fields[0], fields[1]
-                if state == "Z" and parent == "1":
+                ours = (
+                    process.name.startswith("pystack")
+                    or "pystack" in process.groups
+                    or _is_server(process.command)
+                    or os.stat(f"/proc/{pid}/ns/pid").st_ino != own_namespace
+                )
+            if ours:
+                if process.state == "Z" and process.parent == 1:
                     continue  # its end is the machine's init's to collect, which may take its time
-                if state == "Z" and root is not None and parent == str(os.getpid()):
+                if process.state == "Z" and root is not None and process.parent == os.getpid():
                     continue  # a supervisor that we started as its client and killed
+                place = f"(state {process.state}, parent {process.parent})"
                 yield (
-                    f"{pid}@{fields[19]}",
-                    f"{pid} {name!r} (state {state}, parent {parent}) {command[:160]}",
+                    f"{pid}@{process.since}",
+                    f"{pid} {process.name!r} {place} {process.command[:160].strip()}",
                 )
 
 
@@ -159,20 +161,10 @@ def _is_server(command: str) -> bool:
     return "orchestrator.daemon" in command or "kernel/keeper.py" in command
 
 
-def _within_own_family(pid: int) -> bool:
-    """We ourselves, and those we descend from, whatever their command lines say."""
-    current = os.getpid()
-    while current > 1:
-        if current == pid:
-            return True
-        stat = Path(f"/proc/{current}/stat").read_text()
-        current = int(stat[stat.rindex(")") + 2 :].split()[1])
-    return False
-
-
-def _mounts(root: Root | None, neighbours: _Neighbours) -> Iterator[tuple[str, str]]:
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split(" ")
+def _mounts(
+    root: Root | None, neighbours: _Neighbours, mounts: Sequence[Sequence[str]]
+) -> Iterator[tuple[str, str]]:
+    for fields in mounts:
         kind = fields[fields.index("-") + 1]
         below = f"{root.path}/" in f"{fields[4]}/" if root else not neighbours.owns_path(fields[4])
         if below:
@@ -185,19 +177,22 @@ def _interfaces(root: Root | None, neighbours: _Neighbours) -> Iterator[tuple[st
             yield f"{index} {name}", name
 
 
-def _network_namespaces(neighbours: _Neighbours) -> Iterator[tuple[str, str]]:
+def _network_namespaces(
+    neighbours: _Neighbours, table: _Table, mounts: Sequence[Sequence[str]]
+) -> Iterator[tuple[str, str]]:
     """Whoever holds one: a process in it, an open descriptor, a bind mount."""
-    for pid in _pids() - neighbours.processes:
+    for pid, process in table.rows.items():
+        if pid in neighbours.processes:
+            continue
         with contextlib.suppress(OSError):
             seen = os.readlink(f"/proc/{pid}/ns/net")
-            yield seen, f"{seen} of process {pid} {_name(pid)}"
+            yield seen, f"{seen} of process {pid} {process.name}"
             for number in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
                     target = os.readlink(f"/proc/{pid}/fd/{number}")
                     if target.startswith("net:["):
-                        yield target, f"{target} held by descriptor {number} of process {pid} {_name(pid)}"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split(" ")
+                        yield target, f"{target} held by descriptor {number} of process {pid} {process.name}"
+    for fields in mounts:
         if fields[3].startswith("net:["):
             yield fields[3], f"{fields[3]} mounted at {fields[4]}"
 
@@ -209,11 +204,13 @@ def mount_points() -> list[str]:
     return sorted(row[4] for row in rows if row[row.index("-") + 1] != "pidfs")
 
 
-def _control_groups(root: Root | None, neighbours: _Neighbours) -> Iterator[tuple[str, str]]:
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split(" ")
+def _control_groups(
+    root: Root | None, neighbours: _Neighbours, mounts: Sequence[Sequence[str]]
+) -> Iterator[tuple[str, str]]:
+    for fields in mounts:
         if fields[fields.index("-") + 1] in {"cgroup", "cgroup2"}:
             for folder, names, _ in os.walk(fields[4]):
+                names[:] = [name for name in names if not _APART.fullmatch(name)]
                 for name in names:
                     path = f"{folder}/{name}"
                     if _bears(path, root) if root else "pystack" in path and not neighbours.own_mark(path):
@@ -221,14 +218,39 @@ def _control_groups(root: Root | None, neighbours: _Neighbours) -> Iterator[tupl
 
 
 def _tables(root: Root | None, neighbours: _Neighbours) -> Iterator[tuple[str, str]]:
-    if shutil.which("nft") is None or os.geteuid() != 0:
+    if os.geteuid() != 0:
         return
-    done = subprocess.run(["nft", "-j", "list", "tables"], capture_output=True, text=True, check=True)
-    for row in json.loads(done.stdout)["nftables"]:
-        if "table" in row:
-            name = f"{row['table']['family']} {row['table']['name']}"
-            if _bears(name, root) if root else not neighbours.own_mark(name):
-                yield name, name
+    for name in _all_tables():
+        if _bears(name, root) if root else not neighbours.own_mark(name):
+            yield name, name
+
+
+def _all_tables() -> Iterator[str]:
+    """As `nft list tables` says them, without its 8 ms (linux/netfilter/nf_tables.h, NFT_MSG_GETTABLE)."""
+    ask, dump, done, failed = 10 << 8 | 1, 0x301, 3, 2
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as netfilter:
+        netfilter.send(struct.pack("=IHHIIBBH", 20, ask, dump, 1, 0, 0, 0, 0))
+        while True:
+            answer = netfilter.recv(1 << 16)
+            while answer:
+                size, kind = struct.unpack_from("=IH", answer)
+                if kind == failed and (number := -struct.unpack_from("=i", answer, 16)[0]):
+                    raise OSError(number, os.strerror(number), "the tables of nftables")
+                if kind in (done, failed):
+                    return
+                words, at = {}, 20
+                while at < size:
+                    length, word = struct.unpack_from("=HH", answer, at)
+                    words[word & 0x3FFF] = answer[at + 4 : at + length]
+                    at += length + 3 & ~3
+                family = answer[16]
+                yield f"{_FAMILIES.get(family, family)} {words[1].rstrip(bytes(1)).decode()}"
+                answer = answer[size + 3 & ~3 :]
+
+
+_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+_APART = re.compile(r"apart-\d+")
+"""A control group that stands for a machine of its own (tests/apart)."""
 
 
 def _files(root: Root) -> Iterator[tuple[str, str]]:
@@ -259,28 +281,18 @@ _SESSION = re.compile(r"(?:-m |/|^)pytest(?: |$)")
 _SERVER = re.compile(r"(?:orchestrator\.daemon --run |kernel/keeper\.py )(\S+)")
 
 
-def _neighbours() -> _Neighbours:
-    parents: dict[int, int] = {}
-    commands: dict[int, str] = {}
-    groups: dict[int, str] = {}
-    for pid in _pids():
-        with contextlib.suppress(OSError):
-            process = Path(f"/proc/{pid}")
-            stat = (process / "stat").read_text()
-            commands[pid] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            groups[pid] = (process / "cgroup").read_text()
-            parents[pid] = int(stat[stat.rindex(")") + 2 :].split()[1])
-    served = {pid: found[1] for pid, text in commands.items() if (found := _SERVER.search(text))}
+def _neighbours(table: _Table) -> _Neighbours:
+    served = {pid: found[1] for pid, row in table.rows.items() if (found := _SERVER.search(row.command))}
     runs = {run for run in served.values() if not _is_mine(run)}
     tags = [f"pystack-{_tag(run)}" for run in runs]
     strangers = {
-        pid for pid, text in commands.items() if _SESSION.search(text) and not _within_own_family(pid)
+        pid for pid, row in table.rows.items() if _SESSION.search(row.command) and pid not in table.family
     }
     strangers |= {pid for pid, run in served.items() if run in runs}
-    strangers |= {pid for pid, text in groups.items() if any(tag in text for tag in tags)}
+    strangers |= {pid for pid, row in table.rows.items() if any(tag in row.groups for tag in tags)}
     own = {pid for pid, run in served.items() if run not in runs}
     return _Neighbours(
-        processes=frozenset(pid for pid in parents if _descends(pid, strangers, parents)) - own,
+        processes=frozenset(pid for pid in table.rows if strangers.intersection(table.line(pid))) - own,
         runs=frozenset(runs),
     )
 
@@ -289,12 +301,70 @@ def _is_mine(run: str) -> bool:
     return BASE is None or Path(run).is_relative_to(BASE)
 
 
-def _descends(pid: int, ancestors: set[int], parents: dict[int, int]) -> bool:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """A process, as /proc tells it."""
+
+    name: str
+    state: str
+    parent: int
+    since: str
+    command: str
+    groups: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """All processes at one moment but the kernel's own threads: each file is read once a look."""
+
+    rows: dict[int, _Row]
+    family: frozenset[int]
+    """We ourselves, and those we descend from, whatever their command lines say."""
+
+    @classmethod
+    def read(cls) -> _Table:
+        rows: dict[int, _Row] = {}
+        for pid in os.listdir("/proc"):
+            if pid.isdigit():
+                with contextlib.suppress(OSError):
+                    stat = _bytes(f"/proc/{pid}/stat").decode(errors="replace")
+                    fields = stat[stat.rindex(")") + 2 :].split()
+                    if int(fields[6]) & _KERNEL_THREAD:
+                        continue
+                    rows[int(pid)] = _Row(
+                        name=stat[stat.index("(") + 1 : stat.rindex(")")],
+                        state=fields[0],
+                        parent=int(fields[1]),
+                        since=fields[19],
+                        command=_bytes(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace"),
+                        groups=_bytes(f"/proc/{pid}/cgroup").decode(errors="replace"),
+                    )
+        return cls(rows=rows, family=frozenset(_line(os.getpid(), rows)))
+
+    def line(self, pid: int) -> Iterator[int]:
+        return _line(pid, self.rows)
+
+
+def _line(pid: int, rows: Mapping[int, _Row]) -> Iterator[int]:
+    """A process and those it descends from, but the first of all."""
     while pid > 1:
-        if pid in ancestors:
-            return True
-        pid = parents.get(pid, 0)
-    return False
+        yield pid
+        pid = rows[pid].parent if pid in rows else 0
+
+
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD of linux/sched.h, in field 9 of proc_pid_stat(5)
+
+
+def _bytes(path: str) -> bytes:
+    """The whole file; those of /proc give all of it that fits."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(descriptor, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 # --- small parts ------------------------------------------------------------------------------------------
@@ -308,11 +378,3 @@ def _bears(text: str, root: Root) -> bool:
 def _tag(run: str) -> str:
     """As kernel/interfaces makes it of a run directory; a contract, so said again here."""
     return base64.b32encode(hashlib.sha256(os.fsencode(run)).digest()).decode().lower()[:4]
-
-
-def _pids() -> set[int]:
-    return {int(name) for name in os.listdir("/proc") if name.isdigit()}
-
-
-def _name(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
