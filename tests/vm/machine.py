@@ -77,9 +77,9 @@ def _options() -> tuple[argparse.Namespace, list[str]]:
 def boot(machine: Path, scratch: Path, options: argparse.Namespace, arguments: Sequence[str]) -> int:
     _pack(scratch / "work.tar", options, arguments)
     verdict = scratch / "verdict"
+    niceness = os.nice(0) or 15  # others use the machine too, unless we are told how much it may take
     command = [
-        # It must not outlive us, and others use the machine too, unless we are told how much it may take.
-        "setpriv", "--pdeathsig", "KILL", *(() if os.nice(0) else ("nice", "-n", "15")),
+        "setpriv", "--pdeathsig", "KILL",  # it must not outlive us
         "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max,la57=off", "-smp", "1", "-m", MEMORY,
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-kernel", str(machine / "vmlinuz"), "-initrd", str(machine / "initrd"),
@@ -92,8 +92,14 @@ def boot(machine: Path, scratch: Path, options: argparse.Namespace, arguments: S
     ]  # fmt: skip
     begun = time.monotonic()
     with _ended(
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(scratch)})
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": str(scratch)},
+            start_new_session=True,
+        )
     ) as qemu:
+        _rank(qemu.pid, niceness)
         try:
             qemu.wait(options.limit)
         except subprocess.TimeoutExpired:
@@ -102,6 +108,14 @@ def boot(machine: Path, scratch: Path, options: argparse.Namespace, arguments: S
     said = verdict.read_text().strip() if verdict.exists() else ""
     say(f"{options.init}: exit code {said or 'none'} after {time.monotonic() - begun:.0f} s")
     return int(said) if said.isdigit() else 125
+
+
+def _rank(pid: int, niceness: int) -> None:
+    """Gives a session its share of the cores: niceness itself counts only among the processes of one session,
+    where the kernel groups them by it (sched(7), "The autogroup feature")."""
+    os.setpriority(os.PRIO_PROCESS, pid, niceness)
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(f"{niceness}\n")
 
 
 @contextlib.contextmanager
