@@ -87,17 +87,6 @@ def expect_probe(
     return world.observation()
 
 
-def expect_line(observation: Observation, container_id: str) -> Observation:
-    """The run of `container_id` has printed the line that says that it is ready."""
-    world = World(observation)
-    log_ready(world, container_id)
-    return world.observation()
-
-
-def find(observation: Observation, container_id: str) -> Container | None:
-    return next((container for container in observation.containers if container.id == container_id), None)
-
-
 # --- the same, on a world that changes in place ----------------------------------------------------------
 
 
@@ -171,7 +160,7 @@ def judge_probe(world: World, container_id: str, run_started: float, result: Pro
 
 
 def log_ready(world: World, container_id: str) -> None:
-    """As `expect_line`."""
+    """Its run has printed the line that says that it is ready."""
     container = world.containers.get(container_id)
     if container is None or container.run is None or container.run.finished is not None:
         return

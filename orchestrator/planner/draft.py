@@ -32,16 +32,14 @@ class Draft:
         self._rollouts: dict[str, Rollout] = {}
         self._wake_at: float | None = None
 
-    def act(self, action: Action) -> bool:
-        """Ask for `action` now. False when it has to wait for its next try."""
+    def act(self, action: Action) -> None:
+        """Ask for `action` now, or say why it has to wait for its next try."""
         target = action.target
         if target in self._in_flight or target in self._actions:
-            return True
+            return
         failure = self._failures.get(target)
-        if failure is not None and failure.verb in ("", verb(action)) and self._held_up(failure):
-            return False
-        self._actions[target] = action
-        return True
+        if failure is None or failure.verb not in ("", verb(action)) or not self._held_up(failure):
+            self._actions[target] = action
 
     def _held_up(self, failure: Failure) -> bool:
         if not failure.retryable:

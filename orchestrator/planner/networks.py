@@ -207,8 +207,7 @@ class Addresses:
         for number in self.next[state.name]:
             address = f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
             if address not in taken and address not in reserved:
-                taken.add(address)
-                return address, ""
+                return address, ""  # the next one is asked for the next
         return "", f"no address is left on network {state.name}"
 
     def _taken(self, state: NetworkState) -> set[str]:

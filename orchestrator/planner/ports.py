@@ -117,7 +117,6 @@ class HostPorts:
                 who = f"container {container.name}"
                 self._hold(port, who, leaving=leaving, service=container.service)
         for action in self.survey.being_made():
-            ours.update(action.ports)
             for port in action.ports:
                 who = f"container {action.name}"
                 self._hold(port, who, leaving=False, service=action.service.name)

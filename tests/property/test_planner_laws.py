@@ -151,7 +151,7 @@ def test_no_first_start_before_its_gates(data: st.DataObject) -> None:
     for desired, world, decided, _ in walk(data):
         for action in decided.actions:
             if isinstance(action, StartContainer) and action.attempt == 1:
-                found = effects.find(world, action.id)
+                found = next((one for one in world.containers if one.id == action.id), None)
                 assert found is not None
                 for dependency in graph.needs(desired.stack.services[found.service]):
                     if dependency.required:

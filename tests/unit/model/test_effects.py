@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from orchestrator.model import effects
 from orchestrator.model.action import (
     CreateNetwork,
@@ -10,7 +12,10 @@ from orchestrator.model.action import (
     SignalContainer,
     StartContainer,
 )
+from orchestrator.model.fingerprint import of_volume
 from orchestrator.model.observation import HealthStatus, Observation, ProbeResult, State
+from orchestrator.model.stack import Volume
+from orchestrator.model.world import World
 from orchestrator.planner.plan import plan
 from tests.kit.stacks import check, converge, nothing, service, stack, up
 
@@ -140,3 +145,38 @@ def test_actions_on_what_is_gone_change_nothing() -> None:
 
 def stopped(world: Observation) -> Observation:
     return effects.expect_exit(world, world.containers[0].id, 4.0, 0)
+
+
+def test_a_program_that_has_ended_has_no_process_and_never_logged_what_it_had_not() -> None:
+    world = converge(up(stack(web=service(log_ready="ready"))), nothing())
+    (run,) = (one.run for one in stopped(world).containers)
+    assert run is not None
+    assert (run.pid, run.exit_code, run.finished, run.log_ready) == (0, 0, 4.0, False)
+    assert effects.expect_exit(stopped(world), world.containers[0].id, 9.0, 3) == stopped(world)
+
+
+def test_a_line_counts_while_the_program_runs_where_somebody_looks_for_it() -> None:
+    for said, before, after in (("ready", None, True), ("ready", False, False), (None, None, None)):
+        seen = converge(up(stack(web=service(log_ready=said))), nothing())
+        (web,) = seen.containers
+        assert web.run is not None
+        world = World(replace(seen, containers=(replace(web, run=replace(web.run, log_ready=before)),)))
+        effects.log_ready(world, web.id)
+        effects.log_ready(world, "nobody")
+        (found,) = (one.run for one in world.observation().containers)
+        assert found is not None
+        assert found.log_ready is after
+    ended = stopped(converge(up(stack(web=service(log_ready="ready"))), nothing()))
+    for observed in (ended, replace(ended, containers=(replace(ended.containers[0], run=None),))):
+        world = World(observed)
+        effects.log_ready(world, ended.containers[0].id)
+        assert world.observation() == observed
+
+
+def test_volumes_are_made_empty_and_say_whose_they_are() -> None:
+    world = converge(up(stack(web=service(volumes=("data:/data", "/scratch")))), nothing())
+    data = world.volumes["shop_data"]
+    assert (data.path, data.stack, data.key) == ("", "shop", "data")
+    (scratch,) = (state for name, state in world.volumes.items() if name != "shop_data")
+    assert (scratch.path, scratch.stack, scratch.key) == ("", "shop", "")
+    assert scratch.fingerprint == of_volume(Volume(key="", name=scratch.name))

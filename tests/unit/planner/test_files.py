@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestrator.model import effects
-from orchestrator.model.action import StartContainer, SwapFiles, verb
+from orchestrator.model.action import SignalContainer, StartContainer, SwapFiles, verb
 from orchestrator.model.desired import Desired
 from orchestrator.model.observation import Observation
 from orchestrator.model.plan import Plan
@@ -132,3 +132,66 @@ def test_what_was_not_looked_at_yet_is_as_the_stack_says() -> None:
 def test_a_one_off_keeps_what_it_began_with() -> None:
     desired = wish(config(), oneoff=True)
     assert plan(desired, seen(converge(desired, nothing()), app="2"), NOW).actions == ()
+
+
+def row(desired: Desired, world: Observation) -> tuple[str, str, str, str] | None:
+    found = [(one.what, one.wanted, one.found, one.service) for one in differences(desired, world, NOW)]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def test_a_row_of_drift_says_whether_a_file_has_changed_or_is_gone() -> None:
+    desired = wish(config(on_change=None))
+    world = converge(desired, nothing())
+    assert row(desired, seen(world, app="1")) is None
+    assert row(desired, seen(world, app="2")) == ("config app", "as it was made with", "changed", "web")
+    assert row(desired, seen(world, app="")) == ("config app", "as it was made with", "gone", "web")
+    once = wish(config(on_change=None), oneoff=True)
+    assert row(once, seen(converge(once, nothing()), app="2")) is None
+    going = Desired(stack=desired.stack, down=True)
+    assert not any(one.what == "config app" for one in differences(going, seen(world, app="2"), NOW))
+    strange = replace(world, containers=tuple(replace(one, service="old") for one in world.containers))
+    assert not any(one.what == "config app" for one in differences(desired, seen(strange, app="2"), NOW))
+
+
+def test_a_file_that_is_new_in_the_definition_is_not_swapped_into_an_old_container() -> None:
+    """It never had any: another container is made, or with `up --no-recreate` nothing is."""
+    world = seen(converge(wish(config()), nothing()), app="1", other="1")
+    desired = wanting(wish(config(), config(name="other")), "web", keep_stale=True)
+    assert plan(desired, world, NOW).actions == ()
+
+
+def test_what_is_about_to_be_restarted_begins_with_the_new_files_and_what_is_stopping_too() -> None:
+    desired = wish(config())
+    world = seen(converge(desired, nothing()), app="2")
+    restart = plan(wanting(desired, "web", restart_turn=2), world, NOW)
+    assert steps(restart) == ["stop shop-web-1: asked to restart"]
+    (web,) = apply_stop(world).containers
+    assert not any(isinstance(one, SwapFiles) for one in plan(desired, apply_stop(world), NOW).actions)
+    assert web.run is not None
+    unstarted = replace(world, containers=(replace(web, run=None),))
+    first, *_ = plan(desired, unstarted, NOW).actions
+    assert isinstance(first, SwapFiles)
+
+
+def apply_stop(world: Observation) -> Observation:
+    """It was told to stop, and has not ended yet."""
+    stop = SignalContainer(id=world.containers[0].id, name="shop-web-1", signal=15, stopping=True)
+    return effects.expect(world, stop, NOW)
+
+
+def test_what_was_found_as_it_should_be_is_looked_at_again_when_a_file_has_changed() -> None:
+    """And what was not, each time, until it is."""
+    desired = wish(config(on_change=None))
+    world = converge(desired, nothing())
+    for digest, count in (("1", 0), ("2", 1), ("2", 1), ("3", 1), ("1", 0), ("1", 0), ("2", 1)):
+        assert len(plan(desired, seen(world, app=digest), NOW).warnings) == count
+
+
+def test_inline_content_without_a_digest_is_what_the_last_up_says() -> None:
+    """A file of the host that was not looked at is no reason to swap what stands in the stack file."""
+    inline = FileMount(kind="config", name="a", target="/a", content="x", on_change="HUP")
+    world = converge(wish(inline), nothing())
+    assert plan(wish(inline), world, NOW).actions == ()
+    empty = replace(inline, content="")
+    assert steps(plan(wish(empty), world, NOW)) == ["swap shop-web-1: config a changed"]

@@ -7,11 +7,19 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.model import effects
-from orchestrator.model.action import CreateContainer, CreateNetwork, PullImage, RemoveNetwork
+from orchestrator.model.action import (
+    Action,
+    CreateContainer,
+    CreateNetwork,
+    PullImage,
+    RemoveNetwork,
+    SignalContainer,
+)
+from orchestrator.model.desired import Desired
 from orchestrator.model.observation import NetworkState, Observation, State
 from orchestrator.model.plan import Plan
 from orchestrator.model.stack import Attachment, Subnet
-from orchestrator.planner.networks import free_subnet
+from orchestrator.planner.networks import contains, free_subnet
 from orchestrator.planner.plan import plan
 from tests.kit.stacks import apply_all, converge, down, network, nothing, service, stack, up, wanting
 
@@ -234,3 +242,121 @@ def test_down_leaves_a_network_that_others_use_and_says_so() -> None:
     decided = plan(down(wish), left, NOW)
     assert not any(isinstance(a, RemoveNetwork) for a in decided.actions)
     assert decided.warnings == ("network shop_default is left: still in use by ffffffffffff",)
+
+
+# --- at the edges ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("taken", "free"),
+    [
+        ("172.28.0.0/32", "172.28.16.0/20"),
+        ("172.28.15.255/32", "172.28.16.0/20"),
+        ("172.28.16.0/20", "172.28.0.0/20"),
+        ("172.27.255.255/32", "172.28.0.0/20"),
+        ("172.28.0.9/20", "172.28.16.0/20"),  # the address of somebody's interface
+    ],
+)
+def test_a_range_is_free_if_not_even_its_first_or_last_address_is_taken(taken: str, free: str) -> None:
+    assert free_subnet([taken]) == free
+
+
+@pytest.mark.parametrize(
+    ("address", "within"),
+    [("10.0.0.0", True), ("10.0.0.255", True), ("10.0.1.0", False), ("9.255.255.255", False)],
+)
+def test_which_addresses_are_within_a_range(address: str, within: bool) -> None:
+    assert contains("10.0.0.0/24", address) is within
+
+
+def test_the_first_address_is_a_container_s_where_the_gateway_has_another() -> None:
+    subnets = (Subnet(subnet="10.9.0.0/24", gateway="10.9.0.254"),)
+    wish = stack(web=service(), networks={"default": replace(network(), subnets=subnets)})
+    assert addresses(converge(up(wish), nothing())) == {"shop-web-1": "10.9.0.1"}
+
+
+def test_an_address_that_two_ask_for_is_given_once() -> None:
+    two = tuple(
+        service(networks=(Attachment(network="default", ipv4_address="172.28.0.9"),)) for _ in range(2)
+    )
+    desired = up(stack(a=two[0], b=two[1]))
+    world = apply_all(nothing(), plan(desired, nothing(), NOW).actions, NOW)
+    decided = plan(desired, world, NOW)
+    assert [one.name for one in decided.actions if isinstance(one, CreateContainer)] == ["shop-a-1"]
+    assert refusals(decided) == {
+        "container:shop-b-1": ("address 172.28.0.9 on network shop_default is taken", 7)
+    }
+
+
+def test_an_address_that_a_container_was_given_is_its_own_though_it_is_not_attached() -> None:
+    desired = up(stack(web=service(replicas=2)))
+    world = converge(desired, nothing())
+    first = next(one for one in world.containers if one.name == "shop-web-1")
+    state = replace(world.networks["shop_default"], addresses=(), users=())
+    alone = replace(world, containers=(first,), networks={"shop_default": state})
+    (made,) = [one for one in plan(desired, alone, NOW).actions if isinstance(one, CreateContainer)]
+    assert made.addresses["shop_default"] != first.addresses["shop_default"]
+
+
+def changed() -> tuple[Desired, Observation]:
+    """The network of web has another definition."""
+    after = stack(web=service(), networks={"default": network(internal=True)})
+    return up(after), converge(up(stack(web=service())), nothing())
+
+
+def test_a_network_waits_to_be_made_anew_for_who_is_on_it_or_is_coming() -> None:
+    desired, world = changed()
+    still = ("network:shop_default", "shop-web-1 is still attached to it", False)
+    state = world.networks["shop_default"]
+    apart = replace(world, networks={"shop_default": replace(state, users=(), addresses=())})
+    for seen in (world, apart):
+        waits = [(one.target, one.because, one.failed) for one in plan(desired, seen, NOW).waits]
+        assert still in waits
+    bare = replace(apart, containers=())
+    (action,) = plan(desired, bare, NOW).actions
+    assert isinstance(action, RemoveNetwork)
+    assert action.because == "definition changed"
+    (coming,) = plan(up(stack(web=service())), bare, NOW).actions
+    waits = [
+        (one.target, one.because, one.failed)
+        for one in plan(desired, bare, NOW, {coming.target: coming}).waits
+    ]
+    assert still in waits
+
+
+def test_who_lost_its_network_says_so() -> None:
+    desired = up(stack(web=service()))
+    world = converge(desired, nothing())
+    for networks, because in (
+        ({}, "network shop_default is gone"),
+        (
+            {"shop_default": replace(world.networks["shop_default"], subnet="10.0.0.0/24")},
+            "network shop_default was made anew",
+        ),
+    ):
+        actions = plan(desired, replace(world, networks=networks), NOW).actions
+        assert [one.because for one in actions if isinstance(one, SignalContainer)] == [because]
+    (missing,) = plan(desired, nothing(), NOW).actions
+    assert missing.because == "missing"
+
+
+def test_down_waits_for_who_is_on_a_network_or_is_coming_and_names_who_is_left() -> None:
+    wish = stack(web=service())
+    world = converge(up(wish), nothing())
+    state = world.networks["shop_default"]
+    still = {"network:shop_default": "shop-web-1 is still attached to it"}
+
+    def waits(seen: Observation, **under_way: Action) -> dict[str, str]:
+        found = plan(down(wish), seen, NOW, {one.target: one for one in under_way.values()}).waits
+        return {one.target: one.because for one in found if one.target.startswith("network:")}
+
+    assert waits(replace(world, networks={"shop_default": replace(state, users=())})) == still
+    elsewhere = tuple(replace(one, addresses={}) for one in world.containers)
+    assert waits(replace(world, containers=elsewhere)) == still
+    bare = replace(world, containers=(), networks={"shop_default": replace(state, users=(), addresses=())})
+    (coming,) = plan(up(wish), bare, NOW).actions
+    assert waits(bare, it=coming) == still
+    assert waits(bare) == {}
+    strangers = replace(bare, networks={"shop_default": replace(state, users=("f" * 64, "a" * 64))})
+    said = f"network shop_default is left: still in use by {'a' * 12}, {'f' * 12}"
+    assert plan(down(wish), strangers, NOW).warnings == (said,)

@@ -9,6 +9,7 @@ import pytest
 from orchestrator.model.action import CreateContainer, StartContainer
 from orchestrator.model.observation import HeldPort, Observation, PublishedPort
 from orchestrator.model.plan import Plan
+from orchestrator.model.stack import OfHost
 from orchestrator.planner.plan import plan
 from tests.kit.stacks import converge, nothing, service, stack, up, wanting
 
@@ -142,3 +143,54 @@ def test_a_stopped_container_whose_port_was_taken_meanwhile_is_not_started() -> 
     assert refusals(decided) == {"container:shop-web-1": ("port 8080/tcp is in use by another program", 7)}
     (start,) = plan(up(wish, turn=2), stopped, NOW).actions
     assert isinstance(start, StartContainer)
+
+
+def waits(decided: Plan) -> dict[str, tuple[str, bool, str]]:
+    return {one.target: (one.because, one.failed, one.hint) for one in decided.waits}
+
+
+def test_a_service_on_the_network_of_the_machine_publishes_nothing() -> None:
+    desired = up(stack(web=service(ports=("8080:80",), network_mode=OfHost())))
+    assert host_ports(converge(desired, nothing())) == {"shop-web-1": []}
+
+
+def test_of_two_that_want_a_port_at_the_same_time_one_has_it() -> None:
+    wish = stack(a=service(networks=(), ports=("8080:80",)), b=service(networks=(), ports=("8080:80",)))
+    refused = {"container:shop-b-1": ("port 8080/tcp is in use by container shop-a-1", True, "")}
+    both = plan(up(wish), nothing(), NOW)
+    (first,) = both.actions
+    assert waits(both) == refused
+    under_way = plan(up(wish), nothing(), NOW, {first.target: first})
+    assert waits(under_way)["container:shop-b-1"] == refused["container:shop-b-1"]
+
+
+def test_a_port_of_one_that_is_replaced_is_about_to_be_free() -> None:
+    before = up(stack(a=service(ports=("8080:80",))))
+    after = up(stack(a=service(ports=("9090:80",)), b=service(ports=("8080:80",))))
+    decided = plan(after, converge(before, nothing()), NOW)
+    said = "port 8080/tcp is free when container shop-a-1 has gone"
+    assert waits(decided)["container:shop-b-1"] == (said, False, "")
+
+
+def test_a_random_port_that_another_of_the_service_has_is_followed_by_the_next() -> None:
+    """Only a fixed port may be shared."""
+    desired = up(stack(web=service(networks=(), ports=(":80",), replicas=2)))
+    world = converge(desired, nothing())
+    first, second = world.containers
+    (port,) = first.ports
+    alone = replace(world, containers=(replace(second, ports=(port,)),))
+    (made,) = [one for one in plan(desired, alone, NOW).actions if isinstance(one, CreateContainer)]
+    assert [one.host_port for one in made.ports] == [port.host_port + 1]
+
+
+def test_one_of_a_range_is_not_shared_when_it_starts_again() -> None:
+    desired = up(stack(web=service(networks=(), ports=("8000-8001:80",), replicas=2)))
+    first, second = converge(desired, nothing()).containers
+    assert first.run is not None
+    ended = replace(first, ports=second.ports, run=replace(first.run, finished=NOW, exit_code=0))
+    decided = plan(
+        up(stack(web=service(networks=(), ports=("8000-8001:80",), replicas=2)), turn=2),
+        replace(converge(desired, nothing()), containers=(ended, second)),
+        NOW,
+    )
+    assert waits(decided)["container:shop-web-1"][0] == "port 8001/tcp is in use by container shop-web-2"

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.model import steps
 from orchestrator.model.desired import Intent
-from orchestrator.model.observation import Run, Stopping
+from orchestrator.model.observation import Health, HealthStatus, ProbeResult, Run, Stopping
 from orchestrator.model.stack import RestartPolicy
-from orchestrator.planner.restarts import sequel
-from tests.kit.stacks import policy
+from orchestrator.planner.restarts import replaced_at, sequel
+from tests.kit.stacks import converge, nothing, policy, service, stack, up
 
 STARTED, ENDED, NOW = 100.0, 101.0, 101.0
 
@@ -137,3 +138,55 @@ def test_after_a_restart_of_the_machine_the_policy_decides_and_the_gates_count(
     assert sequel(ended, policy(rule), Intent(turn=1), NOW).kind == kind
     stopped = replace(ended, stopping=Stopping(since=1.0, signal=15, by="user"))
     assert sequel(stopped, policy(rule), Intent(turn=1), NOW).kind == "rest"
+
+
+# --- at the edges ----------------------------------------------------------------------------------------
+
+
+def test_a_turn_after_a_restart_is_a_start() -> None:
+    ended = replace(run(0), turn=2)
+    assert after(ended, "no", turn=3, restart_turn=2) == ("start", "asked to start")
+
+
+@pytest.mark.parametrize(("code", "said"), [(126, 126), (127, 127), (None, 127), (0, 127)])
+def test_the_exit_code_of_what_can_not_be_executed(code: int | None, said: int) -> None:
+    found = sequel(run(code, error="no such file"), policy("no"), Intent(turn=1), NOW)
+    assert (found.kind, found.exit_code) == ("broken", said)
+
+
+def test_at_the_very_moment_no_time_is_named() -> None:
+    assert after(run(1), RestartPolicy(condition="always", delay=2.0), now=ENDED + 2.0) == (
+        "later",
+        "restarting (exit 1, attempt 2)",
+    )
+
+
+def test_a_step_whose_exit_code_was_lost_is_run_again() -> None:
+    """`pre_start`: nobody knows whether it has done its work."""
+    assert after(run(None), steps.POLICY) == ("start", "its exit code was lost")
+    assert after(run(1), steps.POLICY)[0] == "rest"
+    assert after(run(None), "no") == ("rest", "exit code lost")
+
+
+def test_why_an_unhealthy_one_is_restarted() -> None:
+    sick = replace(run(143, by="planner"), health=Health(status=HealthStatus.UNHEALTHY))
+    rule = RestartPolicy(condition="no", unhealthy="restart")
+    assert after(sick, rule) == ("later", "restarting in 0.1 s (unhealthy, attempt 2)")
+
+
+def test_how_long_it_went_well_is_reckoned_back_where_the_first_failures_are_forgotten() -> None:
+    """Two of four failures are remembered, 3 s apart: the first was 6 s before those, 11 s after the start."""
+    known = tuple(ProbeResult(started=at, ended=at, exit_code=1) for at in (117.0, 120.0))
+    health = Health(status=HealthStatus.UNHEALTHY, was_healthy=True, failing_streak=4, results=known)
+    for started, attempt in ((101.0, 2), (101.5, 6)):
+        sick = replace(run(143, by="planner", attempt=5), started=started, finished=121.0, health=health)
+        found = sequel(sick, RestartPolicy(condition="no", unhealthy="restart"), Intent(turn=1), 122.0)
+        assert found.attempt == attempt
+
+
+@pytest.mark.parametrize(("asked", "created", "due"), [(0.0, 5.0, 65.0), (0.5, 5.0, 9.5), (5.0, 5.0, 5.0)])
+def test_an_order_of_the_first_second_counts_and_none_does_not(
+    asked: float, created: float, due: float
+) -> None:
+    (web,) = converge(up(stack(web=service())), nothing()).containers
+    assert replaced_at(replace(web, created=created), Intent(asked=asked)) == due

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.model import effects
-from orchestrator.model.action import SignalContainer, StartContainer
+from orchestrator.model.action import RemoveContainer, SignalContainer, StartContainer
 from orchestrator.model.observation import Container, Observation
 from orchestrator.model.plan import Plan
 from orchestrator.model.stack import Stack
@@ -154,3 +154,69 @@ def test_definitions_of_different_times_that_form_a_circle_can_still_be_stopped(
 
 def _unborn(container: Container) -> Container:
     return replace(container, run=None)
+
+
+def test_what_is_said_while_it_is_stopping_and_when_it_does_not_end() -> None:
+    wish = stack(web=service(stop_grace_period=10.0))
+    world = running(wish)
+    (stop,) = plan(down(wish), world, NOW).actions
+    world = effects.expect(world, stop, NOW)
+    (wait,) = plan(down(wish), world, NOW + 9).waits[:1]
+    assert (wait.because, wait.failed) == ("is stopping", False)
+    (kill,) = plan(down(wish), world, NOW + 10).actions
+    assert isinstance(kill, SignalContainer)
+    assert (kill.signal, kill.because) == (9, "did not end within 10 s")
+    world = effects.expect(world, kill, NOW + 10)
+    (wait,) = plan(down(wish), world, NOW + 14).waits[:1]
+    assert wait.because == "killed"
+    (again,) = plan(down(wish), world, NOW + 15).actions
+    assert again.because == "still there after SIGKILL"
+
+
+def test_who_has_told_it_to_stop_stays_who_it_was() -> None:
+    """What the user stopped is killed for the user, though it is wanted again since."""
+    wish = stack(web=service(restart="always"))
+    world = running(wish)
+    (stop,) = plan(wanting(up(wish), "web", wanted="stopped"), world, NOW).actions
+    world = effects.expect(world, stop, NOW)
+    (kill,) = plan(up(wish), world, NOW + 60).actions
+    assert isinstance(kill, SignalContainer)
+    assert kill.by == "user"
+
+
+def test_an_orphan_stops_before_what_it_depends_on_directly_or_not() -> None:
+    wish = stack(db=service(), api=service(after="db"))
+    old = stack(db=service(), api=service(after="db"), old=service(after="api"), older=service(after="old"))
+    world = running(old)
+    desired = down(wish, remove_orphans=True)
+    told = []
+    for name in ("shop-older-1", "shop-old-1", "shop-api-1", "shop-db-1"):
+        told += signals(plan(desired, world, NOW))
+        world = ends(world, name)
+    assert [name for name, _ in told] == ["shop-older-1", "shop-old-1", "shop-api-1", "shop-db-1"]
+
+
+def test_an_orphan_that_depended_the_other_way_round_holds_up_nobody_for_ever() -> None:
+    """api needs the orphan now, and the orphan needed db, which needs api: that would be a circle."""
+    world = running(stack(db=service(), api=service(), old=service(after="db")))
+    now = stack(db=service(after="api"), api=service())
+    desired = down(now, remove_orphans=True)
+    assert signals(plan(desired, world, NOW)) == [("shop-old-1", 15)]
+    world = ends(world, "shop-old-1")
+    assert signals(plan(desired, world, NOW)) == [("shop-db-1", 15)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "gone"),
+    [({"wanted": "absent"}, False), ({"wanted": "absent", "remove_volumes": True}, True)],
+)
+def test_anonymous_volumes_go_with_rm_v_only(asked: dict[str, object], gone: bool) -> None:
+    wish = stack(web=service(volumes=("/scratch",)))
+    world = ends(running(wish), "shop-web-1")
+    (remove,) = plan(wanting(up(wish), "web", **asked), world, NOW).actions
+    assert isinstance(remove, RemoveContainer)
+    assert remove.anonymous_volumes is gone
+    replaced = wanting(up(stack(web=service(volumes=("/scratch",), user="1"))), "web", remove_volumes=True)
+    (remove,) = plan(replaced, world, NOW).actions
+    assert isinstance(remove, RemoveContainer)
+    assert not remove.anonymous_volumes, "its successor has them"
