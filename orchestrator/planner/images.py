@@ -40,6 +40,14 @@ def is_here(survey: Survey, service: Service) -> bool:
     return survey.image(service) is not None
 
 
+def is_out_of_reach(survey: Survey, service: Service) -> bool:
+    """No container can be made of it: its image is not here, and may not or can't be pulled."""
+    if not isinstance(service.root, ImageRoot) or is_here(survey, service):
+        return False
+    failure = survey.observation.failures.get(f"image:{service.root.reference}")
+    return not needed(survey, service) or (failure is not None and not failure.retryable)
+
+
 def arrange(survey: Survey, draft: Draft) -> None:
     """All at the same time: nobody waits for another's image."""
     for name, because in survey.pulls.items():

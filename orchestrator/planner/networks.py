@@ -12,6 +12,7 @@ from orchestrator.model.desired import Wanted
 from orchestrator.model.errors import ExitCode
 from orchestrator.model.observation import Container, NetworkState
 from orchestrator.model.stack import Network, Subnet
+from orchestrator.planner import images
 from orchestrator.planner.draft import Draft
 from orchestrator.planner.survey import Segment, Survey
 
@@ -79,6 +80,8 @@ def _replaceable(survey: Survey, container: Container) -> bool:
         return False
     if intent.wanted is Wanted.ABSENT:
         return True
+    if images.is_out_of_reach(survey, survey.desired.stack.services[container.service]):
+        return False  # it stays as it was
     return intent.wanted in (Wanted.RUNNING, Wanted.CREATED) and not intent.keep_stale
 
 

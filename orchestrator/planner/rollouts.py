@@ -322,9 +322,16 @@ def _unprepared(suspect: Suspect) -> str | None:
 
 
 def _by_our_hand(suspect: Suspect) -> str | None:
-    """Somebody has stopped it, or the machine was restarted."""
-    run = suspect.container.run
-    return "" if run is None or run.stopping is not None or run.before_boot else None
+    """Somebody has stopped it, or the machine was restarted. Who does not come back after that never will."""
+    scene, container, run = suspect.scene, suspect.container, suspect.container.run
+    if run is None or run.stopping is not None:
+        return ""
+    if not run.before_boot:
+        return None
+    comes_back = sequel(run, container.definition.restart, scene.intent, scene.now).kind != "rest"
+    if comes_back or _completed(scene, container):
+        return ""
+    return f"container {container.name} has ended with the machine, and is not started again"
 
 
 def _unhealthy(suspect: Suspect) -> str | None:

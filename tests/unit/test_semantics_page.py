@@ -273,6 +273,12 @@ NEWCOMERS: dict[str, Run | None] = {
     ),
     "was good, ended later, and nothing follows": Run(turn=1, started=NOW - 9, finished=NOW, exit_code=1),
     "was stopped by the user": Run(turn=1, started=NOW - 9, finished=NOW, exit_code=143, stopping=BY_USER),
+    "ended with the machine, and starts again": Run(
+        turn=1, started=NOW - 9, finished=NOW - 5, exit_code=None, before_boot=True
+    ),
+    "ended with the machine, and nothing follows": Run(
+        turn=1, started=NOW - 9, finished=NOW - 5, exit_code=None, before_boot=True
+    ),
     "its command can't be executed": Run(turn=1, started=NOW, finished=NOW, exit_code=127, error="not found"),
 }
 UNMADE = {

@@ -321,6 +321,9 @@ def test_start_first_and_going_on_it_is_paused_when_none_is_left_to_try() -> Non
         ({}, {"finished": NOW - 1, "exit_code": 1}, False),  # before the update began
         ({}, {"finished": NOW + 1, "exit_code": 1, "stopping": GONE}, False),
         ({}, {"finished": NOW + 1, "exit_code": 1, "before_boot": True}, False),
+        ({"restart": "no"}, {"finished": NOW + 1, "exit_code": None, "before_boot": True}, True),
+        ({"restart": "no"}, {"finished": NOW + 1, "exit_code": 1, "before_boot": True}, True),
+        ({"restart": "no"}, {"finished": NOW + 1, "exit_code": 0, "before_boot": True}, False),
         ({}, {"health": UNHEALTHY}, True),
         ({}, {"health": UNHEALTHY, "stopping": GONE}, False),
         ({}, {"health": Health()}, False),

@@ -16,7 +16,7 @@ from orchestrator.model.action import (
     SignalContainer,
 )
 from orchestrator.model.desired import Desired
-from orchestrator.model.observation import NetworkState, Observation, State
+from orchestrator.model.observation import Failure, NetworkState, Observation, State
 from orchestrator.model.plan import Plan
 from orchestrator.model.stack import Attachment, Subnet
 from orchestrator.planner.networks import contains, free_subnet
@@ -360,3 +360,27 @@ def test_down_waits_for_who_is_on_a_network_or_is_coming_and_names_who_is_left()
     strangers = replace(bare, networks={"shop_default": replace(state, users=("f" * 64, "a" * 64))})
     said = f"network shop_default is left: still in use by {'a' * 12}, {'f' * 12}"
     assert plan(down(wish), strangers, NOW).warnings == (said,)
+
+
+@pytest.mark.parametrize(("policy", "pulls"), [("never", ""), ("missing", "for good"), ("missing", "still")])
+def test_a_changed_network_is_left_to_who_can_not_be_replaced_for_want_of_an_image(
+    policy: str, pulls: str
+) -> None:
+    """Else it would wait for that one for ever, and all others on it, too."""
+    before = up(stack(web=service(image="old"), db=service()))
+    after = stack(
+        web=service(image="new", pull_policy=policy),
+        db=service(),
+        networks={"default": network(internal=True)},
+    )
+    world = converge(before, nothing("old"))
+    if pulls:
+        failure = Failure(
+            target="image:new", verb="pull", count=1, at=NOW, because="no", retryable=pulls == "still"
+        )
+        world = replace(world, failures={failure.target: failure})
+    decided = plan(up(after), world, NOW + 1)
+    said = "network shop_default has another definition now, but container shop-web-1 uses it: left as it was"
+    assert decided.warnings == ((said,) if pulls != "still" else ())
+    waits = {one.target for one in decided.waits}
+    assert ("network:shop_default" in waits) is (pulls == "still")
