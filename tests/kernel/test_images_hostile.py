@@ -193,11 +193,13 @@ CHAIN = [Entry("c0/"), *(Entry(f"c{n}", link=f"{'./' * 1500}c{n - 1}") for n in 
 
 TRAPS: dict[str, Trap] = {
     # --- traversal ---------------------------------------------------------------------------------------
-    "a name that climbs": Trap(entries=(Entry(UP + OUT + "/x", b"x"),), words="leads out of the image"),
+    "a name that climbs": Trap(entries=(Entry(UP + OUT + "/x", b"x"),), words="leads out of the archive"),
     "a name that climbs from inside": Trap(
-        entries=(Entry("a/"), Entry(f"a/b/../../{UP}{OUT}/x", b"x")), words="leads out of the image"
+        entries=(Entry("a/"), Entry(f"a/b/../../{UP}{OUT}/x", b"x")), words="leads out of the archive"
     ),
-    "a directory that climbs": Trap(entries=(Entry("a/"), Entry("a/../../")), words="leads out of the image"),
+    "a directory that climbs": Trap(
+        entries=(Entry("a/"), Entry("a/../../")), words="leads out of the archive"
+    ),
     "an absolute name": Trap(entries=(Entry(f"/{OUT}/x", b"x"), Entry(f"//{OUT}//y", b"y"))),
     "a link, then a file through it": Trap(
         entries=(Entry("out", link=f"/{OUT}"), Entry("out/x", b"x")), words="not a directory|No such file"
@@ -225,7 +227,7 @@ TRAPS: dict[str, Trap] = {
     "a link to itself": Trap(entries=(Entry("l", link="l"), Entry("l/x", b"x")), words="Too many levels"),
     # --- hard links --------------------------------------------------------------------------------------
     "a hard link that climbs": Trap(
-        entries=(Entry("x", hardlink=f"{UP}{OUT}/kept"),), words="leads out of the image"
+        entries=(Entry("x", hardlink=f"{UP}{OUT}/kept"),), words="leads out of the archive"
     ),
     "a hard link to an absolute name": Trap(
         entries=(Entry("x", hardlink=f"/{OUT}/kept"),), words="not there"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from orchestrator.images import config as configs
-from orchestrator.images.layers import apply, tar
+from orchestrator.images.layers import tar
 from orchestrator.images.layers.inflate import InflateError, Inflater
 from orchestrator.images.layers.tar import TarError
 from orchestrator.model.frozen import dataclass, field
@@ -240,7 +240,7 @@ def _members(stream: tar.Source, contents: Contents) -> Iterator[tar.Member]:
 
 
 def _name(member: tar.Member) -> str:
-    return apply.normal(member.name).decode("utf-8", "surrogateescape")
+    return tar.relative(member.name).decode("utf-8", "surrogateescape")
 
 
 def _kept(stream: tar.Source, size: int, path: Path) -> Part:

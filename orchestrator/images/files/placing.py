@@ -25,8 +25,6 @@ from orchestrator.kernel.owner import give
 _FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_PATH_LIMIT = 4095
-_ID_LIMIT = (1 << 32) - 2
 _NODES = {tar.CHARACTER: stat.S_IFCHR, tar.BLOCKDEV: stat.S_IFBLK, tar.FIFO: stat.S_IFIFO}
 
 
@@ -69,7 +67,7 @@ class Placer:
         """Everything in the stream. Raises FilesError, tar.TarError, OSError."""
         try:
             for member in tar.members(self._source):
-                path = normal(member.name)
+                path = tar.relative(member.name)
                 self.entries += 1
                 try:
                     self._place(member, path)
@@ -198,7 +196,7 @@ class Placer:
         os.ftruncate(fd, member.length)
 
     def _hardlink(self, member: Member, path: bytes, parent: int, name: bytes) -> None:
-        above, _, base = normal(member.link).rpartition(b"/")
+        above, _, base = tar.relative(member.link).rpartition(b"/")
         if not base:
             raise FilesError(f"{os.fsdecode(path)} is a hard link to nothing")
         flags = os.O_PATH | os.O_DIRECTORY
@@ -243,7 +241,7 @@ class Placer:
             if stat.S_IFMT(made.st_mode) == kind and made.st_rdev == device:
                 number = str(handle)
                 if self._owner:
-                    give(number, *_owner(member), dir_fd=self._descriptors)
+                    give(number, *tar.owner(member), dir_fd=self._descriptors)
                 os.utime(number, ns=(member.mtime, member.mtime), dir_fd=self._descriptors)
         finally:
             os.close(handle)
@@ -253,7 +251,7 @@ class Placer:
     def _dress(self, fd: int, member: Member) -> None:
         """Owner first: chown(2) takes set-id bits and file capabilities away."""
         if self._owner:
-            give(fd, *_owner(member))
+            give(fd, *tar.owner(member))
         bare = self._guarded and not self._owner
         os.fchmod(fd, member.mode & 0o1777 if bare and member.kind == tar.REGULAR else member.mode)
         for name, value in member.xattrs.items():
@@ -287,22 +285,6 @@ _MAKERS: dict[bytes, Callable[[Placer, Member, bytes, int, bytes], None]] = {
     tar.BLOCKDEV: Placer._node,
     tar.FIFO: Placer._node,
 }
-
-
-def normal(name: bytes) -> bytes:
-    """A member's name as a relative path; absolute ones are taken below the directory. Raises FilesError."""
-    if b"\0" in name or len(name) > _PATH_LIMIT:
-        raise FilesError(f"impossible name {name!r:.200} in the archive")
-    parts = [part for part in name.split(b"/") if part not in (b"", b".")]
-    if b".." in parts:
-        raise FilesError(f"the archive's {name!r:.200} leads out of the destination")
-    return b"/".join(parts)
-
-
-def _owner(member: Member) -> tuple[int, int]:
-    if not 0 <= member.uid <= _ID_LIMIT or not 0 <= member.gid <= _ID_LIMIT:
-        raise FilesError(f"{member.name!r:.200} has an impossible owner")
-    return member.uid, member.gid
 
 
 def _look(parent: int, name: bytes) -> os.stat_result | None:

@@ -21,8 +21,6 @@ from orchestrator.kernel.owner import give
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _RESERVED = b".wh..wh."
-_PATH_LIMIT = 4095
-_ID_LIMIT = (1 << 32) - 2
 _KEPT_LIMIT = 64 << 20
 """Bytes for names that are kept in memory: of directories, whose times are set in the end, of whiteouts, and
 of what other layers must complete."""
@@ -66,7 +64,7 @@ class Layer:
             if os.getppid() != self._parent:
                 raise TarError("nobody waits for this layer any more")
             self.entry, self.between = member.name, False
-            self._member(member, normal(member.name))
+            self._member(member, tar.relative(member.name))
             self.between = True
         self.entry = b""
         self._finish()
@@ -150,7 +148,7 @@ class Layer:
                 os.mkdir(here, 0o700)
         self._present.add(path)
         self.implied.discard(path)
-        give(here, *_owner(member), follow_symlinks=False)
+        give(here, *tar.owner(member), follow_symlinks=False)
         os.chmod(here, member.mode)
         self._xattrs(here, member)
         self._times[path] = member.mtime
@@ -168,7 +166,7 @@ class Layer:
             fd = os.open(path, flags, 0o600)
         try:
             self._content(fd, member)
-            give(fd, *_owner(member))
+            give(fd, *tar.owner(member))
             os.fchmod(fd, member.mode)
             self._xattrs(fd, member)
             os.utime(fd, ns=(member.mtime, member.mtime))
@@ -189,7 +187,7 @@ class Layer:
         os.ftruncate(fd, member.length)
 
     def _hardlink(self, member: Member, path: bytes) -> None:
-        target = normal(member.link)
+        target = tar.relative(member.link)
         if target == path:
             return
         try:
@@ -206,7 +204,7 @@ class Layer:
         if not member.link or b"\0" in member.link:
             raise TarError(f"{path!r:.200} is a symbolic link to nothing")
         self._make(path, lambda: os.symlink(member.link, path))
-        give(path, *_owner(member), follow_symlinks=False)
+        give(path, *tar.owner(member), follow_symlinks=False)
         os.utime(path, ns=(member.mtime, member.mtime), follow_symlinks=False)
 
     def _node(self, member: Member, path: bytes) -> None:
@@ -221,7 +219,7 @@ class Layer:
         if self._rootless and kind != stat.S_IFIFO:
             return  # only the machine's root makes devices; /dev is mounted over anyway
         self._make(path, lambda: os.mknod(path, kind | member.mode, device))
-        give(path, *_owner(member), follow_symlinks=False)
+        give(path, *tar.owner(member), follow_symlinks=False)
         os.chmod(path, member.mode)
         os.utime(path, ns=(member.mtime, member.mtime), follow_symlinks=False)
 
@@ -271,22 +269,6 @@ _MAKERS: dict[bytes, Callable[[Layer, Member, bytes], None]] = {
     tar.BLOCKDEV: Layer._node,
     tar.FIFO: Layer._node,
 }
-
-
-def normal(name: bytes) -> bytes:
-    """A member's name as a relative path; absolute ones are taken below the root. Raises TarError."""
-    if b"\0" in name or len(name) > _PATH_LIMIT:
-        raise TarError(f"impossible name {name!r:.200}")
-    parts = [part for part in name.split(b"/") if part not in (b"", b".")]
-    if b".." in parts:
-        raise TarError(f"name {name!r:.200} leads out of the image")
-    return b"/".join(parts)
-
-
-def _owner(member: Member) -> tuple[int, int]:
-    if not 0 <= member.uid <= _ID_LIMIT or not 0 <= member.gid <= _ID_LIMIT:
-        raise TarError(f"{member.name!r:.200} has an impossible owner")
-    return member.uid, member.gid
 
 
 def _undress(directory: bytes) -> None:

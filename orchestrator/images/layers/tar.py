@@ -31,6 +31,8 @@ EXTENSION_LIMIT = 1 << 20
 _SPARSE_LIMIT = 1 << 20
 """Pieces of one sparse file."""
 _SIZE_LIMIT = 1 << 62
+_PATH_LIMIT = 4095
+_ID_LIMIT = (1 << 32) - 2
 _XATTR = b"SCHILY.xattr."
 _ZERO = bytes(BLOCK)
 _DIRECT = 1 << 16
@@ -94,6 +96,24 @@ class Member:
 
     def __repr__(self) -> str:
         return f"Member({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+
+
+def relative(name: bytes) -> bytes:
+    """A member's name, or the target of a hard link, as a path below where the archive goes, without dots;
+    absolute ones are taken below it. Raises TarError."""
+    if b"\0" in name or len(name) > _PATH_LIMIT:
+        raise TarError(f"impossible name {name!r:.200}")
+    parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+    if b".." in parts:
+        raise TarError(f"name {name!r:.200} leads out of the archive")
+    return b"/".join(parts)
+
+
+def owner(member: Member) -> tuple[int, int]:
+    """Raises TarError for ids that no file can have."""
+    if not 0 <= member.uid <= _ID_LIMIT or not 0 <= member.gid <= _ID_LIMIT:
+        raise TarError(f"{member.name!r:.200} has an impossible owner")
+    return member.uid, member.gid
 
 
 # --- reading -------------------------------------------------------------------------------------

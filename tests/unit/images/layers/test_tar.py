@@ -226,3 +226,33 @@ def test_any_byte_may_be_wrong(data: st.DataObject) -> None:
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(TarError):
         read(bytes(raw))
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [(b"a/b", b"a/b"), (b"./a//b/.", b"a/b"), (b"/etc/x", b"etc/x"), (b"./", b""), (b"a/..b", b"a/..b")],
+)
+def test_names_are_below_where_the_archive_goes(name: bytes, path: bytes) -> None:
+    assert tar.relative(name) == path
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (b"../x", "leads out of the archive"),
+        (b"a/../b", "leads out of the archive"),
+        (b"a\0b", "impossible name"),
+        (b"d/" * 2048, "impossible name"),
+    ],
+)
+def test_names_that_are_elsewhere_or_nowhere_are_refused(name: bytes, words: str) -> None:
+    with pytest.raises(TarError, match=words):
+        tar.relative(name)
+
+
+@pytest.mark.parametrize(("uid", "gid"), [(-1, 0), (0, -1), ((1 << 32) - 1, 0), (0, 1 << 63)])
+def test_an_owner_that_no_file_can_have_is_refused(uid: int, gid: int) -> None:
+    """2**32 - 1 is chown(2)'s word for nobody's id."""
+    assert tar.owner(Member(b"x", uid=(1 << 32) - 2)) == ((1 << 32) - 2, 0)
+    with pytest.raises(TarError, match="impossible owner"):
+        tar.owner(Member(b"x", uid=uid, gid=gid))
