@@ -93,7 +93,11 @@ def _seat(survey: Survey, service: Service, intent: Intent, containers: tuple[Co
     surplus: dict[str, str] = {}
     for container in sorted(containers, key=lambda c: (bool(reasons[c.id]), c.slot, -c.created)):
         if service.step is not None and container.slot not in slots:
-            surplus[container.id] = f"{service.step.of} has no container {container.slot}"
+            one = service.step.each or not slots
+            of = service.step.of
+            surplus[container.id] = (
+                f"{of} has no container {container.slot}" if one else f"one is enough for all of {of}"
+            )
         elif len(seated) >= count:
             surplus[container.id] = f"scaled to {count}"
         elif container.slot in seated:

@@ -162,8 +162,9 @@ class Reasons:
         if service.step is not None:
             owner = self._desired.stack.services[service.step.of]
             owners = by_service.get(owner.name, ())
-            gone = len(owners) > owner.replicas or container.slot not in {one.slot for one in owners}
-            return owner.replicas == 0 or (service.step.each and gone)
+            if not service.step.each:
+                return owner.replicas == 0 or container.slot != 1
+            return len(owners) > owner.replicas or container.slot not in {one.slot for one in owners}
         others = by_service[service.name]
         return len(others) > service.replicas or sum(one.slot == container.slot for one in others) > 1
 

@@ -206,3 +206,19 @@ def test_a_step_of_each_container_is_replaced_with_that_one() -> None:
     (first, second) = sorted(one.name for one in world.containers if one.service != "web")
     assert f"container:{first}" in ends
     assert f"container:{second}" not in ends
+
+
+@pytest.mark.parametrize(
+    ("replicas", "each", "because"),
+    [
+        (1, True, "web has no container 2"),
+        (2, False, "one is enough for all of web"),
+        (0, False, "web has no container 2"),
+    ],
+)
+def test_why_a_step_goes_that_has_no_seat_any_more(replicas: int, each: bool, because: str) -> None:
+    world = converge(wanting(up(stack(web=prepared("1"))), "web", wanted="created"), nothing())
+    (second,) = (one.name for one in world.containers if one.service != "web" and one.slot == 2)
+    step = InitContainer(command=("prepare",), per_replica=each)
+    wish = stack(web=replace(prepared("1"), replicas=replicas, pre_start=(step,)))
+    assert f"remove {second}: {because}" in said(plan(up(wish), world, NOW))
