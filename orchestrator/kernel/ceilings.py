@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-BRIDGE_PORTS = 1023
-"""Of one bridge: BR_MAX_PORTS is 1 << 10, and number 0 is never given (Linux, net/bridge/br_private.h)."""
 _PROC = Path("/proc")
 
 
@@ -16,7 +14,6 @@ _PROC = Path("/proc")
 class Ceilings:
     """What may be, at most, and beside it what there is of it now. None: this kernel does not say."""
 
-    bridge_ports: int = BRIDGE_PORTS
     processes: int | None = None
     """kernel.pid_max and kernel.threads-max, whichever is less, of threads."""
     processes_now: int = 0

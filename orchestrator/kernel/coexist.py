@@ -35,8 +35,7 @@ def admit(firewall: Netlink, table: str, prefix: str) -> bool:
         nft.new_rule(
             _TABLE,
             _CHAIN,
-            nft.load_meta(side, nft.register(0)),
-            nft.compare(nft.register(0), nft.EQUAL, prefix.encode()),
+            *nft.named(side, prefix),
             nft.verdict(nft.ACCEPT),
             comment=table,
         )

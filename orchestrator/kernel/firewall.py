@@ -8,6 +8,8 @@ a moment in which only half of it holds. Nobody else's table is touched. Needs C
 - A host port that several publications name leads each new connection to one of them, by lot. Where a
   connection goes stays as it is (conntrack), whatever becomes of the publication.
 - An internal network is an island: nothing enters or leaves, the host's own requests into it excepted.
+- A network's further bridges (see `engines.local.segments`) only pass frames on within it. Where br_netfilter
+  has what is bridged come by here, it comes by again at the first bridge, and that time counts.
 - A port published on 127.0.0.1 is for this machine alone, although `route_localnet` is on for our bridges:
   no packet to 127.0.0.0/8 comes in by any other link than loopback (CVE-2020-8558, -13401).
 """
@@ -22,30 +24,26 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from functools import lru_cache
 from typing import Literal
 
-from orchestrator.kernel import netns
 from orchestrator.kernel import nftables as nft
-from orchestrator.kernel.netlink import EXCL, NETFILTER, Netlink, Request, attributes, subscribe
+from orchestrator.kernel.netlink import NETFILTER, Netlink, Request, attributes, subscribe
 
 _GROUP_NFTABLES = 7
 _IFNAME_SIZE = 16
 _LOOPBACK = b"lo".ljust(_IFNAME_SIZE, b"\0")
 _LOCAL = struct.pack("=I", 2)  # RTN_LOCAL
-_PROTOCOLS: tuple[tuple[Literal["tcp", "udp"], int, int], ...] = (("tcp", 6, 16), ("udp", 17, 6))
-"""Name, number, offset of the checksum in the header."""
+_PROTOCOLS = {"tcp": 6, "udp": 17}
 _SOURCE, _DESTINATION = 12, 16  # in the IPv4 header
-_SOURCE_PORT, _DESTINATION_PORT = 0, 2  # in the TCP and the UDP header
+_DESTINATION_PORT = 2  # in the TCP and the UDP header
 _LOTS = 120
 """The lots that are drawn for a shared port, for so many or fewer to a container evenly: exactly for 2, 3, 4,
 5, 6, 8, 10 and 12 of them. Ten times as many when there are more to share it."""
 _ENOUGH_LOTS = 4
 """At least so many for each container."""
 _EVERYWHERE, _ANY_HOST = "0.0.0.0", bytes(4)  # noqa: S104 (compared, not bound)
-_RESOLVER = socket.inet_aton("127.0.0.11")
-_DNS_TABLE = "pystack-dns"
-_DNS_PORT = 53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +76,8 @@ class Ruleset:
     table: str
     networks: tuple[Segment, ...] = ()
     ports: tuple[Publication, ...] = ()
+    segments: str = ""
+    """What the names of further bridges begin with; "": there are none."""
 
 
 def table_name(tag: str) -> str:
@@ -139,7 +139,7 @@ def change(firewall: Netlink, before: Ruleset, after: Ruleset) -> None:
 
 def encode_change(before: Ruleset, after: Ruleset) -> list[Request]:
     """The transaction from one to the other; empty when there is nothing to do."""
-    if (before.table, before.networks) != (after.table, after.networks):
+    if replaced(before, ports=()) != replaced(after, ports=()):
         return encode(after)
     if _lots(before.ports) != _lots(after.ports):
         return encode(after)
@@ -168,7 +168,7 @@ def encode(ruleset: Ruleset) -> list[Request]:
             nft.new_table(table),
             *_sets(table, ruleset.networks),
             *_maps(table, ruleset.ports),
-            *_chains(table, _lots(ruleset.ports)),
+            *_chains(table, _lots(ruleset.ports), ruleset.segments),
         ]
     )
 
@@ -230,9 +230,7 @@ _KEYS = {
 
 def _elements(ports: Collection[Publication]) -> dict[str, dict[bytes, bytes]]:
     """What stands in each of the maps. Parts of a concatenation begin at multiples of four bytes."""
-    found: dict[str, dict[bytes, bytes]] = {
-        f"{name}_{kind}": {} for name, _, _ in _PROTOCOLS for kind in _KEYS
-    }
+    found: dict[str, dict[bytes, bytes]] = {f"{name}_{kind}": {} for name in _PROTOCOLS for kind in _KEYS}
     lots = _lots(ports)
     for (protocol, host, number), targets in _led(ports).items():
         bound = "any" if host == _ANY_HOST else "bound"
@@ -281,9 +279,46 @@ def _ifname(name: str) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def _chains(table: str, lots: int) -> tuple[Request, ...]:
+def _chains(table: str, lots: int, segments: str) -> tuple[Request, ...]:
     """They speak of sets and maps only, so they are the same whatever the networks and ports are."""
-    return (*_guard(table), *_publish(table, lots), *_masquerade(table), *_forward(table), *_input(table))
+    return (
+        *(nft.new_chain(table, name, hook) for name, hook in _HOOKS.items()),
+        *(_segments(table, segments) if segments else ()),
+        *_guard(table),
+        *_publish(table, lots),
+        *_masquerade(table),
+        *_forward(table),
+        *_input(table),
+    )
+
+
+_HOOKS = {
+    "guard": ("filter", nft.PREROUTING, nft.RAW),
+    "published": None,
+    "incoming": ("nat", nft.PREROUTING, nft.DNAT),
+    "local": ("nat", nft.OUTPUT, nft.DNAT),
+    "outgoing": ("nat", nft.POSTROUTING, nft.SNAT),
+    "forward": ("filter", nft.FORWARD, nft.FILTER),
+    "input": ("filter", nft.INPUT, nft.FILTER),
+}
+"""Chains: where packets enter them."""
+
+
+def _segments(table: str, start: str) -> list[Request]:
+    """By a further bridge, only frames of its network pass. The host is spoken to by way of the first one, so
+    what reaches it from a further one went to all, or was sent past our rules.
+
+    Were a connection tracked there (br_netfilter), it would be one that is under way when it comes to where
+    published ports are led to containers.
+    """
+    coming, going = nft.named(nft.IIFNAME, start), nft.named(nft.OIFNAME, start)
+    drop = nft.verdict(nft.DROP)
+    return [
+        nft.new_rule(table, "guard", *coming, nft.untracked()),
+        nft.new_rule(table, "forward", *coming, *going, nft.verdict(nft.ACCEPT)),
+        nft.new_rule(table, "forward", *coming, drop),
+        nft.new_rule(table, "input", *coming, drop),
+    ]
 
 
 def _guard(table: str) -> list[Request]:
@@ -296,7 +331,6 @@ def _guard(table: str) -> list[Request]:
         nft.compare(nft.register(0), nft.UNEQUAL, _LOOPBACK),
     )
     return [
-        nft.new_chain(table, "guard", ("filter", nft.PREROUTING, nft.RAW)),
         nft.new_rule(table, "guard", *foreign, *_in_loopback(_DESTINATION), nft.verdict(nft.DROP)),
     ]
 
@@ -308,18 +342,16 @@ def _publish(table: str, lots: int) -> list[Request]:
         nft.compare(nft.register(0), nft.EQUAL, _LOCAL),
         nft.verdict(nft.JUMP, "published"),
     )
-    requests = [nft.new_chain(table, "published")]
-    for name, number, _ in _PROTOCOLS:
+    requests = []
+    for name, number in _PROTOCOLS.items():
         for bound in (True, False):
             for drawn in (0, lots):
                 found = _to_container(name, bound=bound, lots=drawn)
-                requests.append(nft.new_rule(table, "published", *_protocol(number), *found))
+                requests.append(nft.new_rule(table, "published", *nft.protocol(number), *found))
     return [
         *requests,
-        nft.new_chain(table, "incoming", ("nat", nft.PREROUTING, nft.DNAT)),
         nft.new_rule(table, "incoming", *_through("islands", nft.IIFNAME), nft.verdict(nft.RETURN)),
         nft.new_rule(table, "incoming", *to_us),
-        nft.new_chain(table, "local", ("nat", nft.OUTPUT, nft.DNAT)),
         nft.new_rule(table, "local", *to_us),
     ]
 
@@ -333,7 +365,6 @@ def _masquerade(table: str) -> list[Request]:
     into_ours = _through("bridges", nft.OIFNAME)
     masquerade = nft.masquerade()
     return [
-        nft.new_chain(table, "outgoing", ("nat", nft.POSTROUTING, nft.SNAT)),
         nft.new_rule(table, "outgoing", *into_ours, *_published(), *_in_loopback(_SOURCE), masquerade),
         nft.new_rule(table, "outgoing", *into_ours, *_published(), *_from_ranges(), masquerade),
         nft.new_rule(
@@ -360,7 +391,6 @@ def _forward(table: str) -> list[Request]:
     accept, drop = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
     into_ours = _through("bridges", nft.OIFNAME)
     return [
-        nft.new_chain(table, "forward", ("filter", nft.FORWARD, nft.FILTER)),
         nft.new_rule(table, "forward", *same, accept),
         nft.new_rule(table, "forward", *_through("islands", nft.IIFNAME), drop),
         nft.new_rule(table, "forward", *_through("islands", nft.OIFNAME), drop),
@@ -374,7 +404,6 @@ def _input(table: str) -> list[Request]:
     """The host is outside, too, for an island; but its own requests into it are answered."""
     from_island = _through("islands", nft.IIFNAME)
     return [
-        nft.new_chain(table, "input", ("filter", nft.INPUT, nft.FILTER)),
         nft.new_rule(table, "input", *from_island, *_answers(), nft.verdict(nft.ACCEPT)),
         nft.new_rule(table, "input", *from_island, nft.verdict(nft.DROP)),
     ]
@@ -417,13 +446,6 @@ def _published() -> tuple[bytes, ...]:
     return _any_bit(nft.CT_STATUS, nft.STATUS_DNAT)
 
 
-def _protocol(number: int) -> tuple[bytes, ...]:
-    return (
-        nft.load_meta(nft.L4PROTO, nft.register(0)),
-        nft.compare(nft.register(0), nft.EQUAL, bytes((number,))),
-    )
-
-
 def _to_container(protocol: str, *, bound: bool, lots: int) -> tuple[bytes, ...]:
     """Look the destination up, with `lots` one of those drawn; of what stands there the first four bytes are
     the address."""
@@ -437,55 +459,3 @@ def _to_container(protocol: str, *, bound: bool, lots: int) -> tuple[bytes, ...]
         nft.lookup(name, nft.register(0), into=nft.register(4)),
         nft.dnat(nft.register(4), nft.register(5)),
     )
-
-
-# --- name service inside a container ---------------------------------------------------------------
-
-
-def redirect_dns(namespace: int, udp_port: int, tcp_port: int) -> None:
-    """In this network namespace, let 127.0.0.11:53 lead to these ports of 127.0.0.11.
-
-    The resolver can't bind port 53 itself: a container that serves DNS on 0.0.0.0:53 would be refused.
-    Ports are rewritten in both directions as packets leave; both ends are in this namespace, so no
-    connection tracking is needed, and none is switched on for the container's other traffic.
-    """
-    opened = netns.socket_in(namespace, socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
-    with Netlink(NETFILTER, opened) as inside:
-        try:
-            inside.transact(encode_redirect(udp_port, tcp_port))
-        except FileExistsError:
-            # Only now: after a deletion, closing the socket waits 5-15 ms for the kernel to clean up.
-            inside.transact(nft.transaction([nft.delete_table(_DNS_TABLE, (errno.ENOENT,))]))
-            inside.transact(encode_redirect(udp_port, tcp_port))
-
-
-def redirects_dns(namespace: int) -> bool:
-    """Whether the rules of `redirect_dns` are there, by their number. Raises OSError."""
-    opened = netns.socket_in(namespace, socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
-    with Netlink(NETFILTER, opened) as inside:
-        return len(inside.dump(*nft.list_rules(_DNS_TABLE))) >= 2 * len(_PROTOCOLS)
-
-
-def encode_redirect(udp_port: int, tcp_port: int) -> list[Request]:
-    """The transaction that makes the table; EEXIST if it is there."""
-    output = ("filter", nft.OUTPUT, nft.RAW)
-    requests = [nft.new_table(_DNS_TABLE, EXCL), nft.new_chain(_DNS_TABLE, "output", output)]
-    for name, number, checksum_at in _PROTOCOLS:
-        served = udp_port if name == "udp" else tcp_port
-        for side, port_at, seen, written in (
-            (_DESTINATION, _DESTINATION_PORT, _DNS_PORT, served),
-            (_SOURCE, _SOURCE_PORT, served, _DNS_PORT),
-        ):
-            expressions = (
-                nft.load_payload(nft.NETWORK, side, 4, nft.register(0)),
-                nft.compare(nft.register(0), nft.EQUAL, _RESOLVER),
-                *_protocol(number),
-                nft.load_payload(nft.TRANSPORT, port_at, 2, nft.register(0)),
-                nft.compare(nft.register(0), nft.EQUAL, struct.pack("!H", seen)),
-                nft.load_value(struct.pack("!H", written), nft.register(0)),
-                nft.store_payload(
-                    nft.TRANSPORT, port_at, 2, value_in=nft.register(0), checksum_at=checksum_at
-                ),
-            )
-            requests.append(nft.new_rule(_DNS_TABLE, "output", *expressions))
-    return nft.transaction(requests)

@@ -23,14 +23,32 @@ def prefix(tag: str) -> str:
     return f"ps{tag}"
 
 
-def bridge(tag: str, network: str) -> str:
-    """The bridge of a network, by its name on the machine."""
+def bridge(tag: str, network: str, segment: int = 0) -> str:
+    """The first bridge of a network, by its name on the machine, or one of its further segments."""
+    if segment:
+        return f"{segments(tag)}{_short(8, network, str(segment))}"
     return f"{prefix(tag)}b{_short(8, network)}"
+
+
+def segments(tag: str) -> str:
+    """What the names of all further bridges start with."""
+    return f"{prefix(tag)}s"
+
+
+def trunk(tag: str, network: str, segment: int) -> tuple[str, str]:
+    """The veth that joins a further bridge to the one above: its end there, and its end here."""
+    name = _short(8, network, str(segment))
+    return f"{prefix(tag)}d{name}", f"{prefix(tag)}u{name}"
 
 
 def port(tag: str, container: str, network: str) -> str:
     """The host's end of the veth that connects a container (by id) to a network."""
-    return f"{prefix(tag)}v{_short(8, container, network)}"
+    return f"{ports(tag)}{_short(8, container, network)}"
+
+
+def ports(tag: str) -> str:
+    """What the names of all containers' links start with."""
+    return f"{prefix(tag)}v"
 
 
 def group(tag: str, name: str) -> int:

@@ -58,7 +58,7 @@ _SKIP_STATS = 1 << 3
 # linux/ip.h: per-interface settings, which netlink can set without /proc
 _RP_FILTER, _ROUTE_LOCALNET = 8, 26
 
-_IFF_UP = 1
+_IFF_UP, _IFF_NOARP = 1, 1 << 7
 _LOOPBACK_INDEX = 1
 _TABLE_MAIN, _TABLE_LOCAL = 254, 255
 _UNIVERSE = 0
@@ -125,22 +125,7 @@ def create_bridge(route: Netlink, name: str, address: str, group: int, mtu: int 
     Raises OSError EEXIST when the name belongs to a link of another kind or address.
     """
     interface = ipaddress.IPv4Interface(address)
-    header = _LINK.pack(0, 0, 0, 0, 0)
-    made = [
-        text(_IFNAME, name),
-        u32(_GROUP, group),
-        u32(_MTU, mtu),
-        attribute(_ADDRESS, _mac_bytes(mac(interface.ip))),
-        nested(_LINKINFO, text(_INFO_KIND, "bridge"), nested(_INFO_DATA, _u8(_BRIDGE_MCAST_SNOOPING, 0))),
-    ]
-    route.batch(
-        [Request(_NEWLINK, CREATE | EXCL, header + b"".join(made), f"make bridge {name}", (errno.EEXIST,))]
-    )
-    link = find_link(route, name)
-    if link is None:
-        raise OSError(errno.ENODEV, f"make bridge {name}: it vanished")
-    if link.kind != "bridge":
-        raise OSError(errno.EEXIST, f"make bridge {name}: a link of kind {link.kind!r} has this name")
+    link = _make_bridge(route, name, mac(interface.ip), group, mtu)
     foreign = set(_addresses(route).get(link.index, ())) - {interface.with_prefixlen}
     if foreign:
         raise OSError(errno.EEXIST, f"make bridge {name}: it is there with {', '.join(sorted(foreign))}")
@@ -158,6 +143,67 @@ def create_bridge(route: Netlink, name: str, address: str, group: int, mtu: int 
         ]
     )
     return link.index
+
+
+def create_segment(route: Netlink, name: str, mac: str, group: int, mtu: int = 1500) -> int:
+    """Make a bridge that only passes frames on, or accept it if it is there; return its index. It answers no
+    ARP (it would, for any address of the host's): the bridge that it is joined to does."""
+    link = _make_bridge(route, name, mac, group, mtu)
+    flags = _IFF_UP | _IFF_NOARP
+    body = _LINK.pack(0, 0, link.index, flags, flags) + nested(_AF_SPEC, *_quiet_inet6())
+    route.batch([Request(_SETLINK, 0, body, f"set up bridge {name}")])
+    return link.index
+
+
+def _make_bridge(route: Netlink, name: str, mac: str, group: int, mtu: int) -> Link:
+    made = [
+        _LINK.pack(0, 0, 0, 0, 0),
+        text(_IFNAME, name),
+        u32(_GROUP, group),
+        u32(_MTU, mtu),
+        attribute(_ADDRESS, _mac_bytes(mac)),
+        nested(_LINKINFO, text(_INFO_KIND, "bridge"), nested(_INFO_DATA, _u8(_BRIDGE_MCAST_SNOOPING, 0))),
+    ]
+    doing = f"make bridge {name}"
+    route.batch([Request(_NEWLINK, CREATE | EXCL, b"".join(made), doing, (errno.EEXIST,))])
+    link = find_link(route, name)
+    if link is None:
+        raise OSError(errno.ENODEV, f"{doing}: it vanished")
+    if link.kind != "bridge":
+        raise OSError(errno.EEXIST, f"{doing}: a link of kind {link.kind!r} has this name")
+    return link
+
+
+def join(
+    route: Netlink, ends: tuple[str, str], bridges: tuple[int, int], group: int, mtu: int = 1500
+) -> None:
+    """Have a veth lead from one bridge (by index) to another. Repeatable: what is there is put right.
+
+    Without the hairpin mode of containers' ports: what one bridge sends to all would come back to it, and it
+    would look for the sender on the wrong side.
+    """
+    doing = f"join two bridges by {ends[0]} and {ends[1]}"
+    found = [find_link(route, name) for name in ends]
+    if any(link is not None and link.kind != "veth" for link in found):
+        raise OSError(errno.EEXIST, f"{doing}: a link of another kind has such a name")
+    if None in found:
+        for name in ends:
+            delete_link(route, name)  # its other end may be in a place we can't see
+        head, shape = _LINK.pack(0, 0, 0, 0, 0), _veth_shape(mtu, group)
+        peer = nested(_VETH_PEER, head, text(_IFNAME, ends[1]), *shape)
+        kind = nested(_LINKINFO, text(_INFO_KIND, "veth"), nested(_INFO_DATA, peer))
+        body = b"".join((head, text(_IFNAME, ends[0]), *shape, kind))
+        route.batch([Request(_NEWLINK, CREATE | EXCL, body, doing)])
+    quiet = nested(_AF_SPEC, *_quiet_inet6())
+    up = _LINK.pack(0, 0, 0, _IFF_UP, _IFF_UP)
+    route.batch(
+        [
+            Request(_SETLINK, 0, up + text(_IFNAME, name) + u32(_MASTER, index) + quiet, doing)
+            for name, index in zip(ends, bridges, strict=True)
+        ]
+    )
+    for name in ends:
+        settle(route, name)
 
 
 def link_index(route: Netlink, name: str) -> int | None:
@@ -201,12 +247,11 @@ def attach(
 ) -> None:
     """Make a veth: one end a port of the bridge and up, the other in `namespace` (a descriptor), down.
 
-    The port is in hairpin mode, so that a container reaches itself through a port it publishes. One queue
-    an end: the kernel's default of one a processor costs memory and time, and buys nothing without XDP.
+    The port is in hairpin mode, so that a container reaches itself through a port it publishes.
     A veth of our group with this name is a leftover, whose namespace is on its way out, and makes room.
     Raises OSError EEXIST when either name is taken by anything else.
     """
-    shape = (u32(_MTU, mtu), u32(_GROUP, group), u32(_TX_QUEUES, 1), u32(_RX_QUEUES, 1))
+    shape = _veth_shape(mtu, group)
     peer = [
         _LINK.pack(0, 0, 0, 0, 0),
         text(_IFNAME, peer_name),
@@ -231,6 +276,11 @@ def attach(
             raise
         delete_link(route, host_name)
         route.batch(requests)
+
+
+def _veth_shape(mtu: int, group: int) -> tuple[bytes, ...]:
+    """One queue an end: the kernel's one a processor costs memory and time, and buys nothing without XDP."""
+    return u32(_MTU, mtu), u32(_GROUP, group), u32(_TX_QUEUES, 1), u32(_RX_QUEUES, 1)
 
 
 def _as_port(host_name: str, doing: str) -> Request:
@@ -407,6 +457,11 @@ def mac(address: ipaddress.IPv4Address | str) -> str:
     """The MAC address of the interface that has this IPv4 address: a successor at the same address then
     needs no new ARP lookup by its neighbours. Locally administered (the 2 of 02, IEEE 802)."""
     return "02:70:" + ipaddress.IPv4Address(address).packed.hex(":")
+
+
+def segment_mac(address: str) -> str:
+    """That of a further bridge, whose containers' addresses begin with this one."""
+    return "02:71:" + ipaddress.IPv4Address(address).packed.hex(":")
 
 
 def _mac_bytes(written: str) -> bytes:

@@ -273,6 +273,18 @@ def compare(value_in: int, operator: int, data: bytes) -> bytes:
 
 
 @_remembered
+def named(side: int, start: str) -> tuple[bytes, bytes]:
+    """Go on if the interface on that side (IIFNAME, OIFNAME) has a name that starts so."""
+    return load_meta(side, register(0)), compare(register(0), EQUAL, start.encode())
+
+
+@_remembered
+def protocol(number: int) -> tuple[bytes, bytes]:
+    """Go on if the packet is of this IP protocol."""
+    return load_meta(L4PROTO, register(0)), compare(register(0), EQUAL, bytes((number,)))
+
+
+@_remembered
 def lookup(name: str, value_in: int, *, into: int | None = None, absent: bool = False) -> bytes:
     """Go on if the value is in the set (with `absent`: if not); of a map, load what stands there."""
     parts = [text(1, name), _be32(2, value_in)]
@@ -299,6 +311,12 @@ def verdict(code: int, chain: str = "") -> bytes:
 def dnat(address_in: int, port_in: int) -> bytes:
     parts = (_be32(1, 1), _be32(2, _IPV4), _be32(3, address_in), _be32(5, port_in))
     return _expression("nat", *parts)
+
+
+@_remembered
+def untracked() -> bytes:
+    """Keep the packet out of connection tracking (before it: priority RAW), and so out of any NAT."""
+    return _expression("notrack")
 
 
 @_remembered

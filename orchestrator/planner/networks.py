@@ -11,6 +11,7 @@ from orchestrator.model.action import CreateNetwork, RemoveNetwork
 from orchestrator.model.desired import Wanted
 from orchestrator.model.errors import ExitCode
 from orchestrator.model.observation import Container, NetworkState
+from orchestrator.model.ranges import DEFAULT_PREFIX
 from orchestrator.model.stack import Network, Subnet
 from orchestrator.planner import images
 from orchestrator.planner.draft import Draft
@@ -18,7 +19,7 @@ from orchestrator.planner.survey import Segment, Survey
 
 Range = ipaddress.IPv4Network
 
-POOLS = (("172.28.0.0/14", 20), ("192.168.0.0/16", 20))
+POOLS = (("172.28.0.0/14", DEFAULT_PREFIX), ("192.168.0.0/16", DEFAULT_PREFIX))
 """Private ranges (RFC 1918) for networks that name none, each cut into ranges of 4094 addresses. They stay
 clear of 172.17.0.0/16, which a docker on the same machine takes first."""
 

@@ -5,6 +5,7 @@ commands, things that nothing uses.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 
 from orchestrator.stackfile.finding import Found, Look, Path, bodies, items, part, text
@@ -60,25 +61,45 @@ def scarce_port(look: Look) -> Iterator[Found]:
                 )
 
 
-BRIDGE_PORTS = 1023
-"""Of one bridge of Linux (kernel.ceilings)."""
-
-
 def crowded_network(look: Look) -> Iterator[Found]:
-    counts: dict[str, int] = {}
-    for name, service in look.services():
-        if name not in look.active or "network_mode" in service:
-            continue
-        for network in list(part(service, "networks")) or ["default"]:
-            before = counts.get(network, 0)
-            counts[network] = before + replicas(service)
-            if before <= BRIDGE_PORTS < counts[network]:
+    on = [(name, service) for name, service in look.services() if name in look.active]
+    for network in dict.fromkeys(key for _, service in on for key in _networks(service)):
+        there, most = 0, _addresses(look, network)
+        for name, service in on:
+            before = there
+            there += replicas(service) if network in _networks(service) else 0
+            if before <= most < there:
                 where = service if "scale" in service else part(service, "deploy")
                 yield Found(
                     path=("services", name),
                     mark=where.mark("scale" if "scale" in service else "replicas"),
-                    message=f"with {name}, more than {BRIDGE_PORTS:,} containers are on network {network}",
+                    message=f"with {name}, network {network} has {there:,} containers and {most:,} addresses",
                 )
+
+
+def _networks(service: Map) -> list[str]:
+    return [] if "network_mode" in service else list(part(service, "networks")) or ["default"]
+
+
+def _addresses(look: Look, network: str) -> int:
+    """That containers can have on it. What is the machine's own, or is not well written, has enough."""
+    from orchestrator.model.ranges import room
+
+    body = part(part(look.tree, "networks"), network)
+    rows = [row for _, row, _ in items(part(body, "ipam").get("config")) if isinstance(row, Map)]
+    row = next((row for row in rows if "subnet" in row and ":" not in text(row, "subnet")), Map())
+    numbered = any(
+        "ipv4_address" in part(part(service, "networks"), network) for _, service in look.services()
+    )
+    try:
+        most = room(
+            text(row, "subnet"),
+            gateway=text(row, "gateway"),
+            ip_range="" if numbered else text(row, "ip_range"),
+        )
+    except ValueError:
+        return sys.maxsize
+    return sys.maxsize if body.get("external") else most
 
 
 def replicas(service: Map) -> int:

@@ -122,8 +122,8 @@ TABLE: tuple[Rule, ...] = (
         code="C305",
         name="crowded-network",
         severity="error",
-        because="A bridge of Linux has 1,023 ports, so a network has no more containers.",
-        hint="spread the services over several networks",
+        because="A network has more containers than addresses (4,093 where the file names no range).",
+        hint="give it a larger `ipam` subnet",
         find=doubts.crowded_network,
     ),
     Rule(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.kernel import interfaces
 from tests.kit.patience import patient
 from tests.kit.site import Site, until
 
@@ -116,6 +117,46 @@ def test_many_services_come_and_go_in_bounded_time(site: Site) -> None:
     print(f"{count} services: up {up:.2f} s, down {down:.2f} s")
     assert up < patient(count * 0.015 + 3)
     assert down < patient(5 + 1)
+    assert complaints() == before
+
+
+# --- a network of several bridges ----------------------------------------
+
+
+@pytest.mark.skipif(not LONG, reason="it takes minutes; test_large_networks.py has what is new of it")
+def test_a_network_of_more_containers_than_a_bridge_has_ports(site: Site) -> None:
+    count, name = 1100, "c6_default"
+    before = complaints()
+    began = time.monotonic()
+    talk = site.begin_up(
+        f"""
+        name: c6
+        services:
+          web: {{x-rootfs: {{path: $BOX}}, command: httpd -f -p 80 -h /etc, scale: {count}, stop_grace_period: 0s}}
+        """
+    )
+    assert talk.wait(600).exit_code == 0
+    up = time.monotonic() - began
+    rows = {row["slot"]: row for row in site.ps("c6")}
+    assert {row["state"] for row in rows.values()} == {"running"}
+    assert len(rows) == count
+    shown = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True).stdout
+    ports = [
+        shown.count(f"master {interfaces.bridge(site.places.tag, name, number)} ") for number in range(4)
+    ]
+    # The range's first address is nobody's, the next the gateway's; the first bridge has both joints.
+    assert ports == [510 + 2, 512 + 1, count - 510 - 512 + 1, 0]
+    for slot, other in ((1, count), (count, 1), (count // 2, count)):
+        url = f"http://c6-web-{other}/passwd"
+        assert "root:" in site.execute("c6", "web", "wget", "-q", "-O-", url, slot=slot)
+    began = time.monotonic()
+    site.begin("down", stack="c6", timeout=0).wait(600)
+    down = time.monotonic() - began
+    print(f"{count} containers of one network, ports {ports}: up {up:.1f} s, down {down:.1f} s")
+    left = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True).stdout
+    assert not [number for number in range(4) if interfaces.bridge(site.places.tag, name, number) in left]
+    assert up < patient(count * 0.03 + 10)
+    assert down < patient(60)
     assert complaints() == before
 
 

@@ -186,6 +186,40 @@ def test_a_bridge_that_was_deleted_is_made_again_and_nobody_restarts(fresh: Site
     fresh.down("one", timeout=0)
 
 
+def test_further_bridges_outlive_us_are_made_again_and_those_of_nobody_go(fresh: Site) -> None:
+    """A network of several bridges: killed, the supervisor finds them, and what went while nobody looked."""
+    fresh.up(
+        """
+        name: one
+        services:
+          a: {x-rootfs: {path: $BOX}, command: sleep 1000, networks: {wide: {ipv4_address: 10.98.0.5}}}
+          b: {x-rootfs: {path: $BOX}, command: sleep 1000, networks: {wide: {ipv4_address: 10.98.8.5}}}
+        networks: {wide: {ipam: {config: [{subnet: 10.98.0.0/16}]}}}
+        """
+    )
+    pids = {row["service"]: row["pid"] for row in fresh.ps("one")}
+    further = interfaces.bridge(fresh.places.tag, "one_wide", 4)
+    joint = interfaces.trunk(fresh.places.tag, "gone", 1)
+    stranger = f"{interfaces.segments(fresh.places.tag)}x"
+    for victims, commands in (
+        (1, (f"add {stranger} type bridge", f"add {joint[0]} type veth peer name {joint[1]}")),
+        (2, (f"delete {further}",)),
+    ):
+        for command in commands:
+            subprocess.run(["ip", "link", *command.split()], check=True)
+        fresh.kill(*servers(fresh)[:victims])
+        until(
+            lambda: "1 packets received" in fresh.execute("one", "a", "ping", "-c", "1", "-W", "1", "b"),
+            "an answer",
+        )
+        assert {row["service"]: row["pid"] for row in fresh.ps("one")} == pids
+    shown = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True).stdout
+    assert further in shown
+    assert joint[0] not in shown
+    assert f"{stranger}:" not in shown
+    fresh.down("one", timeout=0)
+
+
 def test_names_ports_terminals_and_execs_work_after_both_were_replaced(fresh: Site) -> None:
     fresh.up(
         """

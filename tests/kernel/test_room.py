@@ -18,12 +18,13 @@ def there(state_root: Path) -> Pystack:
     return Pystack(root=state_root, directory=state_root)
 
 
-def test_more_containers_than_a_bridge_has_ports(there: Pystack) -> None:
-    (there.directory / "big.yml").write_text(BIG.replace("COUNT", "1024"))
+def test_more_containers_than_a_network_has_addresses(there: Pystack) -> None:
+    network = "networks: {default: {ipam: {config: [{subnet: 10.97.0.0/28}]}}}\n"
+    (there.directory / "big.yml").write_text(BIG.replace("COUNT", "14") + network)
     said = there.run("-f", "big.yml", "up", "-d", exit_code=1)
     assert said.stderr == (
-        "error: network big_default would have 1,024 containers, and a bridge of Linux has 1,023 ports\n"
-        "  hint: spread the services over several networks\n"
+        "error: network big_default would have 14 containers, and its range has 13 addresses for them\n"
+        "  hint: give it a larger `ipam` subnet\n"
     )
     assert there.run("-f", "big.yml", "ps", "-a", "-q").stdout == ""
 

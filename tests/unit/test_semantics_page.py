@@ -585,7 +585,7 @@ def sentences() -> set[str]:
     """All that the engine can say of what was changed."""
     said = set()
     for kind in facts.KINDS:
-        of = "N" if kind in ("link", "port", "interface", "address") else "FILE"
+        of = "FILE" if kind in ("limit", "group", "directory", "volume") else "N"
         for found in ("B", facts.MISSING, facts.RUNNING, facts.NONE):
             fact = facts.Fact("container:x", kind, of)
             because = facts.difference(fact, "A", found, facts.Owner()).because

@@ -36,6 +36,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "bridge": ("bridge", "its bridge was deleted"),
     "bridge state": ("bridge", "its bridge was set down"),
     "bridge address": ("address of the bridge", "its bridge had lost its address"),
+    "segment": ("bridge {of}", "its further bridge {of} was set down"),
+    "trunk": ("link to bridge {of}", "the link to its further bridge {of} was taken off a bridge"),
     "link": ("link to {of}", "its link to network {of} was deleted"),
     "port": ("link to {of}", "its link to network {of} was taken off the bridge"),
     "interface": ("interface on {of}", "its interface on network {of} was set down"),
@@ -53,6 +55,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
 }
 """Kind -> what it is called, and what is said when it is not as it should be."""
 _OTHERWISE: Mapping[tuple[str, str], str] = {
+    ("segment", MISSING): "its further bridge {of} was deleted",
+    ("trunk", MISSING): "the link to its further bridge {of} was deleted",
     ("state", RUNNING): "it is paused, and was made to go on",
     ("group", MISSING): "its control group {of} was removed",
     ("interface", MISSING): "its interface on network {of} was taken away",
@@ -104,13 +108,16 @@ def difference(fact: Fact, wanted: str, found: str, owner: Owner) -> Difference:
 # --- what is wanted ----------------------------------------------------------------------------------
 
 
-def of_network(state: NetworkState) -> dict[Fact, str]:
+def of_network(state: NetworkState, segments: Iterable[int] = ()) -> dict[Fact, str]:
+    """`segments`: the further bridges that it must have."""
     target = f"network:{state.name}"
     length = state.subnet.rpartition("/")[2]
     return {
         Fact(target, "bridge"): THERE,
         Fact(target, "bridge state"): UP,
         Fact(target, "bridge address"): f"{state.gateway}/{length}",
+        **{Fact(target, "segment", str(number)): UP for number in segments},
+        **{Fact(target, "trunk", str(number)): ATTACHED for number in segments},
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 
-from orchestrator.engines.local import facts, limiting, sighting
+from orchestrator.engines.local import facts, limiting, segments, sighting
 from orchestrator.engines.local.facts import Fact, Owner
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live
@@ -54,9 +54,18 @@ class Gathering:
 
     def network(self, state: NetworkState, there: Mapping[str, Link]) -> Found:
         target = f"network:{state.name}"
-        bridge = there.get(self._wiring.bridge_of(state.name))
         owners = {target: Owner(stack=state.stack)}
-        return facts.differences(facts.of_network(state), sighting.network(state, bridge), owners)
+        further = self.segments(state)
+        found = sighting.network(state, there.get(self._wiring.bridge_of(state)))
+        for number in further:
+            found |= sighting.segment(state, number, there, self._wiring.tag)
+        return facts.differences(facts.of_network(state, further), found, owners)
+
+    def segments(self, state: NetworkState) -> list[int]:
+        """The further bridges of a network that its running containers need."""
+        steady = (live.container for live in self._table.containers.values() if live.wires is not None)
+        on_it = (one for one in steady if state.name in one.addresses and facts.is_steady(one))
+        return segments.needed(state.subnet, (one.addresses[state.name] for one in on_it))
 
     def links(self, live: Live, there: Mapping[str, Link]) -> Found:
         """A container's links, on the host's side."""
@@ -64,9 +73,10 @@ class Gathering:
         if not facts.is_steady(container) or live.wires is None:
             return {}
         found: dict[Fact, str] = {}
-        for name in container.addresses:
-            bridge = there.get(self._wiring.bridge_of(name))
-            if bridge is not None and name in self._table.networks:
+        for name, address in container.addresses.items():
+            state = self._table.networks.get(name)
+            bridge = there.get(self._wiring.bridge_of(state, address)) if state is not None else None
+            if bridge is not None:
                 port = there.get(interfaces.port(self._wiring.tag, container.id, name))
                 found |= sighting.link(container, name, port, bridge)
         return facts.differences(facts.of_links(container), found, owners_of(container))

@@ -48,7 +48,7 @@ Told = Callable[[Difference, Outcome], None]
 
 _INSIDE = ("loopback", "interface", "address", "route", "resolver", "redirect")
 _RUN = ("group", "state", "limit")
-_NETWORK = ("bridge", "bridge state", "bridge address")
+_NETWORK = ("bridge", "bridge state", "bridge address", "segment", "trunk")
 _LINKS = ("link", "port")
 _TROUBLE = (OSError, EngineError, cgroups.CgroupError)
 

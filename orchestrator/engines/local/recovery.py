@@ -27,13 +27,13 @@ from orchestrator.model.observation import Container, NetworkState, Run, State
 async def recover(containers: Containers, shared: Shared, keeper: Keeper) -> None:
     """Fill the table. Half-made things that nobody has a record of are taken away."""
     places, table = shared.places, shared.table
-    present = shared.wiring.bridge_names()
+    present = shared.wiring.our_links()
     for network in records.networks(places.networks):
-        if shared.wiring.bridge_of(network.name) in present or _make_again(shared, network):
+        if shared.wiring.bridge_of(network) in present or _make_again(shared, network):
             table.networks[network.name] = network
         else:
             places.network(network.name).unlink(missing_ok=True)
-    shared.wiring.remove_bridges(present - {shared.wiring.bridge_of(name) for name in table.networks})
+    shared.wiring.remove_strangers()
     for volume in storage.volumes(places):
         table.volumes[volume.name] = volume
         shared.watching.follow_volume(volume)

@@ -13,7 +13,7 @@ from orchestrator.engines.local.gathering import Gathering
 from orchestrator.engines.local.resolver import open_sockets
 from orchestrator.engines.local.shared import Shared
 from orchestrator.engines.local.table import Live
-from orchestrator.kernel import cgroups, controls, firewall, holding, links, usage
+from orchestrator.kernel import cgroups, controls, holding, links, redirect, usage
 from orchestrator.model.errors import EngineError
 from orchestrator.model.stack import Private
 
@@ -47,6 +47,8 @@ class Repairs:
         state = self._shared.table.networks.get(name)
         if state is not None:
             self._shared.wiring.make_bridge(state)
+            for segment in self._gathering.segments(state):
+                self._shared.wiring.make_segment(state, segment)
 
     def container(self, fact: Fact, live: Live) -> None:
         self._of[fact.kind](fact, live)
@@ -95,7 +97,7 @@ class Repairs:
         assert live.wires is not None
         udp, tcp = (socket.socket(fileno=os.dup(fd)) for fd in live.wires.resolver)
         with udp, tcp:
-            firewall.redirect_dns(live.wires.namespace, udp.getsockname()[1], tcp.getsockname()[1])
+            redirect.lay(live.wires.namespace, udp.getsockname()[1], tcp.getsockname()[1])
 
     # --- its processes -----------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ import trio
 from orchestrator.engines.local import dns
 from orchestrator.engines.local.dns import Question, Upstream, Zone
 from orchestrator.engines.local.turns import SLICE, Turns
-from orchestrator.kernel import firewall, netns
+from orchestrator.kernel import netns, redirect
 
 ADDRESS = "127.0.0.11"
 _FREEBIND = 15  # IP_FREEBIND: loopback need not be up yet
@@ -50,7 +50,7 @@ def open_sockets(namespace: int) -> tuple[socket.socket, socket.socket]:
             opened.setsockopt(socket.IPPROTO_IP, _FREEBIND, 1)
             opened.bind((ADDRESS, 0))
         streams.listen(_BACKLOG)
-        firewall.redirect_dns(namespace, datagrams.getsockname()[1], streams.getsockname()[1])
+        redirect.lay(namespace, datagrams.getsockname()[1], streams.getsockname()[1])
     except BaseException:
         datagrams.close()
         streams.close()

@@ -7,12 +7,12 @@ The table for readers is in docs/limits.md.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 
 from orchestrator.kernel.ceilings import Ceilings
 from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container, NetworkState
+from orchestrator.model.ranges import room
 from orchestrator.model.stack import Network, Private, Service, Stack
 
 PROCESSES_FREE = 100
@@ -22,8 +22,6 @@ DESCRIPTORS_EACH = 8
 DESCRIPTORS_FREE = 200
 WATCHES_EACH = 6
 """Of its directories and its control group: one on v2, on v1 one more for each kind of limit."""
-DEFAULT_PREFIX = 20
-"""Of ranges that are given to networks that name none (planner.networks.POOLS)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,25 +80,17 @@ def shortages(
     stack: Stack, asked: Demand, there: Ceilings, networks: Mapping[str, NetworkState]
 ) -> list[Shortage]:
     """In order of what would be met first."""
-    return [*_networks_full(stack, asked, there, networks), *_machine_full(asked, there)]
+    return [*_networks_full(stack, asked, networks), *_machine_full(asked, there)]
 
 
-def _networks_full(
-    stack: Stack, asked: Demand, there: Ceilings, networks: Mapping[str, NetworkState]
-) -> Iterator[Shortage]:
+def _networks_full(stack: Stack, asked: Demand, networks: Mapping[str, NetworkState]) -> Iterator[Shortage]:
     for network in stack.networks.values():
         count = asked.networks.get(network.name, 0)
-        if count > there.bridge_ports:
-            yield Shortage(
-                because=f"network {network.name} would have {count:,} containers, and a bridge of Linux has "
-                f"{there.bridge_ports:,} ports",
-                hint="spread the services over several networks",
-            )
-        room = _addresses(stack, network, networks.get(network.name))
-        if count > room:
+        most = _addresses(stack, network, networks.get(network.name))
+        if count > most:
             yield Shortage(
                 because=f"network {network.name} would have {count:,} containers, and its range has "
-                f"{room:,} addresses for them",
+                f"{most:,} addresses for them",
                 hint="give it a larger `ipam` subnet",
             )
 
@@ -162,18 +152,12 @@ def _networks(service: Service) -> tuple[str, ...]:
 def _addresses(stack: Stack, network: Network, state: NetworkState | None) -> int:
     """How many containers its range has addresses for: without the network's own, broadcast and gateway."""
     configured = next((found for found in network.subnets if ":" not in found.subnet), None)
-    subnet = state.subnet if state is not None else configured.subnet if configured is not None else ""
-    if not subnet:
-        return (1 << (32 - DEFAULT_PREFIX)) - 3
-    whole = ipaddress.IPv4Network(subnet, strict=False)
-    part = whole
-    if configured is not None and configured.ip_range and not _has_fixed(stack, network):
-        part = ipaddress.IPv4Network(configured.ip_range, strict=False)
-    first = max(int(whole.network_address) + 1, int(part.network_address))
-    last = min(int(whole.broadcast_address) - 1, int(part.broadcast_address))
-    named = state.gateway if state is not None else configured.gateway if configured is not None else None
-    gateway = int(ipaddress.IPv4Address(named)) if named else int(whole.network_address) + 1
-    return max(last - first + 1 - (first <= gateway <= last), 0)
+    if configured is None:
+        return room(state.subnet if state is not None else "", gateway=state.gateway if state else None)
+    ip_range = None if _has_fixed(stack, network) else configured.ip_range
+    if state is None:
+        return room(configured.subnet, gateway=configured.gateway, ip_range=ip_range)
+    return room(state.subnet, gateway=state.gateway, ip_range=ip_range)
 
 
 def _has_fixed(stack: Stack, network: Network) -> bool:

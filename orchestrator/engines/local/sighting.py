@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 
+from orchestrator.engines.local import segments
 from orchestrator.engines.local.facts import (
     ATTACHED,
     CLOSED,
@@ -28,7 +29,7 @@ from orchestrator.engines.local.facts import (
     target_of,
 )
 from orchestrator.engines.local.table import Wires
-from orchestrator.kernel import cgroups, firewall, links
+from orchestrator.kernel import cgroups, interfaces, links, redirect
 from orchestrator.kernel.links import Link
 from orchestrator.model.observation import Container, NetworkState, VolumeState
 
@@ -43,6 +44,24 @@ def network(state: NetworkState, bridge: Link | None) -> dict[Fact, str]:
         Fact(target, "bridge state"): UP if bridge.up else DOWN,
         Fact(target, "bridge address"): _one_of(bridge.addresses, f"{state.gateway}/{length}"),
     }
+
+
+def segment(state: NetworkState, number: int, there: Mapping[str, Link], tag: str) -> dict[Fact, str]:
+    """A further bridge of a network, and its link to the one above it."""
+    target, of = f"network:{state.name}", str(number)
+    own = there.get(interfaces.bridge(tag, state.name, number))
+    if own is None:
+        return {Fact(target, "segment", of): MISSING}
+    found = {Fact(target, "segment", of): UP if own.up else DOWN}
+    above = there.get(interfaces.bridge(tag, state.name, segments.above(number)))
+    if above is not None:
+        upper, lower = map(there.get, interfaces.trunk(tag, state.name, number))
+        joined = MISSING if upper is None or lower is None else LOOSE
+        if upper is not None and lower is not None and upper.up and lower.up:
+            masters = upper.master, lower.master
+            joined = ATTACHED if masters == (above.index, own.index) else LOOSE
+        found[Fact(target, "trunk", of)] = joined
+    return found
 
 
 def link(container: Container, name: str, port: Link | None, bridge: Link | None) -> dict[Fact, str]:
@@ -81,7 +100,7 @@ def inside(container: Container, wires: Wires, wanted: Mapping[Fact, str]) -> di
     if resolver in wanted:
         found[resolver] = LISTENING if listens(wires) else CLOSED
         if found[resolver] == LISTENING:
-            there_are = firewall.redirects_dns(wires.namespace)
+            there_are = redirect.is_laid(wires.namespace)
             found[Fact(target, "redirect")] = THERE if there_are else MISSING
     return found
 

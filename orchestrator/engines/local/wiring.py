@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
 
-from orchestrator.engines.local import dns, names, records
+from orchestrator.engines.local import dns, names, records, segments
 from orchestrator.engines.local.bundle import shares_names
 from orchestrator.engines.local.keeper import Keeper
 from orchestrator.engines.local.outside import Outside
@@ -45,7 +45,7 @@ class Wiring:
         self.tag = places.tag
         self._route = links.open_route()
         self._filter: Netlink = firewall.open_firewall()
-        self._route_lock = threading.Lock()
+        self._route_lock = threading.RLock()
         self.outside = outside
         self._forwarder = Forwarder(host=outside.open if outside.is_elsewhere else None)
         self.publishing = Publishing(table, outside, nursery, self._address)
@@ -88,7 +88,7 @@ class Wiring:
         self._places.networks.mkdir(parents=True, exist_ok=True, mode=0o700)
         records.write(self._places.network(state.name), state)
         length = state.subnet.rpartition("/")[2]
-        bridge, group = interfaces.bridge(self.tag, state.name), interfaces.group(self.tag, state.name)
+        bridge, group = self.bridge_of(state), interfaces.group(self.tag, state.name)
         try:
             with self._route_lock:
                 links.create_bridge(self._route, bridge, f"{state.gateway}/{length}", group)
@@ -97,8 +97,30 @@ class Wiring:
         except OSError as error:
             raise of_file(error, f"network {state.name}") from error
 
+    def make_segment(self, state: NetworkState, number: int) -> int:
+        """A further bridge of a network and its link to the one above it; returns its index. Repeatable."""
+        group = interfaces.group(self.tag, state.name)
+        bridge = interfaces.bridge(self.tag, state.name, number)
+        mac = links.segment_mac(segments.first_address(state.subnet, number))
+        with self._route_lock:
+            above = self._bridge(state, segments.above(number))
+            index = links.create_segment(self._route, bridge, mac, group)
+            links.join(self._route, interfaces.trunk(self.tag, state.name, number), (above, index), group)
+        netns.heed_no_routers(bridge)
+        return index
+
+    def _bridge(self, state: NetworkState, number: int) -> int:
+        """The index of one of a network's bridges. A further one is made when it is not there."""
+        with self._route_lock:
+            index = links.link_index(self._route, interfaces.bridge(self.tag, state.name, number))
+            if index is not None:
+                return index
+            if not number:
+                raise EngineError(f"the bridge of network {state.name} is not there")
+            return self.make_segment(state, number)
+
     async def remove_network(self, name: str) -> None:
-        """Every veth that is left of it and its bridge, in one request: one by one they cost 20 ms each."""
+        """Every veth that is left of it and its bridges, in one request: one by one they cost 20 ms each."""
         if name in self._table.networks and self._table.networks[name].users:
             raise EngineError(f"network {name} is still in use")
         state = self._table.networks.pop(name, None)
@@ -158,13 +180,10 @@ class Wiring:
             raise EngineError(f"network {name} is not there")
         wanted, address = self._attachment(container, name), container.addresses[name]
         with self._route_lock:
-            index = links.link_index(self._route, interfaces.bridge(self.tag, name))
-            if index is None:
-                raise EngineError(f"the bridge of network {name} is not there")
             links.attach(
                 self._route,
                 host_name=interfaces.port(self.tag, container.id, name),
-                bridge_index=index,
+                bridge_index=self._bridge(state, segments.of(state.subnet, address)),
                 namespace=namespace,
                 peer_name=f"eth{number}",
                 mac=(wanted.mac_address if wanted else None) or links.mac(address),
@@ -227,12 +246,13 @@ class Wiring:
 
     def attach_again(self, live: Live) -> None:
         """The veths of a running container whose bridge was deleted, and has been made again. Repeatable."""
-        for name in live.container.addresses:
-            with self._route_lock:
-                index = links.link_index(self._route, interfaces.bridge(self.tag, name))
-                if index is not None:
+        for name, address in live.container.addresses.items():
+            state = self._table.networks.get(name)
+            if state is not None:
+                with self._route_lock:
+                    bridge = self._bridge(state, segments.of(state.subnet, address))
                     port = interfaces.port(self.tag, live.container.id, name)
-                    links.attach_again(self._route, port, index)
+                    links.attach_again(self._route, port, bridge)
 
     def serve_names(self, live: Live) -> None:
         """Answer the container's questions from now on. Repeatable."""
@@ -297,13 +317,16 @@ class Wiring:
     def ruleset(self) -> firewall.Ruleset:
         """What the firewall must say, by the table."""
         networks = tuple(
-            firewall.Segment(
-                bridge=interfaces.bridge(self.tag, state.name), subnet=state.subnet, internal=state.internal
-            )
+            firewall.Segment(bridge=self.bridge_of(state), subnet=state.subnet, internal=state.internal)
             for state in self._table.networks.values()
         )
         ports = tuple(self.publishing.publications())
-        return firewall.Ruleset(table=firewall.table_name(self.tag), networks=networks, ports=ports)
+        return firewall.Ruleset(
+            table=firewall.table_name(self.tag),
+            networks=networks,
+            ports=ports,
+            segments=interfaces.segments(self.tag),
+        )
 
     def _address(self, container: Container) -> str | None:
         """Where its ports are reached: its answers leave by the network of its default route."""
@@ -355,18 +378,15 @@ class Wiring:
         with self._route_lock:
             return links.ranges_in_use(self._route)
 
-    def bridge_names(self) -> frozenset[str]:
-        """Our bridges that exist, to find networks whose bridge somebody has deleted."""
-        with self._route_lock:
-            start = interfaces.prefix(self.tag)
-            found = links.list_links(self._route)
-        return frozenset(link.name for link in found if link.kind == "bridge" and link.name.startswith(start))
-
-    def remove_bridges(self, bridges: Iterable[str]) -> None:
-        """Bridges of ours that no record knows any more: the run directory was lost with them."""
-        with self._route_lock:
-            for bridge in bridges:
-                links.delete_link(self._route, bridge)
+    def remove_strangers(self) -> None:
+        """Bridges of ours, and what joins them, that no record knows any more: the run directory was lost
+        with them. Containers' links go with their namespaces."""
+        known = {self.bridge_of(state) for state in self._table.networks.values()}
+        groups = {interfaces.group(self.tag, name) for name in self._table.networks}
+        for name, link in self.our_links().items():
+            if not (name in known or link.group in groups or name.startswith(interfaces.ports(self.tag))):
+                with self._route_lock:
+                    links.delete_link(self._route, name)
 
     def our_links(self) -> dict[str, links.Link]:
         """Every interface of this state root on this side, by name."""
@@ -374,8 +394,10 @@ class Wiring:
             start = interfaces.prefix(self.tag)
             return {link.name: link for link in links.list_links(self._route) if link.name.startswith(start)}
 
-    def bridge_of(self, network: str) -> str:
-        return interfaces.bridge(self.tag, network)
+    def bridge_of(self, network: NetworkState, address: str = "") -> str:
+        """The first bridge of a network, or that for an address of it."""
+        segment = segments.of(network.subnet, address) if address else 0
+        return interfaces.bridge(self.tag, network.name, segment)
 
     async def clear(self) -> None:
         """Nothing of ours is needed any more; neither are networks that outlived the stack that made them."""

@@ -42,6 +42,10 @@ def rolling(body: str, order: str = "start-first", rollback: str = "", rest: str
     return one(f"{lines}", rest)
 
 
+SMALL = "networks: {default: {ipam: {config: [{subnet: 10.0.0.0/28}]}}}\n"
+RANGE = SMALL.replace("0/28", "0/28, ip_range: 10.0.0.8/31")
+FIXED = "  c: {image: x:1, networks: {default: {ipv4_address: 10.0.0.3}}}\n"
+
 # (rule, text, the lines where it is found)
 FINDS: Sequence[tuple[str, str, Sequence[int]]] = [
     ("C001", one("image: x:1\nx-check-ignore: [C999]"), [4]),
@@ -68,8 +72,10 @@ FINDS: Sequence[tuple[str, str, Sequence[int]]] = [
     ("C303", one("image: x:1\nports: ['80:80']", "  b: {image: x:1, ports: ['80:1'], profiles: [p]}\n"), [5]),
     ("C304", one("image: x:1\nscale: 2\nports: [{target: 80, published: 80, mode: host}]"), [5]),
     ("C304", one("image: x:1\ndeploy: {replicas: 3}\nports: ['80-81:80']"), [5]),
-    ("C305", one("image: x:1\nscale: 1024"), [4]),
-    ("C305", one("image: x:1\nscale: 1000", "  b: {image: x:1, deploy: {replicas: 24}}\n"), [5]),
+    ("C305", one("image: x:1\nscale: 4094"), [4]),
+    ("C305", one("image: x:1\nscale: 4000", "  b: {image: x:1, deploy: {replicas: 94}}\n"), [5]),
+    ("C305", one("image: x:1\nscale: 14", SMALL), [4]),
+    ("C305", one("image: x:1\nscale: 3", RANGE), [4]),
     ("C401", one("image: x:1\nprivileged: true"), [4]),
     ("C402", one("image: x:1\nvolumes: ['/var/run/docker.sock:/var/run/docker.sock:ro']"), [4]),
     ("C403", one("image: x:1\ncap_add: [CHOWN, cap_sys_admin]"), [4]),
@@ -134,7 +140,11 @@ LEAVES: Sequence[tuple[str, str]] = [
     ("C303", one("image: x:1\nports: ['127.0.0.1:1:1']", "  b: {image: x:1, ports: ['127.0.0.2:1:1']}\n")),
     ("C303", one("image: x:1\nports: ['1:1']", "  b: {image: x:1, ports: ['1:1'], scale: 0}\n")),
     ("C304", one("image: x:1\nscale: 2\nports: ['80-81:80', '90', '91:91']")),
-    ("C305", one("image: x:1\nscale: 1023", "  b: {image: x:1, scale: 9, network_mode: none}\n")),
+    ("C305", one("image: x:1\nscale: 4093", "  b: {image: x:1, scale: 9, network_mode: none}\n")),
+    ("C305", one("image: x:1\nscale: 13", SMALL)),
+    ("C305", one("image: x:1\nscale: 2", RANGE)),
+    ("C305", one("image: x:1\nscale: 3", FIXED + RANGE)),
+    ("C305", one("image: x:1\nscale: 9999", "networks: {default: {external: true}}\n")),
     ("C401", one("image: x:1\nprivileged: false")),
     (
         "C402",

@@ -37,24 +37,25 @@ def some(count: int) -> Stack:
 
 
 def test_a_stack_that_fits_is_told_nothing() -> None:
-    assert missing(some(1023)) == []
+    assert missing(some(4093)) == []
 
 
-def test_a_network_has_no_more_containers_than_a_bridge_has_ports() -> None:
-    (said,) = missing(stack(web=service(replicas=1000), db=service(replicas=24)))
+def test_a_network_has_no_more_containers_than_its_range_has_addresses() -> None:
+    """However many ports a bridge has: it has several bridges then."""
+    (said,) = missing(stack(web=service(replicas=4000), db=service(replicas=94)))
     assert said.because == (
-        "network shop_default would have 1,024 containers, and a bridge of Linux has 1,023 ports"
+        "network shop_default would have 4,094 containers, and its range has 4,093 addresses for them"
     )
     assert said.fatal
 
 
 def test_those_of_others_on_the_network_count_and_its_own_do_not_count_twice() -> None:
-    assert missing(some(1021), **BRIDGE) == []
-    assert len(missing(some(1022), **BRIDGE)) == 1
-    wish = some(1023)
+    assert missing(some(4091), **BRIDGE) == []
+    assert len(missing(some(4092), **BRIDGE)) == 1
+    wish = some(50)
     world = converge(up(wish), nothing())
     asked = demand(wish, ["web"], world.containers, world.networks)
-    assert (asked.containers, asked.new, asked.networks) == (1023, 0, {"shop_default": 1023})
+    assert (asked.containers, asked.new, asked.networks) == (50, 0, {"shop_default": 50})
     assert shortages(wish, asked, PLENTY, world.networks) == []
 
 
@@ -66,8 +67,8 @@ def test_a_range_has_so_many_addresses(subnet: str, room: int) -> None:
     assert f"its range has {room} addresses" in said.because
 
 
-def test_services_without_a_network_of_their_own_take_no_port() -> None:
-    assert missing(stack(web=service(replicas=2000, networks=()))) == []
+def test_services_without_a_network_of_their_own_take_no_address() -> None:
+    assert missing(stack(web=service(replicas=5000, networks=()))) == []
 
 
 @pytest.mark.parametrize(
