@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.engines.local import segments
+from orchestrator.engines.local import facts, segments, sighting
+from orchestrator.engines.local.facts import Fact
+from orchestrator.kernel import interfaces
+from orchestrator.kernel.links import Link
+from orchestrator.model.observation import NetworkState
 
 PORTS = 1023
 """Of a bridge: BR_MAX_PORTS is 1 << 10, and number 0 is never given (net/bridge/br_private.h)."""
@@ -73,3 +77,49 @@ def test_the_largest_range_fits_too() -> None:
 def test_a_segment_is_known_by_its_first_address() -> None:
     assert segments.first_address("10.0.0.0/16", 4) == "10.0.8.0"
     assert segments.of("10.0.0.0/16", segments.first_address("10.0.0.0/16", 4)) == 4
+
+
+# --- as they are found -------------------------------------------------------------------------------
+
+NETWORK = NetworkState(name="wide", subnet="10.0.0.0/16", gateway="10.0.0.1", fingerprint="")
+UPPER, LOWER = interfaces.trunk("test", "wide", 1)
+
+
+def link(name: str, index: int, *, master: int = 0, up: bool = True) -> Link:
+    return Link(name=name, index=index, kind="", master=master, group=0, up=up, mac="")
+
+
+WHOLE = (
+    link(interfaces.bridge("test", "wide"), 1),
+    link(interfaces.bridge("test", "wide", 1), 2),
+    link(UPPER, 3, master=1),
+    link(LOWER, 4, master=2),
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "because"),
+    [
+        ({}, []),
+        ({1: None}, ["its further bridge 1 was deleted"]),
+        ({1: link(interfaces.bridge("test", "wide", 1), 2, up=False)}, ["its further bridge 1 was set down"]),
+        ({2: None, 3: None}, ["the link to its further bridge 1 was deleted"]),
+        ({2: None}, ["the link to its further bridge 1 was deleted"]),  # into another namespace
+        ({2: link(UPPER, 3)}, ["the link to its further bridge 1 was taken off a bridge"]),
+        ({3: link(LOWER, 4, master=1)}, ["the link to its further bridge 1 was taken off a bridge"]),
+        (
+            {3: link(LOWER, 4, master=2, up=False)},
+            ["the link to its further bridge 1 was taken off a bridge"],
+        ),
+        ({0: None, 2: link(UPPER, 3)}, []),  # told as the first bridge's
+    ],
+)
+def test_what_is_wrong_with_a_further_bridge_is_said(
+    changed: dict[int, Link | None], because: list[str]
+) -> None:
+    rows = [changed.get(place, one) for place, one in enumerate(WHOLE)]
+    there = {one.name: one for one in rows if one is not None}
+    found = sighting.segment(NETWORK, 1, there, "test")
+    wanted = {fact: value for fact, value in facts.of_network(NETWORK, [1]).items() if fact.of == "1"}
+    assert set(wanted) == {Fact("network:wide", kind, "1") for kind in ("segment", "trunk")}
+    assert [one.because for one in facts.differences(wanted, found, {}).values()] == because
