@@ -148,7 +148,7 @@ def test_a_network_of_more_containers_than_a_bridge_has_ports(site: Site) -> Non
     assert ports == [510 + 2, 512 + 1, count - 510 - 512 + 1, 0]
     for slot, other in ((1, count), (count, 1), (count // 2, count)):
         url = f"http://c6-web-{other}/passwd"
-        assert "root:" in site.execute("c6", "web", "wget", "-q", "-O-", url, slot=slot)
+        assert "root:" in site.execute("c6", "web", "wget", "-q", "-O-", url, index=slot)
     began = time.monotonic()
     site.begin("down", stack="c6", timeout=0).wait(600)
     down = time.monotonic() - began
