@@ -45,7 +45,10 @@ class Look:
 
 
 async def plan(look: Look, request: Mapping[str, Any]) -> dict[str, Any]:
-    """What `up` (or `down`) would do from here: the planner, rehearsed against the effect model."""
+    """What `up` (or `down`) would do from here: the planner, rehearsed against the effect model. Raises
+    UserError when the request has a saved plan that does not fit."""
+    if request.get("plan"):
+        await demand_as_planned(look, request)
     wanted = codec.decode(Stack, request["stack"])
     if request.get("down"):
         desired = orders.down(

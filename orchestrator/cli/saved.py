@@ -94,6 +94,11 @@ def _stack(found: Mapping[str, Any], path: str) -> Stack:
     try:
         if not isinstance(services, list) or not all(isinstance(name, str) for name in services):
             raise codec.CodecError("its options are none")
+        steps = found["steps"]
+        if not isinstance(steps, list) or not all(
+            isinstance(step, dict) and isinstance(step.get("verb"), str) for step in steps
+        ):
+            raise codec.CodecError("its steps are none")
         return codec.decode(Stack, found["stack"])
     except codec.CodecError as error:
         raise UserError(f"{path} can't be understood: {error}", hint="make the plan anew") from None
@@ -123,4 +128,31 @@ def follow(scope: Scope, path: str, request: Message, wish: Wish, others: tuple[
     started = client.begin_supervisor(scope.paths)
     if started is not None:
         started.wait()
+    if os.geteuid() != 0 and any(step["verb"] == "pull" for step in found["steps"]):
+        _fetch(scope, stack, request, wish)
     return Session(scope, stack, request, wish).run()
+
+
+def _fetch(scope: Scope, stack: Stack, request: Message, wish: Wish) -> None:
+    """An ordinary user's supervisor reaches no registry: what the plan pulls is fetched here, once it
+    is known to fit, and the request is for the rest. Raises UserError if anything else has moved by then."""
+    from orchestrator.cli.ahead import fetch
+    from orchestrator.cli.attach import involved
+
+    question = {**request, "verb": "plan", "down": False}
+    client.call(scope.paths, question)
+    ready = fetch(scope, stack, involved(stack, wish), quiet=bool(request["quiet_pull"]))
+    request["stack"] = codec.encode(ready)
+    told = client.call(scope.paths, {**question, "stack": request["stack"], "plan": None})
+    if _done(told["steps"]) != _done(request["plan"]["steps"]):
+        raise UserError(
+            "the plan does not fit any more: something has changed while its images were fetched",
+            exit_code=ExitCode.CONFLICT,
+            hint="nothing but that was done; make the plan anew",
+        )
+    request["plan"] = {"base": told["base"], "steps": told["steps"]}
+
+
+def _done(steps: list[dict[str, str]]) -> set[tuple[str, str]]:
+    """What is done to what, but for what is fetched, and what is asked while others wait for that. Pure."""
+    return {(one["target"], one["verb"]) for one in steps if one["verb"] not in ("pull", "probe")}

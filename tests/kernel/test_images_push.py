@@ -41,7 +41,7 @@ def test_an_ordinary_user_logs_in_pushes_looks_and_logs_out(
         assert json.loads(config.read_text())["auths"] == {}
 
 
-def test_what_an_ordinary_user_s_stack_lacks_is_fetched_by_up_and_run(
+def test_what_an_ordinary_user_s_stack_lacks_is_fetched_by_up_and_run_and_for_a_kept_plan(
     state_root: Path, open_registry: Registry
 ) -> None:
     """The supervisor, in a network of its own, could not."""
@@ -63,4 +63,16 @@ def test_what_an_ordinary_user_s_stack_lacks_is_fetched_by_up_and_run(
         assert user.pystack("-f", str(file), "run", "--rm", "-T", "b").stdout.endswith("hello\n")
         refused = user.pystack("-f", str(file), "--profile", "x", "up", "-d", exit_code=6)
         assert "no/such" in refused.stderr
+        user.pystack("-f", str(file), "down")
+
+        plan = str(user.home / "plan.json")
+        user.pystack("rmi", name)
+        user.pystack("-f", str(file), "plan", "--out", plan, exit_code=2)
+        user.pystack("-f", str(file), "up", "-d", "b")
+        moved = user.pystack("up", "-d", "--plan", plan, exit_code=7)
+        assert "the plan does not fit any more: the stack was changed since" in moved.stderr
+        assert name not in user.pystack("images").stdout, "fetched for what is not done"
+        user.pystack("-f", str(file), "down")
+        user.pystack("up", "-d", "--plan", plan)
+        assert "Up" in user.pystack("-f", str(file), "ps").stdout
         user.pystack("-f", str(file), "down")

@@ -224,6 +224,50 @@ def _ask_until(over: threading.Event, port: int) -> list[bytes]:
     return answers
 
 
+ROLLING = """
+name: rolling
+services:
+  web:
+    x-rootfs: {path: $BOX}
+    command: sh -c 'echo $PAGE > /tmp/index.html; exec httpd -f -p $LISTENS -h /tmp'
+    healthcheck: {x-http: {port: 80}, interval: 0.2s, retries: 2}
+    ports: ["$PORT:80"]
+    stop_grace_period: 0.2s
+    deploy: {replicas: 2, update_config: {order: start-first, failure_action: rollback, monitor: 0.3s}}
+"""
+
+
+def test_a_change_by_steps_loses_no_request_and_goes_back_by_itself(user: Ordinary) -> None:
+    published = free_port()
+    user.write(ROLLING, PORT=published, PAGE="one", LISTENS=80)
+    user.pystack("up", "-d", "--wait")
+    with ThreadPoolExecutor(1) as asking:
+        over = threading.Event()
+        answers = asking.submit(_ask_until, over, published)
+        user.write(ROLLING, PORT=published, PAGE="two", LISTENS=80)
+        user.pystack("up", "-d")
+        user.write(ROLLING, PORT=published, PAGE="three", LISTENS=81)
+        refused = user.pystack("up", "-d", exit_code=1)
+        over.set()
+        assert set(answers.result()) == {b"one\n", b"two\n"}
+    assert "the update of web was rolled back: container rolling-web-1 is unhealthy" in refused.stderr
+    assert fetch(published) == b"two\n"
+
+    _in_the_users_network(user, "nft", "flush", "ruleset")
+    for bridge in _in_the_users_network(user, "ip", "-br", "link", "show", "type", "bridge").splitlines():
+        _in_the_users_network(user, "ip", "link", "delete", bridge.split()[0])
+    told = "its bridge was deleted"
+    until(lambda: told in user.pystack("events", "--until", "0s").stdout, told, user.story)
+    until(lambda: fetch(published) == b"two\n", "the page again", user.story, 3)
+    assert user.pystack("drift").stdout == "No drift.\n"
+    user.pystack("down", "-t", "0")
+
+
+def _in_the_users_network(user: Ordinary, *words: str) -> str:
+    place = f"--net=/proc/{user.pid_of('orchestrator.daemon')}/ns/net"
+    return subprocess.run(["nsenter", place, *words], check=True, capture_output=True, text=True).stdout
+
+
 def test_many_bytes_both_ways_through_a_port(user: Ordinary) -> None:
     """A client that closes its side first still gets all that it sent back, byte for byte."""
     published = free_port()

@@ -163,8 +163,14 @@ def test_a_plan_that_was_changed_by_hand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "part",
-    [{"stack": {"name": 5}}, {"options": []}, {"options": {"plan": {}}}],
-    ids=["stack", "list", "other"],
+    [
+        {"stack": {"name": 5}},
+        {"options": []},
+        {"options": {"plan": {}}},
+        {"steps": 5},
+        {"steps": [{"verb": 5}]},
+    ],
+    ids=["stack", "list", "other", "steps", "step"],
 )
 def test_a_plan_with_a_right_sum_that_makes_no_sense(tmp_path: Path, part: dict[str, Any]) -> None:
     path = plan_into(tmp_path)
@@ -172,6 +178,7 @@ def test_a_plan_with_a_right_sum_that_makes_no_sense(tmp_path: Path, part: dict[
     options = part.get("options", kept["options"])
     request = {**kept, **part, "options": dict.fromkeys(saved.OPTIONS)}
     whole = {**saved.document({**request, **request["options"]}, TOLD), "options": options}
+    whole["steps"] = part.get("steps", whole["steps"])
     whole["sum"] = saved._sum({name: value for name, value in whole.items() if name != "sum"})
     path.write_text(json.dumps(whole))
     code, _, err = command.run(tmp_path, "up", "-d", "--plan", "plan.json")
@@ -183,3 +190,16 @@ def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError) as wrong:
         saved.read(str(tmp_path / "no.json"))
     assert wrong.value.exit_code == 14
+
+
+def test_what_is_fetched_ahead_is_no_other_plan_and_what_else_moves_is() -> None:
+    kept = [
+        ("image:x", "pull"),
+        ("container:a", "create"),
+        ("container:b", "probe"),
+        ("container:b", "start"),
+    ]
+    steps = [{"target": target, "verb": verb} for target, verb in kept]
+    assert saved._done(steps) == saved._done([steps[3], steps[1]])
+    assert saved._done(steps) != saved._done(steps[:3])
+    assert saved._done(steps) != saved._done([*steps, {"target": "container:c", "verb": "remove"}])
