@@ -84,7 +84,9 @@ def _tell(draft: Draft, scene: Scene, record: Rollout, held: str) -> None:
         draft.refuse(target, f"service {service.name}: {images.absent(service)}", ExitCode.IMAGE)
     elif record.outcome == "":
         goal = "as before" if record.kind == "rollback" else "new"
-        far = f"{_made(scene)} of {service.replicas} containers are {goal}{', ' + held if held else ''}"
+        failed = f"{len(record.failed)} {'has' if len(record.failed) == 1 else 'have'} failed"
+        made = f"{_made(scene)} of {service.replicas} containers are {goal}"
+        far = ", ".join([made, *([failed] if record.failed else ()), *([held] if held else ())])
         survey.rolling[service.name] = f"{sentence}; {far}" if sentence else far
         draft.wait(target, survey.rolling[service.name])
 

@@ -117,6 +117,74 @@ def test_so_many_failures_are_put_up_with(ratio: float, outcome: str) -> None:
     assert users(found.stage).count("2") == (3 if outcome == "paused" else 4)
 
 
+WHATEVER: dict[str, dict[str, Any]] = {
+    "continue": {"failure_action": "continue", "monitor": 1.0},
+    "ratio": {"max_failure_ratio": 1.0, "monitor": 1.0},
+}
+"""Two ways to go on whatever fails."""
+
+
+def all_failed(found: Play, order: str, count: int = 4, old: int = 4) -> None:
+    """Stop-first, all are new and none serves; start-first, each has an old one beside it, for good."""
+    if order == "stop-first":
+        assert users(found.stage) == ["2"] * count
+    else:
+        assert users(found.stage) == ["1"] * old + ["2"] * count
+        assert found.watched.fewest == min(old, count)
+        assert "has failed, and the old one stays in its place" in found.rollout.because
+    assert found.stage.loop.view
+    assert found.stage.loop.view.plan.settled
+
+
+@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+@pytest.mark.parametrize("way", WHATEVER)
+@pytest.mark.parametrize("fault", ["never healthy", "can't be executed"])
+def test_it_goes_on_when_all_fail(fault: str, way: str, order: str) -> None:
+    fields = {"order": order, **WHATEVER[way]}
+    all_failed(Play(user("1", **fields), user("2", **fields), programs={"2": FAILING[fault]}), order)
+
+
+@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+def test_it_goes_on_when_the_only_one_fails_or_the_supervisor_is_killed(order: str) -> None:
+    fields = {"order": order, "failure_action": "continue", "monitor": 1.0}
+    one, two = (user(number, replicas=1, **fields) for number in "12")
+    all_failed(Play(one, two, programs={"2": BROKEN}), order, 1, 1)
+    one, two = (user(number, **fields) for number in "12")
+    all_failed(Play(one, two, programs={"2": BROKEN}, crash_every=0.3), order)
+
+
+@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_it_goes_on_when_it_is_said_again_in_the_middle(count: int, order: str) -> None:
+    """With as many containers, or with others."""
+    fields = {"order": order, "failure_action": "continue", "monitor": 1.0}
+
+    async def then(stage: Stage) -> None:
+        assert 0 < users(stage).count("2") < 4
+        await stage.settled(stage.want(up(stage.desired, user("2", replicas=count, **fields), stage)))
+
+    one, two = (user(number, **fields) for number in "12")
+    found = Play(one, two, programs={"2": BROKEN}, then=then, within=1.5, unsettled=True)
+    all_failed(found, order, count, min(count, 4))
+
+
+@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+def test_it_goes_on_to_something_better_or_away_in_the_middle(order: str) -> None:
+    fields = {"order": order, "failure_action": "continue", "monitor": 1.0}
+
+    async def then(stage: Stage) -> None:
+        assert any("failed" in wait.because for wait in stage.loop.view.plan.waits)
+        await stage.settled(stage.want(up(stage.desired, user("3", **fields), stage)))
+        assert users(stage) == ["3"] * 4
+        await stage.settled(stage.want(up(stage.desired, user("2", **fields), stage)))
+        wish = orders.down(stage.desired, remove_volumes=False, remove_orphans=False, timeout=None)
+        await stage.settled(stage.want(wish))
+        assert of(stage) == []
+
+    one, two = (user(number, **fields) for number in "12")
+    Play(one, two, programs={"2": BROKEN}, then=then, within=1.5, unsettled=True)
+
+
 def test_a_failure_after_its_time_is_none() -> None:
     """Each crashes once, 3 s after its start, and comes back."""
     for monitor, outcome in ((2.0, "done"), (4.0, "paused")):
