@@ -24,3 +24,11 @@ def site(anchored_site: Site) -> Iterator[Site]:
     for row in anchored_site.ask("ls").result:
         if row["name"] != "anchor":
             anchored_site.down(row["name"], remove_volumes=True, remove_orphans=True)
+
+
+@pytest.fixture(scope="module")
+def used_controllers(anchored_site: Site) -> None:
+    """What the first limit of a kind leaves until the last `down`, where controllers have trees of their own."""
+    service = '{x-rootfs: {path: $BOX}, command: "true", cpuset: "0", blkio_config: {weight: 300}}'
+    anchored_site.up(f"name: warm\nservices: {{any: {service}}}", exit_code=None)
+    anchored_site.down("warm")

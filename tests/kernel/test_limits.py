@@ -13,7 +13,7 @@ import pytest
 from orchestrator.kernel import cgroups
 from tests.kit.site import Site, until
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("used_controllers")]
 
 MIB = 1 << 20
 SHORT = """
@@ -55,14 +55,6 @@ STEADY = """
 @pytest.fixture(scope="module")
 def state_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("l")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def warm(anchored_site: Site) -> None:
-    """What the first limit of a kind leaves until the last `down`, where controllers have trees of their own."""
-    service = '{x-rootfs: {path: $BOX}, command: "true", cpuset: "0", blkio_config: {weight: 300}}'
-    anchored_site.up(f"name: warm\nservices: {{any: {service}}}", exit_code=None)
-    anchored_site.down("warm")
 
 
 @pytest.fixture

@@ -6,17 +6,15 @@ import contextlib
 import json
 import socket
 import subprocess
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 
 from orchestrator.kernel import firewall
 from tests.kernel.test_ports import free_port, page
+from tests.kit.crowd import Crowd
 from tests.kit.site import Site, until
 
 pytestmark = pytest.mark.kernel
@@ -80,10 +78,10 @@ def test_replicas_share_a_port_and_no_request_is_lost(site: Site) -> None:
     assert until(lambda: known[1] not in answers(port), "nothing for who is not well")
     subprocess.run(["nft", "flush", "table", "ip", firewall.table_name(site.places.tag)], check=True)
     assert until(lambda: set(answers(port, 20)) == {known[2], known[3]}, "the ports again")
-    with Load(port) as load:
+    with Crowd(port, many=2) as crowd:
         site.kill(site.supervisor)
         until(lambda: len(site.ps("shop")) == 3, "another supervisor")
-    assert load.lost == 0
+    assert crowd.lost == {}
     assert set(answers(port)) == {known[2], known[3]}
 
     (third,) = [row["pid"] for row in site.ps("shop") if row["slot"] == 3]
@@ -92,39 +90,13 @@ def test_replicas_share_a_port_and_no_request_is_lost(site: Site) -> None:
     site.execute("shop", "web", "touch", "/tmp/well")
     assert until(lambda: set(answers(port)) == set(known.values()), "all of them again")
 
-    with Load(port) as load:
+    with Crowd(port, many=2) as crowd:
         site.up(text.replace("SCALE", "1"))
         until(lambda: len(site.ps("shop")) == 1, "one that is left")
-    assert load.count > 20
-    assert load.lost == 0
+    assert crowd.said.total() > 20
+    assert crowd.lost == {}
     site.down("shop")
     assert page("127.0.0.1", port) == ""
-
-
-class Load:
-    """Asks without a pause, from two threads."""
-
-    def __init__(self, port: int) -> None:
-        self.count = self.lost = 0
-        self._port = port
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(2)]
-
-    def _run(self) -> None:
-        while not self._over.is_set():
-            self.lost += page("127.0.0.1", self._port) == ""
-            self.count += 1
-            time.sleep(0.01)
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
 
 
 LATE = """
@@ -155,12 +127,12 @@ def test_without_a_health_check_nobody_is_sent_to_who_does_not_listen_yet(site: 
     """
     site.up(text.replace("SCALE", "1"))
     until(lambda: page("127.0.0.1", port), "the first")
-    with Load(port) as load:
+    with Crowd(port, many=2) as crowd:
         site.up(text.replace("SCALE", "3"))
         known = ids(site, "late")
         until(lambda: set(answers(port, 12)) == set(known.values()), "an answer of each")
-    assert load.count > 20
-    assert load.lost == 0
+    assert crowd.said.total() > 20
+    assert crowd.lost == {}
     site.down("late", timeout=0)
 
 

@@ -14,7 +14,7 @@ from orchestrator.kernel.usage import Leader, usage
 from tests.kit.patience import SLOWER, patient
 from tests.kit.site import Answer, Site, until
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("used_controllers")]
 
 MIB = 1 << 20
 
@@ -22,14 +22,6 @@ MIB = 1 << 20
 @pytest.fixture(scope="module")
 def state_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("st")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def warm(anchored_site: Site) -> None:
-    """What the first limit of a kind leaves until the last `down`, where controllers have trees of their own."""
-    service = '{x-rootfs: {path: $BOX}, command: "true", cpuset: "0"}'
-    anchored_site.up(f"name: warm\nservices: {{any: {service}}}")
-    anchored_site.down("warm")
 
 
 def update(site: Site, stack: str, *names: str, exit_code: int = 0, **changes: Any) -> Answer:
