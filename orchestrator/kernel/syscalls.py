@@ -27,30 +27,14 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
 # mount(2): include/uapi/linux/mount.h
-MS_RDONLY = 1
-MS_NOSUID = 2
-MS_NODEV = 4
-MS_NOEXEC = 8
-MS_SYNCHRONOUS = 16
-MS_REMOUNT = 32
-MS_MANDLOCK = 64
-MS_DIRSYNC = 128
-MS_NOSYMFOLLOW = 256
-MS_NOATIME = 1024
-MS_NODIRATIME = 2048
 MS_BIND = 4096
 MS_MOVE = 8192
 MS_REC = 16384
-MS_SILENT = 32768
 MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
-MS_RELATIME = 1 << 21
-MS_STRICTATIME = 1 << 24
-MS_LAZYTIME = 1 << 25
 MNT_DETACH = 2
-UMOUNT_NOFOLLOW = 8
 UMOUNT_NOFOLLOW = 8
 
 # the fd-based mount interface, same header
@@ -73,8 +57,6 @@ FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
 FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
-FSCONFIG_SET_PATH_EMPTY = 4
-FSCONFIG_SET_FD = 5
 FSCONFIG_CMD_CREATE = 6
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
@@ -82,7 +64,6 @@ AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
 # openat2(2): include/uapi/linux/openat2.h
-RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
@@ -334,14 +315,6 @@ def fsconfig(fd: int, key: str, value: str | None = None) -> None:
     text = os.fsencode(value) if value is not None else None
     try:
         _invoke("fsconfig", fd, command, key.encode(), text, 0)
-    except OSError as error:
-        raise _explained(fd, f"fsconfig {key}", error) from None
-
-
-def fsconfig_fd(fd: int, key: str, value: int) -> None:
-    """Set an option that is a descriptor, such as a layer of an overlay (Linux 6.13)."""
-    try:
-        _invoke("fsconfig", fd, FSCONFIG_SET_FD, key.encode(), None, value)
     except OSError as error:
         raise _explained(fd, f"fsconfig {key}", error) from None
 

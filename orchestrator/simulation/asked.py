@@ -5,7 +5,7 @@ Every action has to follow from the stack file and from what the user has said. 
 
 from __future__ import annotations
 
-from orchestrator.engines.simulated import UnsafeError
+from orchestrator.engines.guarding import UnsafeError
 from orchestrator.model import fingerprint
 from orchestrator.model.action import (
     Action,

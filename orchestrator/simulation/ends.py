@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import math
 
-from orchestrator.engines.simulated import UnsafeError
+from orchestrator.engines.guarding import UnsafeError
 from orchestrator.model import fingerprint
 from orchestrator.model.action import RemoveContainer, SignalContainer
 from orchestrator.model.desired import Desired, Wanted

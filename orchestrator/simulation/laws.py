@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
-from orchestrator.engines.simulated import Program, UnsafeError
+from orchestrator.engines.guarding import UnsafeError
+from orchestrator.engines.simulated import Program
 from orchestrator.model import steps
 from orchestrator.model.action import (
     Action,

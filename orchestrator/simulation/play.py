@@ -13,7 +13,8 @@ import trio
 import trio.testing
 
 from orchestrator.api import orders
-from orchestrator.engines.simulated import Faults, Program, SimulatedEngine, UnsafeError
+from orchestrator.engines.guarding import UnsafeError
+from orchestrator.engines.simulated import Faults, Program, SimulatedEngine
 from orchestrator.model import effects, names
 from orchestrator.model.action import Action, RemoveContainer
 from orchestrator.model.desired import Desired

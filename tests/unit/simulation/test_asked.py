@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.engines.simulated import UnsafeError
+from orchestrator.engines.guarding import UnsafeError
 from orchestrator.model import effects
 from orchestrator.model.action import (
     Action,

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.engines.simulated import Program, UnsafeError
+from orchestrator.engines.guarding import UnsafeError
+from orchestrator.engines.simulated import Program
 from orchestrator.model import effects
 from orchestrator.model.action import CreateContainer, ProbeContainer, StartContainer
 from orchestrator.model.desired import Desired
