@@ -32,10 +32,11 @@ from orchestrator.reconciler.loop import Loop
 from tests.contract.machines import MACHINES, STACK, Factory, Machine
 from tests.kit.archives import Entry, Image, layer
 from tests.kit.faults import Faults
+from tests.kit.patience import patient
 from tests.kit.programs import free_port
 from tests.kit.stacks import down, service, stack, up
 
-LONG = 10.0
+LONG = patient(10.0)
 """Seconds after which something that should happen soon has not."""
 
 
