@@ -80,9 +80,14 @@ def logs(
     timestamps: bool,
     no_log_prefix: bool,
     no_color: bool,
+    raw: bool,
     index: int | None,
 ) -> int:
     """Show what the containers of a stack have written, in order of time."""
+    if raw and timestamps:
+        from orchestrator.cli.change import usage
+
+        raise usage("--raw and --timestamps cannot be combined")
     count = tail_count(tail)
     bounds = (moment("--since", since), moment("--until", until))
     name = scope.name()
@@ -101,9 +106,10 @@ def logs(
         return 0
     view = prefix.View(
         (source.name for source in sources.values() if wanted(source)),
-        prefix=not no_log_prefix,
+        prefix=not no_log_prefix and not raw,
         colour=not no_color and say.colourful(say.STDOUT, scope.ansi),
         timestamps=timestamps,
+        raw=raw,
     )
     shown = [source for source in sources.values() if wanted(source)]
     _print_history(view, shown, count, *bounds, rest=not follow)
@@ -230,7 +236,7 @@ def _follow(
         batch = [(source.name, line) for source in looked.values() for line in source.added(since)]
         batch.sort(key=lambda item: item[1].time)
         _write(view, batch)
-        say.out("".join(after))
+        say.out("" if view.raw else "".join(after))
         if heard and not any(source.running for source in sources.values() if wanted(source)):
             rest = [(source.name, line) for source in sources.values() for line in source.rest(since)]
             _write(view, rest)

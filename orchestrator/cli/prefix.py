@@ -21,10 +21,10 @@ def short(name: str, stack: str) -> str:
 
 class View:
     """How lines of logs are shown. Names take colours in sorted order, late comers the next one free; the
-    column is as wide as the longest name so far.
+    column is as wide as the longest name so far. `raw`: a line that has no end gets none.
     """
 
-    __slots__ = ("_colour", "_names", "_prefix", "_timestamps", "_width")
+    __slots__ = ("_colour", "_names", "_prefix", "_timestamps", "_width", "raw")
 
     def __init__(
         self,
@@ -33,12 +33,14 @@ class View:
         prefix: bool = True,
         colour: bool = False,
         timestamps: bool = False,
+        raw: bool = False,
     ) -> None:
         self._names: dict[str, int] = {}
         self._width = 0
         self._prefix = prefix
         self._colour = colour
         self._timestamps = timestamps
+        self.raw = raw
         for name in sorted(names):
             self.add(name)
 
@@ -71,7 +73,8 @@ class View:
             if self._timestamps:
                 parts.append(record.time + b" ")
             parts.append(record.text)
-            parts.append(b"\n")
+            if record.ends or not self.raw:
+                parts.append(b"\n")
         return [(fd, b"".join(parts)) for fd, parts in out]
 
 

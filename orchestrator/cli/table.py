@@ -206,6 +206,11 @@ COMMANDS: dict[str, Command] = {
             _TIMESTAMPS,
             _NO_PREFIX,
             _NO_COLOR,
+            Option(
+                "--raw",
+                "flag",
+                "The bytes as they were printed: no names, no times, no end that was not there",
+            ),
             _INDEX,
         ),
         SERVICES,

@@ -267,6 +267,21 @@ def test_jumps_of_the_wall_clock_move_no_timer_and_no_line(
     fresh.down("one")
 
 
+def test_the_clock_of_timers_is_the_one_that_counts_suspension_and_never_jumps() -> None:
+    """In a time namespace whose machine has slept for an hour more: as after a suspend, which no test can have.
+    What the planner makes of an hour that was slept through: tests/unit/planner/test_suspend.py."""
+    ask = "import time; from orchestrator.engines.local import clock; print(clock.now() - time.monotonic())"
+    python = [sys.executable, "-c", ask]
+
+    def told(*before: str) -> float:
+        return float(
+            subprocess.run([*before, *python], cwd=REPOSITORY, capture_output=True, check=True).stdout
+        )
+
+    slept = told("unshare", "--time", "--boottime", "3600", "--") - told()
+    assert abs(slept - 3600) < 1
+
+
 # --- row 20: much to say to a program ----------------------------------------
 
 

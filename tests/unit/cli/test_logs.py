@@ -118,6 +118,26 @@ def test_tail_since_until_and_times(world: World) -> None:
     assert texts("--since", "1h") == []
 
 
+def test_raw_output_is_what_was_printed_byte_for_byte(world: World) -> None:
+    """Also of a line that is longer than what is shown at once, and of a last one without an end."""
+    web = world.container("shop-web-1", "web")
+    printed = b"\x1b[31mred\x1b[0m \xff\0\r" + b"x" * 3_000_000
+    for begin in range(0, len(printed), 60_000):
+        write(web, 1, printed[begin : begin + 60_000], tag="P")
+    write(web, 2, b"")
+    write(web, 3, b"the end", tag="P")
+    write(web, 3, b"oops", stream="stderr", tag="P")
+    with world.serving():
+        process = command.start(world.root, "logs", "--raw")
+        out, err = process.communicate(timeout=20)
+
+    assert out == printed + b"\nthe end"
+    assert (err, process.returncode) == (b"oops", 0)
+    code, _, said = _logs(world, "--raw", "-t")
+    assert code != 0
+    assert "--raw and --timestamps cannot be combined" in said
+
+
 def test_services_that_do_not_attach_and_other_replicas_stay_out_unless_named(world: World) -> None:
     for name, service, slot, attach in (
         ("a", "quiet", 1, False),
