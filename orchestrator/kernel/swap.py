@@ -4,7 +4,8 @@ A mounted file can't be renamed over. The new one is mounted beneath the old one
 whoever opens the path finds the one or the other, whoever has the old one open goes on reading it. Only what
 is in the container's mount namespace can be mounted there, so a thread of its own enters it; it does nothing
 else and ends. The container may change its directories meanwhile: only what is mounted on one of our own
-files is ever touched. Standard library only.
+files is ever touched. On the way to it there may be a filesystem of the container's own that never answers
+(FUSE): then the thread is left behind, one a container, and ends with that filesystem. Standard library only.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ import errno
 import os
 import threading
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from orchestrator.kernel import syscalls
 
-_DELETED = " (deleted)"
-"""What the kernel puts behind the path of a file without a name (proc_pid_fd(5))."""
+PATIENCE = 5.0
+"""Seconds that the container's filesystems have to answer."""
+MOST_LEFT = 16
+"""Threads that are left behind, of all containers."""
+_left: dict[str, threading.Thread] = {}
+"""Container -> the thread that waits for its filesystems still."""
 
 File = tuple[int, int]
 """Device and inode."""
@@ -43,23 +49,30 @@ def identity(path: str) -> File | None:
     return found.st_dev, found.st_ino
 
 
-def swap(init: int, exchanges: Collection[Exchange]) -> None:
-    """`init`: pidfd of the container's first process. Raises OSError: ESRCH when it has ended, EBUSY when
-    something else is mounted at a target."""
-    trees: list[int] = []
-    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        trees.extend(_clone(one.source) for one in exchanges)
-        failed: list[OSError] = []
-        arguments = (init, proc, list(zip(exchanges, trees, strict=True)), failed)
-        thread = threading.Thread(target=_swap_inside, args=arguments, name="swap")
-        thread.start()
-        thread.join()
-        if failed:
-            raise failed[0]
-    finally:
-        for fd in (proc, *trees):
-            os.close(fd)
+def swap(init: int, exchanges: Collection[Exchange], whose: str) -> None:
+    """`init`: pidfd of the first process of the container `whose`.
+
+    Raises OSError: ESRCH when it has ended, EBUSY when something else is mounted at a target, ETIMEDOUT when
+    a filesystem on the way there does not answer, nor has since the last time.
+    """
+    for one, thread in list(_left.items()):
+        if not thread.is_alive():
+            _left.pop(one, None)
+    if whose in _left or len(_left) >= MOST_LEFT:
+        raise _silent()
+    visit = _Visit(init, exchanges)
+    visit.start()
+    visit.join(PATIENCE)
+    if visit.is_alive():
+        visit.given_up = True
+        _left[whose] = visit
+        raise _silent()
+    if visit.error is not None:
+        raise visit.error
+
+
+def _silent() -> OSError:
+    return OSError(errno.ETIMEDOUT, "a filesystem that is mounted in it does not answer")
 
 
 def _clone(source: str) -> int:
@@ -70,57 +83,59 @@ def _clone(source: str) -> int:
     return tree
 
 
-def _swap_inside(init: int, proc: int, trees: list[tuple[Exchange, int]], failed: list[OSError]) -> None:
-    """The whole life of the thread. Nothing is imported or printed in here: its root is the container's."""
-    try:
-        # Root and working directory are this thread's alone from here on, as setns(2) wants it.
-        syscalls.unshare(syscalls.CLONE_FS)
-        syscalls.setns(init, syscalls.CLONE_NEWNS)
-        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for one, tree in trees:
-                _exchange(one, tree, root, proc)
-        finally:
-            os.close(root)
-    except OSError as error:
-        failed.append(error)
+class _Visit(threading.Thread):
+    """Its descriptors are its own: nobody else knows when it is done with them."""
 
+    def __init__(self, init: int, exchanges: Collection[Exchange]) -> None:
+        super().__init__(name="swap", daemon=True)
+        self.error: OSError | None = None
+        self.given_up = False
+        """Nobody waits any more, and another may have come meanwhile: nothing is to be changed."""
+        with ExitStack() as held:
+            self._init = os.dup(init)
+            held.callback(os.close, self._init)
+            self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            held.callback(os.close, self._proc)
+            self._trees: list[tuple[Exchange, int]] = []
+            for one in exchanges:
+                self._trees.append((one, _clone(one.source)))
+                held.callback(os.close, self._trees[-1][1])
+            self._held = held.pop_all()
 
-def _exchange(one: Exchange, tree: int, root: int, proc: int) -> None:
-    place = _open(root, one.target, os.O_PATH, one)
-    try:
-        # The path without links: of it the last step is taken alone, in a directory that is held.
-        path = os.readlink(f"thread-self/fd/{place}", dir_fd=proc)
-        if os.fstat(place).st_nlink == 0:
-            path = path.removesuffix(_DELETED)
-        above, _, name = path.rpartition("/")
-    finally:
-        os.close(place)
-    resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
-    directory = syscalls.openat2(root, above or "/", os.O_PATH | os.O_DIRECTORY, resolve=resolve)
-    try:
-        place = _open(directory, name, os.O_PATH | os.O_NOFOLLOW, one)
+    def run(self) -> None:
+        """Nothing is imported or printed in here: the thread's root is the container's."""
         try:
-            covered = _put(tree, place)
+            with self._held:
+                # Root and working directory are this thread's alone from here on, as setns(2) wants it.
+                syscalls.unshare(syscalls.CLONE_FS)
+                syscalls.setns(self._init, syscalls.CLONE_NEWNS)
+                for one, tree in self._trees:
+                    self._exchange(one, tree)
+        except OSError as error:
+            self.error = error
+
+    def _exchange(self, one: Exchange, tree: int) -> None:
+        # Links may lead anywhere: what is found is looked at. Other threads go on while this waits, which
+        # syscalls.openat2 would not let them.
+        place = os.open(one.target, os.O_PATH | os.O_CLOEXEC)
+        try:
+            _demand_ours(place, one)
+            if self.given_up:
+                raise _silent()
+            if _put(tree, place):
+                # The very mount that was found: no path of the container's is looked up again.
+                os.fchdir(self._proc)
+                syscalls.umount(f"thread-self/fd/{place}", syscalls.MNT_DETACH)
         finally:
             os.close(place)
-        if covered:
-            os.fchdir(directory)
-            syscalls.umount(name, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
-    finally:
-        os.close(directory)
 
 
-def _open(directory: int, path: str, flags: int, one: Exchange) -> int:
-    """The file that is mounted there, found to be one of ours."""
-    place = syscalls.openat2(directory, path, flags)
+def _demand_ours(place: int, one: Exchange) -> None:
     found = os.fstat(place)
     # A file that was mounted, but not yet in its place when somebody was killed, has no name any more.
     nameless = found.st_nlink == 0 and found.st_dev in {device for device, _ in one.held}
     if (found.st_dev, found.st_ino) not in one.held and not nameless:
-        os.close(place)
         raise OSError(errno.EBUSY, "something else is mounted there", one.target)
-    return place
 
 
 def _put(tree: int, place: int) -> bool:

@@ -3,13 +3,16 @@
 Their directories are watched, by inotify(7): an editor writes a new file and renames it as often as not, and
 what is a link may be led elsewhere. An announcement says only when to look; what has changed is told by
 size, times and inode, and then by the content. A directory that can't be watched is looked at every second.
+
+A filesystem may take its time, or never answer (NFS): each directory is looked at in a thread of its own,
+which nobody waits for. While it is away, what was known of its files stays known.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import trio
 
@@ -17,6 +20,7 @@ from orchestrator.engines.local.table import Table
 from orchestrator.engines.local.trouble import note
 from orchestrator.kernel import digest, inotify
 from orchestrator.kernel.inotify import Inotify
+from orchestrator.model.frozen import dataclass
 from orchestrator.model.observation import Container
 from orchestrator.model.stack import FileMount
 
@@ -26,11 +30,30 @@ CALM = 0.4
 """Seconds between two looks at least: a directory may be a busy one."""
 POLL = 1.0
 RESCAN = 30.0
+PATIENCE = 5.0
+"""Seconds until it is told that a directory does not answer."""
+AT_ONCE = 32
+"""Directories that are looked at."""
 LINKS = 40
 """On the way to a file, as the kernel follows them (path_resolution(7))."""
 _EVENTS = inotify.NAMES | inotify.CLOSE_WRITE | inotify.ATTRIBUTES | inotify.DELETE_SELF | inotify.MOVE_SELF
 
 Stamp = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What a look at the files of one directory has brought."""
+
+    stamps: Mapping[str, Stamp]
+    digests: Mapping[str, str]
+    """Of those that are not as they were."""
+    watches: Mapping[str, int]
+    """Directories on which the names of the files depend -> their numbers."""
+    blind: bool = False
+    """Whether some of them is not watched."""
+    error: OSError | None = None
+    """Why not, if that is worth telling."""
 
 
 class HostFiles:
@@ -45,9 +68,17 @@ class HostFiles:
         self._stamps: dict[str, Stamp] = {}
         self._digests: dict[str, str] = {}
         self._inotify: Inotify | None = None
-        self._watches: dict[str, int] = {}
-        self._blind = False
-        """Whether some directory is not watched."""
+        self._watches: dict[str, Mapping[str, int]] = {}
+        """Directory of files -> directories that are watched for it."""
+        self._blind: set[str] = set()
+        """Directories of files that depend on one that is not watched."""
+        self._away: dict[str, float] = {}
+        """Directories of files that are being looked at, and since when."""
+        self._again: set[str] = set()
+        """Of those, the ones that are to be looked at once more."""
+        self._silent: set[str] = set()
+        """And those of which it was told that they do not answer."""
+        self._threads = trio.CapacityLimiter(AT_ONCE)
         self._told = False
         self._bell = trio.Event()
 
@@ -100,21 +131,29 @@ class HostFiles:
             async with trio.open_nursery() as nursery:
                 while True:
                     while not self._users:
-                        self._watch(())
+                        self._drop(())
                         self._bell = trio.Event()
                         await self._bell.wait()
                     if self._inotify is None and self._open():
                         nursery.start_soon(self._listen)
-                    await self._turn()
+                    await self._turn(nursery)
         finally:
             if self._inotify is not None:
                 self._inotify.close()
                 self._inotify = None
 
-    async def _turn(self) -> None:
+    async def _turn(self, nursery: trio.Nursery) -> None:
         self._bell = trio.Event()
-        self._watch(_directories(self._users))
-        await self._look()
+        groups: dict[str, list[str]] = {}
+        for path in self._users:
+            groups.setdefault(os.path.dirname(path), []).append(path)
+        self._drop(groups)
+        for directory, paths in groups.items():
+            if directory not in self._away:
+                self._away[directory] = trio.current_time()
+                nursery.start_soon(self._look, directory, paths)
+            else:
+                self._missed(directory)
         await trio.sleep(CALM)
         with trio.move_on_after(POLL if self._blind else RESCAN):
             await self._bell.wait()
@@ -140,39 +179,80 @@ class HostFiles:
             with contextlib.suppress(OSError):
                 for seen in self._inotify.read():
                     if seen.mask & inotify.IGNORED:  # its directory has gone: the way there is watched anew
-                        self._watches = {d: w for d, w in self._watches.items() if w != seen.watch}
+                        self._forget_watch(seen.watch)
             self._bell.set()
             await trio.sleep(COMPANY)  # a container may write there as fast as it can
 
-    def _watch(self, directories: tuple[str, ...]) -> None:
-        self._blind = self._inotify is None and bool(directories)
-        if self._inotify is None:
-            return
-        for directory in self._watches.keys() - set(directories):
-            self._inotify.drop(self._watches.pop(directory))
-        for directory in directories:
-            try:
-                self._watches[directory] = self._inotify.add(directory, _EVENTS, directory=True)
-            except OSError as error:
-                self._watches.pop(directory, None)
-                self._blind = True
-                if not isinstance(error, FileNotFoundError | NotADirectoryError):
-                    self._complain(error)
+    def _forget_watch(self, number: int) -> None:
+        for of, watches in self._watches.items():
+            if number in watches.values():
+                self._watches[of] = {at: watch for at, watch in watches.items() if watch != number}
 
-    async def _look(self) -> None:
-        for path in tuple(self._users):
-            stamp = _stamp(path)
-            if path in self._digests and self._stamps.get(path) == stamp:
-                continue
-            found = await trio.to_thread.run_sync(_digest, path)
+    def _drop(self, directories: Collection[str]) -> None:
+        """Watch no longer what only the files of other directories depend on."""
+        before = self._watches
+        self._watches = {of: watches for of, watches in before.items() if of in directories}
+        self._blind &= set(directories)
+        self._release(number for watches in before.values() for number in watches.values())
+
+    def _release(self, numbers: Iterable[int]) -> None:
+        kept = {number for watches in self._watches.values() for number in watches.values()}
+        for number in set(numbers) - kept:
+            if self._inotify is not None:
+                self._inotify.drop(number)
+
+    def _missed(self, directory: str) -> None:
+        self._again.add(directory)
+        if directory not in self._silent and trio.current_time() - self._away[directory] > PATIENCE:
+            self._silent.add(directory)
+            note(f"changes of configs and secrets in {directory} are not seen: it does not answer")
+
+    async def _look(self, directory: str, paths: list[str]) -> None:
+        known = {path: self._stamps[path] for path in paths if path in self._stamps and path in self._digests}
+        sight = await trio.to_thread.run_sync(
+            see, self._inotify, paths, known, abandon_on_cancel=True, limiter=self._threads
+        )
+        self._away.pop(directory)
+        self._silent.discard(directory)
+        self._learn(directory, sight)
+        if directory in self._again or not self._users.keys() & set(paths):
+            self._again.discard(directory)
+            self._bell.set()
+
+    def _learn(self, directory: str, sight: Sight) -> None:
+        watched = self._watches.get(directory, {}).values()
+        self._watches[directory] = sight.watches
+        self._release(watched)
+        (self._blind.add if sight.blind else self._blind.discard)(directory)
+        if sight.error is not None:
+            self._complain(sight.error)
+        for path, found in sight.digests.items():
             if path not in self._users:
                 continue  # the last container has gone meanwhile
-            self._stamps[path] = stamp
+            self._stamps[path] = sight.stamps[path]
             before, self._digests[path] = self._digests.get(path), found
             if found != before:
                 self._views.clear()
                 for stack in set(self._users[path].values()):
                     self._table.ring(stack)
+
+
+def see(watcher: Inotify | None, paths: Collection[str], known: Mapping[str, Stamp]) -> Sight:
+    """A look at files, after their names are watched. `known`: how those were whose content is known. For a
+    thread that nothing else hangs on."""
+    watches: dict[str, int] = {}
+    blind, told = watcher is None, None
+    if watcher is not None:
+        for directory in _directories(paths):
+            try:
+                watches[directory] = watcher.add(directory, _EVENTS, directory=True)
+            except OSError as error:
+                blind = True
+                if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                    told = error
+    stamps = {path: _stamp(path) for path in paths}
+    digests = {path: _digest(path) for path in paths if known.get(path) != stamps[path]}
+    return Sight(stamps=stamps, digests=digests, watches=watches, blind=blind, error=told)
 
 
 def _stamp(path: str) -> Stamp:

@@ -47,7 +47,7 @@ async def swap_files(shared: Shared, live: Live, action: SwapFiles) -> None:
             written.append(storage.write_file(file, fresh))
             exchanges.append(Exchange(source=str(fresh), target=file.target, held=held))
         if init is not None:
-            swap(init, exchanges)
+            swap(init, exchanges, live.container.id)
         for one in exchanges:
             Path(one.source).replace(one.source.removesuffix(".new"))
         return written
