@@ -14,6 +14,7 @@ from orchestrator.model.observation import (
     Failure,
     Health,
     HealthStatus,
+    ImageState,
     Observation,
     Stopping,
 )
@@ -220,6 +221,29 @@ def test_a_job_that_has_succeeded_is_good_if_nothing_serves_in_its_place(
         two = replace(two, run=replace(two.run, finished=NOW, exit_code=0))
     found, _ = settle(desired, among(world, made, two), NOW + 2)
     assert (made.id in found.rollouts["web"].ready) is good
+
+
+def test_a_job_has_failed_where_any_of_the_old_ones_serves() -> None:
+    desired, world = begun(replace(job("1"), replicas=3), replace(job("2"), replicas=3))
+    one, two, three = world.containers
+    assert two.run is not None
+    gone = replace(two, run=replace(two.run, finished=NOW, exit_code=0))
+    made = new(desired, one, started=NOW, finished=NOW + 1, exit_code=0)
+    found = settle(desired, among(world, made, gone, three), NOW + 2)[0].rollouts["web"]
+    assert found.failed == {"shop-web-1": NOW + 2}
+
+
+def test_who_has_lost_what_it_stands_on_does_not_wait_for_its_turn() -> None:
+    """By a new image as by a new definition: one that serves waits, one that is cut off does not."""
+    for before, after in ((web("1"), web("2")), (web(image="web"), web(image="web"))):
+        desired, world = changed(stack(web=before), stack(web=after), "web")
+        world = replace(world, images={"web": ImageState(id="sha256:newer")})
+        _, two = world.containers
+        astray = {"shop_default": "10.0.0.9"}
+        lost = among(world, world.containers[0], replace(two, addresses=astray))
+        assert steps_of(settle(desired, world)[1])[0].startswith("stop shop-web-1")
+        ends = {step.partition(":")[0] for step in steps_of(settle(desired, lost)[1])}
+        assert "stop shop-web-2" in ends
 
 
 def test_a_job_that_comes_back_whatever_its_code_is_no_job() -> None:
@@ -564,13 +588,17 @@ def mixed(count: Count, replicas: int, **fields: Any) -> tuple[Desired, Observat
         (1, (2, 1, 0, 0, 0, 1), 1),
         (1, (1, 2, 0, 0, 0, 1), 1),
         (1, (0, 0, 4, 0, 0, 0), 0),
+        (1, (4, 0, 1, 0, 0, 0), 2),  # one more than wanted: that one leaves for good
+        (1, (4, 0, 0, 1, 0, 0), 1),
     ],
 )
 def test_stop_first_so_many_make_room(parallelism: int, count: Count, stopped: int) -> None:
     desired, world = mixed(count, 4, parallelism=parallelism)
     found = [step for step in steps_of(settle(desired, world)[1]) if step.startswith("stop")]
     assert len(found) == stopped
-    assert all(step.endswith("definition changed: user") for step in found)
+    assert all("definition changed: user" in step for step in found)
+    leaving = [step for step in found if step.endswith("; the new ones serve")]
+    assert len(leaving) == (sum(count) > 4)
 
 
 @pytest.mark.parametrize(

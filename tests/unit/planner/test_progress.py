@@ -283,6 +283,14 @@ STANDINGS: dict[str, tuple[dict[str, object], dict[str, object], tuple[str, str]
         False,
         "",
     ),
+    "is healthy": (
+        {"healthcheck": check(interval=1e6)},
+        {"health": Health(status=HealthStatus.HEALTHY)},
+        ("healthy", ""),
+        True,
+        True,
+        "",
+    ),
     "is unhealthy and stands still": (
         {"healthcheck": check(interval=1e6), "restart_policy": AGAIN},
         {"health": Health(status=HealthStatus.UNHEALTHY), "paused": True},
