@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from orchestrator.kernel import cgroups
 from tests.kit.patience import patient
 from tests.kit.site import Site, until
 
@@ -338,11 +340,17 @@ def test_processes_that_outlive_the_first_one_do_not_outlive_the_run(site: Site)
           parent:
             x-rootfs: {path: $BOX}
             pid: host
-            command: sh -c "setsid sleep 1234 & echo started; sleep 0.2"
+            command: sh -c "setsid sleep 1234 & echo started; exec sleep 1233"
         """
     )
+    site.prints("c16", "parent", b"started\n")
+    row = site.row("c16", "parent")
+    os.kill(row["pid"], signal.SIGKILL)
+    began = time.monotonic()
     site.becomes("c16", "parent", state="exited")
     until(lambda: not [row for row in site.processes() if "sleep 1234" in row], "the end of the rest")
+    assert time.monotonic() - began < patient(1.0)
+    assert not cgroups.populated(site.hierarchies, f"{site.places.cgroup}/c16/{row['id']}")
     site.down("c16")
 
 

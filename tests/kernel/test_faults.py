@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -55,7 +57,8 @@ open("/out/worst", "w").write(str(worst))
 
 
 def test_ten_thousand_lines_a_second_go_on_while_supervisors_are_killed(fresh: Site) -> None:
-    """Nothing is lost, nothing comes twice or out of turn, and the program never waits for a second."""
+    """Nothing is lost, nothing comes twice or out of turn, and the program never waits for a second. The keeper,
+    which holds the other end, and both at once are killed as well."""
     (fresh.dir / "steady.py").write_text(STEADY)
     fresh.up(
         """
@@ -70,9 +73,9 @@ def test_ten_thousand_lines_a_second_go_on_while_supervisors_are_killed(fresh: S
     )
     lots = random.Random(4)
     slowest = 0.0
-    for _ in range(3):
+    for victims in (slice(0, 1), slice(1, 2), slice(0, 2)):
         time.sleep(patient(lots.uniform(0.2, 0.6)))
-        fresh.kill(fresh.supervisor)
+        fresh.kill(*servers(fresh)[victims])
         killed = time.monotonic()
         fresh.ask("ping")
         slowest = max(slowest, time.monotonic() - killed)
@@ -329,6 +332,69 @@ def test_an_environment_of_megabytes_is_refused_in_one_sentence(fresh: Site) -> 
     assert "zzz" not in answer.error
     assert len(answer.error) < 300
     fresh.down("one")
+
+
+LONGEST = 4096 - 1
+"""Bytes of a path: PATH_MAX counts the NUL at its end (limits.h(0p))."""
+
+
+def path_of(length: int, begin: str = "") -> str:
+    """A path of so many bytes, of names of at most 200."""
+    while len(begin) < length:
+        step = min(200, length - len(begin) - 1)
+        begin += "/" + "p" * (step - (length - len(begin) - 1 - step == 1))
+    return begin
+
+
+def make_directories(path: str) -> None:
+    """os.makedirs() for a path that is too long for one call."""
+    at = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    for name in path.split("/")[1:]:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, dir_fd=at)
+        below = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+
+
+def test_paths_of_the_longest_length_work_and_longer_ones_are_refused_by_name(fresh: Site) -> None:
+    """As working directory, source and target of a bind, tmpfs, and in a value; the program is told them whole."""
+    source = path_of(LONGEST, str(fresh.dir))
+    make_directories(source)
+    text = """
+        name: one
+        services:
+          a:
+            x-rootfs: {path: $BOX}
+            command: sh -c 'pwd | wc -c; printf %s "$$P" | wc -c; touch /small/f; echo 1 > /x/f; sleep 999'
+            working_dir: WORK
+            environment: {P: WORK}
+            tmpfs: ["WORK"]
+            volumes: [{type: bind, source: SOURCE, target: /x}, "$DIR:TARGET", "$DIR:/small"]
+    """
+    inside = path_of(LONGEST)
+    target = inside[:-1] + "t"
+    fresh.up(text.replace("WORK", inside).replace("SOURCE", source).replace("TARGET", target))
+    until(lambda: fresh.output("one", "a") == b"4096\n4095\n", "its output")
+    until((fresh.dir / "f").exists, "what it writes through the bind")
+    fresh.down("one")
+    for wrong in ("working_dir: PATH", "tmpfs: [PATH]", 'volumes: ["$DIR:PATH"]', "volumes: ['data:PATH']"):
+        answer = fresh.up(
+            f"""
+            name: one
+            services: {{a: {{x-rootfs: {{path: $BOX}}, command: "true", {wrong.replace("PATH", inside + "p")}}}}}
+            volumes: {{data: {{}}}}
+            """,
+            exit_code=None,
+            timeout=0,
+        )
+        assert answer.exit_code == 125, (wrong, answer.error)
+        assert "one-a-1" in answer.error
+        assert "/ppp" in answer.error
+        assert "too long" in answer.error, answer.error
+        fresh.down("one", remove_volumes=True)
+    shutil.rmtree(fresh.dir / source.removeprefix(str(fresh.dir)).split("/")[1])
 
 
 # --- row 23: records that cannot be read ----------------------------------------
