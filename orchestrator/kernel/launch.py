@@ -1,9 +1,9 @@
 """What a freshly forked child of the keeper does until it becomes the container's program.
 
-`start` builds a container around itself from a bundle, `join` enters one that runs. Both end in execve, or
-report what failed through `Report` and exit. From the fork on nothing is imported, and after the pivot no
-name is looked up by the C library: a library found inside the container would run with our rights
-(CVE-2019-14271).
+`start` builds a container around itself from a bundle (`kernel.enter` goes into one that runs). It ends in
+execve, or reports what failed through `Report` and exits. From the fork on nothing is imported, and after
+the pivot no name is looked up by the C library: a library found inside the container would run with our
+rights (CVE-2019-14271).
 """
 
 from __future__ import annotations
@@ -14,21 +14,13 @@ import stat
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from orchestrator.kernel import layout, rootfs, steps, syscalls, terminal, userns
+from orchestrator.kernel import layout, rootfs, steps, syscalls, userns
 from orchestrator.kernel import world as places
 from orchestrator.kernel.program import Host, Program, run
 from orchestrator.kernel.reading import Document, RefusedError, load
 from orchestrator.kernel.report import Report
 
-_SHELF = 32  # bundles in memory: what the keeper is large makes each fork slower
 _SECCOMP_LIMIT = 4096 * 8  # BPF_MAXINSNS instructions of 8 bytes
-_JOINED = (
-    syscalls.CLONE_NEWNS
-    | syscalls.CLONE_NEWCGROUP
-    | syscalls.CLONE_NEWUTS
-    | syscalls.CLONE_NEWIPC
-    | syscalls.CLONE_NEWNET
-)
 
 
 class Bundle(NamedTuple):
@@ -69,39 +61,6 @@ def read(path: str) -> Bundle:
     return Bundle(path, config, launch, compiled(config, launch))
 
 
-class Shelf:
-    """Bundles that were read for a start: an exec needs the same, and each reading takes a third of a
-    millisecond. One whose files aren't what they were is read anew."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, tuple[tuple[int, ...], Bundle]] = {}
-
-    def read(self, path: str) -> Bundle:
-        """As `read`, from memory where that is the same."""
-        marks = _marks(path)
-        found = self._kept.get(path)
-        if found is not None and found[0] == marks:
-            return found[1]
-        self.forget(path)
-        bundle = read(path)
-        while len(self._kept) >= _SHELF:
-            del self._kept[next(iter(self._kept))]
-        self._kept[path] = (marks, bundle)
-        return bundle
-
-    def forget(self, path: str) -> None:
-        """Its container ended."""
-        self._kept.pop(path, None)
-
-
-def _marks(path: str) -> tuple[int, ...]:
-    marks: list[int] = []
-    for name in ("config.json", "launch.json"):
-        found = os.stat(f"{path}/{name}")
-        marks += (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    return tuple(marks)
-
-
 def start(
     report: Report, host: Host, bundle: Bundle, namespaces: Mapping[str, int], stdin: int = -1
 ) -> NoReturn:
@@ -121,7 +80,7 @@ def start(
             fallback=process,
             user=launch.text("user"),
             groups=launch.members("groups"),
-            seccomp=_read_filter(launch.text("seccomp")),
+            seccomp=read_filter(launch.text("seccomp")),
             privileged=False,
         )
         report.step = "pid.json"
@@ -142,43 +101,6 @@ def start(
         report.step = "pivot"
         rootfs.pivot(plan, world)
         run(report, host, program, stdio, world.root, (world.master, world.slave))
-    except BaseException as error:
-        report.fail(error)
-
-
-def join(
-    report: Report, host: Host, bundle: Bundle, init: int, process: Document, stdio: Sequence[int]
-) -> NoReturn:
-    """Enter the container of `bundle` whose first process is behind the pidfd `init`, and run `process`."""
-    try:
-        report.step = "process"
-        become_leader()
-        close_others([report.sock.fileno(), host.proc, host.null, init, *stdio])
-        report.step = "exec"
-        launch, own = bundle.launch, bundle.config.table("process")
-        privileged = process.flag("privileged")
-        named = "user" in process or "user_name" in process
-        program = Program(
-            process=process,
-            fallback=own,
-            user=process.text("user_name") if named else launch.text("user"),
-            groups=launch.members("groups"),
-            seccomp=b"" if privileged else _read_filter(launch.text("seccomp")),
-            privileged=privileged,
-        )
-        score(host, process if "oomScoreAdj" in process else own)
-        report.step = "cgroups"
-        join_cgroups(launch.texts("cgroups"), born=report.group, present="runtime" in launch)
-        report.step = "namespaces"
-        # All: to join one that is the host's anyway changes nothing. The pid namespace was joined before.
-        syscalls.setns(init, _JOINED)
-        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        pair = (-1, -1)
-        if process.flag("terminal"):
-            report.step = "terminal"
-            size = process.table("consoleSize")
-            pair = terminal.open_pair(root, size.number("height"), size.number("width"))
-        run(report, host, program, list(stdio) or [-1, -1, -1], root, pair)
     except BaseException as error:
         report.fail(error)
 
@@ -207,7 +129,8 @@ def close_others(keep: Sequence[int]) -> None:
     syscalls.close_range(first)
 
 
-def _read_filter(path: str) -> bytes:
+def read_filter(path: str) -> bytes:
+    """A compiled seccomp filter; none for "". Raises RefusedError for what is no filter."""
     if not path:
         return b""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -14,22 +14,24 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
-from orchestrator.kernel import command, foreign, launch, layout, packets, pins, runs, store, syscalls
+from orchestrator.kernel import launch, orders, packets, pins, runs, shelf, store, syscalls
 from orchestrator.kernel.door import Door
 from orchestrator.kernel.guard import Guard
+from orchestrator.kernel.orders import RequestError
 from orchestrator.kernel.packets import Connection, Post
 from orchestrator.kernel.program import Host
 from orchestrator.kernel.reading import Document, RefusedError
-from orchestrator.kernel.report import Report
 
 _CONNECTIONS = 64
 _BACKLOG = 10_000  # packets waiting for one reader; then the connection is dropped, exit.json tells
 _LISTED = 400  # runs and keys in one packet of the reply to hello: of 300 bytes at most
 _NAME_LENGTH = 255
+_TOGETHER = 32  # requests of a client that are heard before others are
 
 
 class Waiting(NamedTuple):
@@ -40,12 +42,12 @@ class Waiting(NamedTuple):
     tag: object
 
 
-class RequestError(Exception):
-    """A request that is refused; becomes the `error` of its reply."""
+class Due(NamedTuple):
+    """A process that is to be forked as soon as all who wait have been heard."""
 
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.number = number
+    order: orders.Order
+    connection: Connection
+    tag: object
 
 
 class Loop:
@@ -62,7 +64,8 @@ class Loop:
         self._connections: dict[int, Connection] = {}
         self._supervisor: Connection | None = None
         self._runs: dict[str, runs.Run] = {}
-        self._shelf = launch.Shelf()
+        self._shelf = shelf.Shelf(host.held)
+        self._due: list[Due] = []
         self._by_pid: dict[int, runs.Run] = {}
         self._births: dict[int, Waiting] = {}
         self._store = store.Store(os.sysconf("SC_OPEN_MAX") // 2)
@@ -139,19 +142,27 @@ class Loop:
             self._flush(connection)
         if not events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
             return
+        for _ in range(_TOGETHER):
+            if not self._take(connection):
+                break
+        self._fork()
+
+    def _take(self, connection: Connection) -> bool:
+        """Serve one packet; False when there is no other, now or ever."""
         try:
             received = packets.receive(connection.sock)
         except BlockingIOError:
-            return
+            return False
         except ValueError as error:
             self._reply(connection, None, error=packets.failure(errno.EBADMSG, str(error)))
-            return
+            return connection.sock.fileno() >= 0
         except OSError:
             received = None
         if received is None:
             self._drop(connection)
-            return
+            return False
         self._request(connection, *received)
+        return connection.sock.fileno() >= 0
 
     def _drop(self, connection: Connection) -> None:
         fd = connection.sock.fileno()
@@ -220,36 +231,30 @@ class Loop:
         tag = message.get("tag")
         try:
             operation = request.text("op")
-            serve = self._operations().get(operation)
+            serve = _OPERATIONS.get(operation)
             if serve is None:
                 raise RequestError(errno.ENOSYS, f"unknown request {operation!r}")
-            serve(connection, tag, request, fds)
-        except (RequestError, runs.StartError, store.StoreError) as error:
-            self._reply(connection, tag, error=packets.failure(error.number, str(error), step="request"))
-        except RefusedError as error:
-            self._reply(connection, tag, error=packets.failure(errno.EINVAL, str(error), step="request"))
-        except OSError as error:
-            self._reply(
-                connection, tag, error=packets.failure(error.errno or errno.EIO, str(error), step="request")
-            )
+            serve(self, connection, tag, request, fds)
         except Exception as error:
-            # A bug of ours. Told and written down, and we go on: with us the exit codes would go.
-            sys.excepthook(type(error), error, error.__traceback__)
-            self._reply(connection, tag, error=packets.failure(errno.EIO, f"internal error: {error!r}"))
+            self._refuse_request(connection, tag, error)
         finally:
             packets.close(fds)
 
-    def _operations(self) -> dict[str, Callable[[Connection, object, Document, list[int]], None]]:
-        return {
-            "hello": self._hello,
-            "start": self._start,
-            "exec": self._exec,
-            "release": self._release,
-            "store": self._keep,
-            "fetch": self._fetch,
-            "discard": self._discard,
-            "goodbye": self._goodbye,
-        }
+    def _refuse_request(self, connection: Connection, tag: object, error: Exception) -> None:
+        match error:
+            case RequestError() | runs.StartError() | store.StoreError():
+                number = error.number
+            case RefusedError():
+                number = errno.EINVAL
+            case OSError():
+                number = error.errno or errno.EIO
+            case _:
+                # A bug of ours. Told and written down, and we go on: with us the exit codes would go.
+                sys.excepthook(type(error), error, error.__traceback__)
+                told = packets.failure(errno.EIO, f"internal error: {error!r}")
+                self._reply(connection, tag, error=told)
+                return
+        self._reply(connection, tag, error=packets.failure(number, str(error), step="request"))
 
     def _hello(self, connection: Connection, tag: object, request: Document, _: list[int]) -> None:
         environ = request.table("environ")
@@ -275,103 +280,68 @@ class Loop:
         self._reply(connection, tag, pid=os.getpid(), runs=running, stored=kept)
 
     def _start(self, connection: Connection, tag: object, request: Document, fds: list[int]) -> None:
-        bundle = request.text("bundle")
-        kinds, key = request.texts("namespaces"), request.text("keep")
-        plain = len(set(kinds)) == len(kinds) and set(kinds) <= {*_JOINABLE, _STDIN}
-        if not plain or len(fds) < len(kinds) or (len(fds) > len(kinds)) != bool(key):
-            raise RequestError(errno.EINVAL, f"namespaces {kinds} came with {len(fds)} descriptors")
-        if not os.path.isabs(bundle):
-            raise RequestError(errno.EINVAL, "bundle is not an absolute path")
+        bundle, kinds, key = request.text("bundle"), request.texts("namespaces"), request.text("keep")
+        orders.demand_start(bundle, kinds, fds, key)
         if key:
             self._store.put(key, fds[len(kinds) :], replace=True)
             del fds[len(kinds) :]
-        name, what = self._new_id(request.text("id")), self._shelf.read(bundle)
-        joined = dict(zip(kinds, fds, strict=True))
-        stdin = joined.pop(_STDIN, -1)
-        runtime = command.read(what.launch)
-        pids = runs.Pids(
-            own=self._own_pids,
-            new="pid" in layout.namespaces(what.config.table("linux")),
-            joined=joined.get("pid", -1),
-        )
-        if pids.joined >= 0:
-            pids = pids._replace(new=False)
+        name, what = self._new_id(request.text("id")), launch.read(bundle)
+        order = orders.start(name, what, kinds, fds, self._host, self._own_pids)
         runs.forget(bundle)
-
-        def child(report: Report) -> None:
-            if runtime:
-                foreign.start(report, self._host, what, runtime, joined, stdin)
-            launch.start(report, self._host, what, joined, stdin)
-
-        if runtime:
-            pids = runs.Pids(own=self._own_pids)  # it makes and joins namespaces itself
-
-        # Another runtime decides itself when it enters which group.
-        groups = () if runtime else what.launch.texts("cgroups")
-        self._fork(connection, tag, name, bundle, child, pids, groups)
+        self._due.append(Due(order, connection, tag))
+        fds.clear()
 
     def _exec(self, connection: Connection, tag: object, request: Document, fds: list[int]) -> None:
         name, container = self._new_id(request.text("id")), request.text("container")
-        process = request.table("process")
-        if len(fds) != (0 if process.flag("terminal") else 3):
-            raise RequestError(errno.EINVAL, "exec takes three descriptors, or none with a terminal")
         run = self._runs.get(container)
         bundle = run.bundle if run else request.text("bundle")
         if not bundle:
             raise RequestError(errno.ESRCH, f"{container} does not run here; name its bundle to reach it")
-        what = self._shelf.read(bundle)
+        entry = self._shelf.read(bundle)
+        stdio, process = tuple(fds), request.table("process")
         init = run.pidfd if run else runs.adopt(bundle, self._host)
-        pids = runs.Pids(own=self._own_pids, joined=init)
-        runtime = command.read(what.launch)
-        if runtime and not runtime.enter:
-            pids = runs.Pids(own=self._own_pids)
-
-        def child(report: Report) -> None:
-            if runtime and not runtime.enter:
-                foreign.execute(report, self._host, what, runtime, process, fds)
-            launch.join(report, self._host, what, init, process, fds)
-
-        groups = () if runtime else what.launch.texts("cgroups")
-        try:
-            self._fork(connection, tag, name, "", child, pids, groups)
-        finally:
-            if run is None:
-                os.close(init)
+        if not run:
+            fds.append(init)
+        order = orders.execute(name, entry, init, process, stdio, self._host, self._own_pids)
+        self._due.append(Due(order._replace(fds=tuple(fds)), connection, tag))
+        fds.clear()
 
     def _release(self, connection: Connection, tag: object, request: Document, _: list[int]) -> None:
         """Another runtime is to forget the container that it ran for us; the reply comes when it has."""
-        what = launch.read(request.text("bundle"))
-        runtime = command.read(what.launch)
-        if runtime is None:
-            raise RequestError(errno.EINVAL, "that container is of no other runtime")
-
-        def child(report: Report) -> None:
-            foreign.release(report, self._host, what, runtime)
-
-        name = self._new_id(f"release-{request.text('id')}")
-        self._fork(connection, tag, name, "", child, runs.Pids(own=self._own_pids))
+        name, what = self._new_id(f"release-{request.text('id')}"), launch.read(request.text("bundle"))
+        self._due.append(Due(orders.release(name, what, self._host, self._own_pids), connection, tag))
 
     def _new_id(self, name: str) -> str:
         if not name or len(name) > _NAME_LENGTH:
             raise RequestError(errno.EINVAL, "an id has 1 to 255 characters")
-        if name in self._runs or any(waiting.birth.run.id == name for waiting in self._births.values()):
+        births = (waiting.birth.run.id for waiting in self._births.values())
+        if name in self._runs or name in births or any(due.order.id == name for due in self._due):
             raise RequestError(errno.EBUSY, f"{name} runs already")
         return name
 
-    def _fork(
-        self,
-        connection: Connection,
-        tag: object,
-        name: str,
-        bundle: str,
-        child: Callable[..., None],
-        pids: runs.Pids,
-        groups: Sequence[str] = (),
-    ) -> None:
-        pid, sock = runs.fork(child, pids, groups[0] if groups else "")  # type: ignore[arg-type]
-        birth = runs.Birth(runs.Run(name, pid, syscalls.pidfd_open(pid), bundle), sock)
-        self._births[pid] = Waiting(birth, connection, tag)
-        self._watch(sock.fileno(), lambda _: self._listen(pid))
+    def _fork(self) -> None:
+        """Fork what was asked for, one right after the other: each page that we write to between two forks
+        has to be copied."""
+        due, self._due = self._due, []
+        for one in due:
+            try:
+                self._bear(one)
+            except Exception as error:
+                self._refuse_request(one.connection, one.tag, error)
+            finally:
+                packets.close(one.order.fds)
+
+    def _bear(self, due: Due) -> None:
+        order = due.order
+        pid, sock = runs.fork(order.child, order.pids, order.group)
+        try:
+            pidfd = syscalls.pidfd_open(pid)
+            self._watch(sock.fileno(), partial(self._listen, pid))
+        except OSError:
+            sock.close()  # with nobody to report to the child ends before its program runs
+            raise
+        birth = runs.Birth(runs.Run(order.id, pid, pidfd, order.bundle), sock)
+        self._births[pid] = Waiting(birth, due.connection, due.tag)
 
     def _keep(self, connection: Connection, tag: object, request: Document, fds: list[int]) -> None:
         self._store.put(request.text("key"), list(fds), replace=request.flag("replace"))
@@ -394,7 +364,7 @@ class Loop:
 
     # -- runs
 
-    def _listen(self, pid: int) -> None:
+    def _listen(self, pid: int, _: int) -> None:
         """A child reported, or its report ended: then its program runs, or it is about to be dead."""
         waiting = self._births[pid]
         if not waiting.birth.listen():
@@ -492,5 +462,13 @@ class Loop:
         waiting.birth.close()
 
 
-_JOINABLE = {"network", "pid", "ipc", "uts", "cgroup"}
-_STDIN = "stdin"  # among the descriptors of a start: what its first process reads, no namespace
+_OPERATIONS: Mapping[str, Callable[[Loop, Connection, object, Document, list[int]], None]] = {
+    "hello": Loop._hello,
+    "start": Loop._start,
+    "exec": Loop._exec,
+    "release": Loop._release,
+    "store": Loop._keep,
+    "fetch": Loop._fetch,
+    "discard": Loop._discard,
+    "goodbye": Loop._goodbye,
+}

@@ -92,6 +92,7 @@ class Program(NamedTuple):
     preserve: int = 0  # descriptors from 3 on that the program gets too
     exact: bool = False  # uid and gid are just these numbers, and nothing is looked up for them
     load: Callable[[bytes, int], object] = syscalls.load_seccomp
+    sets: capabilities.Sets | None = None  # what `capabilities` comes to, where that was understood before
 
 
 Gate = Callable[[Report, int], Report]
@@ -129,6 +130,8 @@ def run(
         userns.rename(host.proc, account.uid, account.gid)
     if program.privileged:
         sets = capabilities.every(host.held)
+    elif program.sets is not None:
+        sets = program.sets
     else:
         asked = process if "capabilities" in process else own
         sets = capabilities.wanted(_sets(asked.table("capabilities")), host.held)

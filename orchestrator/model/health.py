@@ -81,12 +81,17 @@ def next_probe_at(run: Run, check: Healthcheck) -> float:
 
     Our own cost next to nothing: the first is due at once, and then they come quickly until one succeeds.
     """
-    health = run.health or Health()
-    since = last_probe_at(run)
+    first = run.health is None or not run.health.results
+    if first and check.probe is not None and in_start_period(run, check, run.started):
+        return run.started
+    return probe_again_at(run, check, last_probe_at(run))
+
+
+def probe_again_at(run: Run, check: Healthcheck, ended: float) -> float:
+    """When the one after a probe is due that ends at `ended` and tells nothing new."""
     wait = check.interval or 30.0
-    if not in_start_period(run, check, since):
-        return since + wait
+    if not in_start_period(run, check, ended):
+        return ended + wait
     if check.probe is not None:
-        soon = max(SOON, EASING * (since - run.started)) if health.results else 0.0
-        return since + min(soon, wait)
-    return since + (min(check.start_interval, wait) if check.start_interval else wait)
+        return ended + min(max(SOON, EASING * (ended - run.started)), wait)
+    return ended + (min(check.start_interval, wait) if check.start_interval else wait)

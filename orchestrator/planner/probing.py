@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestrator.model.action import ProbeContainer
-from orchestrator.model.health import last_probe_at, next_probe_at
+from orchestrator.model.health import last_probe_at, next_probe_at, probe_again_at
 from orchestrator.model.observation import Container, Run
 from orchestrator.model.stack import Healthcheck
 from orchestrator.planner.draft import Draft
@@ -15,10 +15,15 @@ from orchestrator.planner.survey import Fate, Survey
 TOGETHER = 15
 """When a check is due, those that would be in less than a part in so many of their time go with it: with many
 containers a pass costs more than a check."""
+LATE = 0.1
+"""Seconds that a check may wait for company at the most."""
 
 
 def probe(survey: Survey, draft: Draft) -> None:
-    """A ProbeContainer for each check that is due; the time of the next for the others."""
+    """A ProbeContainer for each check that is due; the time of the next for the others.
+
+    Nobody looks because a check ends that tells nothing new: those under way have their next time, too.
+    """
     now = survey.now
     waiting = [(next_probe_at(run, check), one, run, check) for one, run, check in _asked(survey, draft)]
     soonest = min((due for due, *_ in waiting), default=None)
@@ -40,6 +45,16 @@ def probe(survey: Survey, draft: Draft) -> None:
                 because="its interval has passed",
             )
         )
+        draft.wake(_after(run, check, now))
+
+
+def _after(run: Run, check: Healthcheck, now: float) -> float:
+    """When to look for the check after the one under way: just after it is due, if this one takes as long as
+    the last, so that it is found due."""
+    results = run.health.results if run.health is not None else ()
+    took = results[-1].ended - results[-1].started if results else 0.0
+    due = probe_again_at(run, check, now + took)
+    return due + min(LATE, (due - now) / TOGETHER)
 
 
 def _asked(survey: Survey, draft: Draft) -> Iterator[tuple[Container, Run, Healthcheck]]:
@@ -53,6 +68,7 @@ def _asked(survey: Survey, draft: Draft) -> Iterator[tuple[Container, Run, Healt
         if is_unhealthy(run):
             _wait_for_remedy(survey, draft, container, run)
         if survey.in_flight and f"probe:{container.name}" in survey.in_flight:
+            draft.wake(_after(run, check, survey.now))
             continue
         yield container, run, check
 

@@ -42,10 +42,9 @@ LOOK_COST = 1e-5
 at ten thousand containers are a second apart, while there is enough to do."""
 PROBE_CONCURRENCY = 64
 """Probes wait for programs, not for the machine, and must not hold up each other's deadlines."""
-PROBES_LOOK = 0.5
-"""The longest sleep while health checks are under way: the next check of who is done may be due."""
-RESCAN = 30.0
-"""The longest sleep: trio's clock does not count suspended time, boot time does."""
+RESCAN = 32.0
+"""The longest sleep: trio's clock does not count suspended time, boot time does. Longer than the usual
+interval of health checks, which bring looks of their own."""
 LEAST_SLEEP = 0.001
 PATIENCE = 5.0
 """Seconds that actions under way get to finish when the loop is cancelled."""
@@ -115,6 +114,8 @@ class Loop:
         self._touched: dict[str, Action] = {}
         self._backlog: deque[Action] = deque()
         self._probes: deque[Action] = deque()
+        self._probing = 0
+        """So many of those under way are probes."""
         self._failures: dict[str, Failure] = {}
         self._said: set[tuple[str, str]] = set()
         self._known: dict[str, tuple[str, str]] = {}
@@ -284,9 +285,7 @@ class Loop:
 
     async def _rest(self, wake_at: float) -> None:
         self._looked = trio.current_time()
-        # A check that ends while others are under way wakes nobody, unless the engine does as it was news.
-        longest = PROBES_LOOK if self._probing() else RESCAN
-        sleep = min(max(wake_at - self._now(), LEAST_SLEEP), longest)
+        sleep = min(max(wake_at - self._now(), LEAST_SLEEP), RESCAN)
         with trio.move_on_after(sleep):
             await self._bell.wait()
         self._pausing = True
@@ -311,12 +310,10 @@ class Loop:
 
     def _dispatch(self) -> None:
         """Begin what there is room for. The rest waits for room, or for the next plan, which replaces it."""
-        probing = self._probing()
-        self._begin(self._backlog, self._concurrency - (len(self._busy) - probing))
-        self._begin(self._probes, PROBE_CONCURRENCY - probing)
-
-    def _probing(self) -> int:
-        return sum(isinstance(work.action, ProbeContainer) for work in self._busy.values())
+        if self._backlog:
+            self._begin(self._backlog, self._concurrency - (len(self._busy) - self._probing))
+        if self._probes:
+            self._begin(self._probes, PROBE_CONCURRENCY - self._probing)
 
     def _begin(self, waiting: deque[Action], room: int) -> None:
         while waiting and room > 0 and self._workers is not None:
@@ -329,17 +326,20 @@ class Loop:
             brief = not isinstance(action, ProbeContainer | PullImage)
             work = _Work(action=action, scope=trio.CancelScope(shield=brief))
             self._busy[action.target] = work
+            self._probing += probe
             if not probe:
                 self._record(action.target, verb(action), action.because, "begun")
             self._touched[action.target] = action
             self._workers.start_soon(self._perform, work, name=action.target)
 
     async def _perform(self, work: _Work) -> None:
-        action = work.action
+        action, told = work.action, True
         try:
             with work.scope:
                 await self._engine.apply(action)
                 self._succeeded(action)
+                # What a check found rings the engine's bell, if it is news.
+                told = not isinstance(action, ProbeContainer)
         except EngineError as error:
             self._failed(action, error)
         except Exception as error:
@@ -347,8 +347,9 @@ class Loop:
             self._failed(action, EngineError(f"internal error: {type(error).__name__}: {error}"))
         finally:
             del self._busy[action.target]
+            self._probing -= isinstance(action, ProbeContainer)
             self._dispatch()
-            if not (isinstance(action, ProbeContainer) and self._probing()):
+            if told:
                 self.wake(urgent=not self._busy)
 
     def _succeeded(self, action: Action) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import socket
@@ -147,6 +149,73 @@ def test_a_hundred_in_flight(machine: Machine, run: Run) -> None:
     for tag in tags:
         packets.close(machine.client.reply(tag)[1])
     assert [machine.client.exited(f"e{n}")["exit_code"] for n in range(100)] == [2] * 100
+
+
+def test_in_a_crowd_that_asks_at_once_each_gets_its_own_answer(machine: Machine, run: Run) -> None:
+    null = machine.own(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+    asked = [
+        ("a", run.name, 3),
+        ("a", run.name, 3),
+        ("b", "nobody", 3),
+        ("c", run.name, 2),
+        ("d", run.name, 3),
+    ]
+    answers: list[object] = []
+    with stopped(machine):
+        tags = [
+            machine.client.send(
+                "exec", [null] * count, id=name, container=container, process={"args": ["true"]}
+            )
+            for name, container, count in asked
+        ]
+    for tag in tags:
+        try:
+            packets.close(machine.client.reply(tag)[1])
+            answers.append("runs")
+        except Refused as refused:
+            answers.append(refused.errno)
+    assert answers == ["runs", errno.EBUSY, errno.ESRCH, errno.EINVAL, "runs"]
+    assert [machine.client.exited(name)["exit_code"] for name in "ad"] == [0, 0]
+
+
+def test_a_crowd_costs_the_keeper_fewer_copies_of_its_pages(machine: Machine, run: Run) -> None:
+    """Those that were asked for at once are forked one right after the other."""
+    null = machine.own(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+    names = [f"e{number}" for number in range(25)]
+
+    def ask(name: str) -> int:
+        return machine.client.send(
+            "exec", [null] * 3, id=name, container=run.name, process={"args": ["true"]}
+        )
+
+    def end(name: str, tag: int) -> None:
+        packets.close(machine.client.reply(tag)[1])
+        assert machine.client.exited(name)["exit_code"] == 0
+
+    begun = faults(machine)
+    for name in names:
+        end(name, ask(name))
+    singly, begun = faults(machine) - begun, faults(machine)
+    with stopped(machine):
+        tags = [ask(name) for name in names]
+    for name, tag in zip(names, tags, strict=True):
+        end(name, tag)
+    assert faults(machine) - begun < 0.7 * singly
+
+
+@contextlib.contextmanager
+def stopped(machine: Machine) -> Iterator[None]:
+    """The keeper finds all that was asked for meanwhile when it goes on."""
+    machine.keeper.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        machine.keeper.send_signal(signal.SIGCONT)
+
+
+def faults(machine: Machine) -> int:
+    """Pages that the keeper has had to copy or to get so far (field 10 of proc_pid_stat(5))."""
+    return int(Path(f"/proc/{machine.keeper.pid}/stat").read_text().rpartition(") ")[2].split()[7])
 
 
 def test_a_terminal(machine: Machine, run: Run) -> None:

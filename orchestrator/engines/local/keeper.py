@@ -7,6 +7,7 @@ own death (network namespaces, resolver sockets, terminals) is lent to its store
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import json
 import os
@@ -27,6 +28,8 @@ PACKET = 256 * 1024
 REQUEST_LIMIT = 128 * 1024
 """Bytes of one request (kernel/packets)."""
 MOST_FDS = 32
+AT_A_TURN = 64
+"""Packets that are taken in before others in this process have their turn."""
 START_SECONDS = 20.0
 ON_ITS_WAY_SECONDS = 0.05
 
@@ -78,7 +81,8 @@ class AlreadyRunsError(EngineError):
 class Keeper:
     """One connection. `on_exit` is called from the reader task for every exit; `serve` runs that task."""
 
-    def __init__(self, connection: trio.socket.SocketType, on_exit: Callable[[Exited], None]) -> None:
+    def __init__(self, connection: socket.socket, on_exit: Callable[[Exited], None]) -> None:
+        """`connection` does not block."""
         self._connection = connection
         self._on_exit = on_exit
         self._answers: dict[int, _Answer] = {}
@@ -95,23 +99,28 @@ class Keeper:
         """Read until the keeper goes away; then every request under way fails."""
         try:
             while True:
-                packet, fds = await self._receive()
-                if not packet:
-                    return
-                self._take(json.loads(packet), fds)
+                await trio.lowlevel.wait_readable(self._connection)
+                # Several at a turn: of a crowd of health checks each has two.
+                for _ in range(AT_A_TURN):
+                    try:
+                        packet, fds = self._receive()
+                    except BlockingIOError:
+                        break
+                    if not packet:
+                        return
+                    self._take(json.loads(packet), fds)
         except OSError:
             return
         finally:
             self.lost.set()
             for answer in self._answers.values():
                 answer.ready.set()
+            trio.lowlevel.notify_closing(self._connection)
             self._connection.close()
 
-    async def _receive(self) -> tuple[bytes, list[int]]:
+    def _receive(self) -> tuple[bytes, list[int]]:
         space = socket.CMSG_SPACE(MOST_FDS * 4)
-        packet, ancillary, _flags, _address = await self._connection.recvmsg(
-            PACKET, space, socket.MSG_CMSG_CLOEXEC
-        )
+        packet, ancillary, _flags, _address = self._connection.recvmsg(PACKET, space, socket.MSG_CMSG_CLOEXEC)
         fds = array.array("i")
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -166,11 +175,15 @@ class Keeper:
 
     async def _send(self, packet: bytes, fds: Sequence[int]) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        async with self._sending:
-            try:
-                await self._connection.sendmsg([packet], rights)
-            except OSError as error:
-                raise KeeperLost from error
+        try:
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    self._connection.sendmsg([packet], rights)
+                    return
+                async with self._sending:  # one task at a time may wait for it
+                    await trio.lowlevel.wait_writable(self._connection)
+        except (OSError, trio.ClosedResourceError) as error:
+            raise KeeperLost from error
 
     # --- what it does for us -----------------------------------------------------------------------
 
@@ -266,9 +279,9 @@ async def connect(places: Places, on_exit: Callable[[Exited], None]) -> Keeper:
         spawned = False
         began = trio.current_time()
         while True:
-            connection = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
             try:
-                await connection.connect(str(places.keeper_socket))
+                connection.connect(str(places.keeper_socket))
                 return Keeper(connection, on_exit)
             except OSError:
                 connection.close()

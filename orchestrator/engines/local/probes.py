@@ -21,6 +21,8 @@ from orchestrator.model.stack import Healthcheck
 
 OUTPUT_LIMIT = 4096
 TIMED_OUT = -1
+AT_ONCE = 0.2
+"""Seconds after which a check's output is read while it runs."""
 KEEPERS = 3
 """So many are asked to begin a check."""
 
@@ -72,10 +74,14 @@ def _argv(check: Healthcheck) -> list[str]:
 async def _result(execution: Execution, reading: int, timeout: float, started: float) -> ProbeResult:
     output = bytearray()
     with trio.move_on_after(timeout) as limit:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_collect, reading, output)
+        # Nearly all have ended by then, and a pipe holds what they say.
+        with trio.move_on_after(AT_ONCE):
             await execution.wait()
-            nursery.cancel_scope.cancel()
+        if not execution.ended.is_set():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_collect, reading, output)
+                await execution.wait()
+                nursery.cancel_scope.cancel()
     if limit.cancelled_caught:
         execution.kill()
         text = f"Health check exceeded timeout ({timeout:g}s)"

@@ -619,12 +619,22 @@ def test_a_probe_is_due_one_interval_after_the_start() -> None:
     assert probe.run_started == NOW
 
 
+def test_who_is_being_probed_has_its_next_time_already() -> None:
+    """A check that ends as the one before wakes nobody."""
+    desired = up(stack(web=service(healthcheck=check(interval=5.0))))
+    world = started(desired, at=NOW)
+    decided = plan(desired, world, NOW + 5)
+    (probe,) = probes(decided)
+    assert decided.wake_at == pytest.approx(NOW + 10.1)
+    assert plan(desired, world, NOW + 7, {probe.target: probe}).wake_at == pytest.approx(NOW + 12.1)
+
+
 def test_no_probe_for_what_is_stopping_or_being_probed() -> None:
     desired = up(stack(web=service(healthcheck=check(interval=5.0))))
     world = started(desired, at=NOW)
     (probe,) = probes(plan(desired, world, NOW + 5))
     busy = plan(desired, world, NOW + 5, {probe.target: probe})
-    assert (busy.actions, busy.waits, busy.wake_at) == ((), (), None)
+    assert (busy.actions, busy.waits) == ((), ())
     stop = wanting(desired, "web", wanted="stopped")
     world = effects.expect(world, plan(stop, world, NOW).actions[0], NOW)
     assert probes(plan(stop, world, NOW + 5)) == []
