@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from collections.abc import Collection
 from contextlib import ExitStack
@@ -25,6 +26,9 @@ MOST_LEFT = 16
 """Threads that are left behind, of all containers."""
 _left: dict[str, threading.Thread] = {}
 """Container -> the thread that waits for its filesystems still."""
+
+_DELETED = " (deleted)"
+"""What the kernel puts behind the path of a file without a name (proc_pid_fd(5))."""
 
 File = tuple[int, int]
 """Device and inode."""
@@ -122,12 +126,33 @@ class _Visit(threading.Thread):
             _demand_ours(place, one)
             if self.given_up:
                 raise _silent()
-            if _put(tree, place):
-                # The very mount that was found: no path of the container's is looked up again.
-                os.fchdir(self._proc)
-                syscalls.umount(f"thread-self/fd/{place}", syscalls.MNT_DETACH)
+            if _put_beneath(tree, place):
+                self._take_away(place)
+            else:
+                self._put_instead(tree, place)
         finally:
             os.close(place)
+
+    def _take_away(self, place: int) -> None:
+        # The very mount that was found: no path of the container's is looked up again.
+        os.fchdir(self._proc)
+        syscalls.umount(f"thread-self/fd/{place}", syscalls.MNT_DETACH)
+
+    def _put_instead(self, tree: int, place: int) -> None:
+        """Before Linux 6.5, where what is mounted on top of a file goes when that file is renamed over: the
+        old one is taken away first, and for a moment the empty file below is seen."""
+        path = os.readlink(f"thread-self/fd/{place}", dir_fd=self._proc)
+        if os.fstat(place).st_nlink == 0:
+            path = path.removesuffix(_DELETED)
+        above, _, name = path.rpartition("/")
+        directory = os.open(above or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if self.given_up:
+                raise _silent()
+            self._take_away(place)
+            _put_onto(tree, directory, name)
+        finally:
+            os.close(directory)
 
 
 def _demand_ours(place: int, one: Exchange) -> None:
@@ -138,13 +163,22 @@ def _demand_ours(place: int, one: Exchange) -> None:
         raise OSError(errno.EBUSY, "something else is mounted there", one.target)
 
 
-def _put(tree: int, place: int) -> bool:
-    """Whether it lies beneath the old one. Before Linux 6.5 it covers it, and the old one stays below."""
+def _put_beneath(tree: int, place: int) -> bool:
+    """Whether the kernel can: Linux 6.5."""
     try:
         syscalls.move_mount(tree, place, beneath=True)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        syscalls.move_mount(tree, place)
         return False
     return True
+
+
+def _put_onto(tree: int, directory: int, name: str) -> None:
+    below = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        if not stat.S_ISREG(os.fstat(below).st_mode):
+            raise OSError(errno.EBUSY, "no regular file to mount on", name)
+        syscalls.move_mount(tree, below)
+    finally:
+        os.close(below)

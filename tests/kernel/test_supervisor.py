@@ -16,6 +16,7 @@ from orchestrator.api import client, orders
 from orchestrator.api.stacks import Stacks
 from orchestrator.engines.local.machine import open_machine
 from orchestrator.model.observation import Observation, State
+from tests.kit.patience import patient
 from tests.kit.site import Site, until
 
 pytestmark = pytest.mark.kernel
@@ -104,14 +105,13 @@ def test_up_and_down_at_once_end_as_one_after_the_other(fresh: Site) -> None:
 
 def test_stacks_do_not_wait_for_one_another(fresh: Site) -> None:
     """A stop that takes its full grace in one stack, and an `up` in another meanwhile."""
-    fresh.up(
-        "name: slow\nservices: {a: {x-rootfs: {path: $BOX}, command: sleep 1000, stop_grace_period: 3s}}"
-    )
+    slowly = "{x-rootfs: {path: $BOX}, command: sleep 1000, stop_grace_period: GRACE}"
+    fresh.up(f"name: slow\nservices: {{a: {slowly}}}".replace("GRACE", f"{patient(3):g}s"))
     slow = fresh.begin("stop", stack="slow")
     began = time.monotonic()
     fresh.up(PAIR.replace("NAME", "quick"))
     fresh.down("quick")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < patient(2)
     assert slow.answer.exit_code == -1
     slow.wait()
     fresh.down("slow")

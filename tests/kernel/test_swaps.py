@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 from pathlib import Path
 
 import pytest
 
+from orchestrator.kernel import syscalls
+from orchestrator.kernel.swap import Exchange, identity, swap
 from tests.kit.site import Site
 from tests.kit.steps import HERE, Steps
 
@@ -63,4 +66,36 @@ def test_a_kill_at_any_step_of_a_swap_is_made_good_by_the_next_look(state_root: 
             assert Path(f"/proc/{pid}/mountinfo").read_text().count(" /key ") == 1, steps.killed_at
             assert [path.name for path in site.places.stacks.glob("swaps/containers/*/files/*")] == ["0"]
             print(f"{at}: {steps.killed_at or 'it was over'}", flush=True)
+        site.down("swaps")
+
+
+def test_a_kernel_that_mounts_nothing_beneath_has_the_new_file_too(
+    state_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Linux 6.5; there the file that is replaced takes along whatever is mounted on top of it."""
+    move = syscalls.move_mount
+
+    def before_6_5(tree: int, place: int, *, beneath: bool = False) -> None:
+        if beneath:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        move(tree, place)
+
+    monkeypatch.setattr(syscalls, "move_mount", before_6_5)
+    with Site(state_root) as site:
+        site.up(STACK.replace("VALUE", "old"))
+        site.prints("swaps", "a", b"up")
+        pid = site.row("swaps", "a")["pid"]
+        (mounted,) = site.places.stacks.glob("swaps/containers/*/files/0")
+        init = os.pidfd_open(pid)
+        try:
+            for text in ("new", "newer"):
+                fresh = mounted.with_name("0.new")
+                fresh.write_text(text)
+                held = [one for one in (identity(str(mounted)), identity(str(fresh))) if one]
+                swap(init, [Exchange(source=str(fresh), target="/key", held=held)], "a")
+                fresh.replace(mounted)
+                assert site.execute("swaps", "a", "cat", "/key") == text
+                assert Path(f"/proc/{pid}/mountinfo").read_text().count(" /key ") == 1
+        finally:
+            os.close(init)
         site.down("swaps")
