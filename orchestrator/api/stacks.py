@@ -186,9 +186,10 @@ class Stacks:
         try:
             await trio.to_thread.run_sync(write)
         except OSError as error:
+            named = of_file(error, f"stack {desired.stack.name} can't be written down")
             if not desired.down:
-                raise of_file(error, f"stack {desired.stack.name} can't be written down") from error
-            report(error)  # a full disk must not keep anybody from taking away what fills it
+                raise named from error
+            report(named)  # a full disk must not keep anybody from taking away what fills it
 
     async def _note(self, supervised: Supervised, base: Desired, noted: Desired) -> None:
         """Write down what the planner has decided, unless the user has ordered something else meanwhile."""
