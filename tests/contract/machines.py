@@ -21,6 +21,7 @@ from orchestrator.engines.local import clock
 from orchestrator.engines.local.machine import open_machine
 from orchestrator.engines.local.places import Places
 from orchestrator.engines.simulated import Program, SimulatedEngine
+from orchestrator.kernel import syscalls
 from orchestrator.model.stack import FileMount, OfHost, Service, Stack
 from tests.kit.stacks import check, service, stack
 
@@ -91,6 +92,8 @@ async def local(root: Path) -> AsyncIterator[Machine]:
         yield Machine(engine=engine, now=clock.now, wish=wish)
         await found.clear()
         nursery.cancel_scope.cancel()
+    # Before Linux 6.15 a supervisor adopts what its keeper leaves; this process goes on to test other things.
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 0)
 
 
 Factory = Callable[[Path], AbstractAsyncContextManager[Machine]]
