@@ -30,8 +30,8 @@ import zstandard
 
 from orchestrator.images import config as configs
 from orchestrator.images.layers import tar
-from orchestrator.images.layers.apply import normal
 from orchestrator.images.layers.inflate import InflateError, Inflater
+from orchestrator.images.layers.tar import relative
 from orchestrator.images.registry import manifests
 from orchestrator.model.errors import UserError
 from tests.kit.archives import CONFIG, INDEX, LAYER, MANIFEST, Entry, dumps, layer
@@ -246,7 +246,7 @@ def read_tar(raw: bytes) -> str:
     source = tar.Source(inflater.fill)
     try:
         for member in tar.members(source):
-            normal(member.name)
+            relative(member.name)
             assert 0 <= member.size <= 1 << 62
             for _ in source.chunks(member.size):
                 pass

@@ -43,8 +43,8 @@ def test_whatever_the_bytes_there_is_an_answer(capsys: pytest.CaptureFixture[str
 def test_the_fuzzer_finds_what_it_looks_for() -> None:
     """An error that is not the image's, and one that takes too long, end it with the input shown."""
     for patch, expected in (
-        ("fuzz.normal = lambda _: {}['key']", "KeyError"),
-        ("fuzz.normal = lambda _: [None for _ in iter(int, 1) if _]", "TooSlow"),
+        ("fuzz.relative = lambda _: {}['key']", "KeyError"),
+        ("fuzz.relative = lambda _: [None for _ in iter(int, 1) if _]", "TooSlow"),
     ):
         code = f"import sys; from tests.property import fuzz_images as fuzz; {patch}; sys.exit(fuzz.main(['--count', '40', '--seed', '1']))"
         done = fuzz(code=code)

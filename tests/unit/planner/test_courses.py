@@ -306,7 +306,10 @@ def test_where_failures_are_put_up_with_the_update_ends_with_them() -> None:
     sick = new(desired, one, "a", health=UNHEALTHY)
     desired, decided = settle(desired, among(world, sick, two), NOW + 1)
     assert desired.rollouts["web"].failed == {"shop-web-1": NOW + 1}
-    assert (steps_of(decided), decided.wake_at) == ([], NOW + 8)
+    assert steps_of(decided) == []
+    assert decided.wake_at is not None
+    assert decided.wake_at <= NOW + 8
+    assert steps_of(settle(desired, among(world, sick, two), NOW + 7.9)[1]) == []
     assert steps_of(settle(desired, among(world, sick, two), NOW + 8)[1]) == [
         "stop shop-web-2: definition changed: user"
     ]

@@ -99,12 +99,14 @@ class Served:
 async def served(
     *upstreams: Fake, patience: float = 0.2, limit: int = 8, forward: bool = True
 ) -> AsyncIterator[Served]:
-    async with trio.open_nursery() as nursery:
-        for fake in upstreams:
-            await nursery.start(fake.run)
-        zone = Zone(scopes=(NAMES,), upstreams=tuple(fake.upstream for fake in upstreams), forward=forward)
-        udp, tcp = opened(socket.SOCK_DGRAM), opened(socket.SOCK_STREAM)
-        with closing(udp), closing(tcp):
+    udp, tcp = opened(socket.SOCK_DGRAM), opened(socket.SOCK_STREAM)
+    with closing(udp), closing(tcp):  # once nobody waits for them any more
+        async with trio.open_nursery() as nursery:
+            for fake in upstreams:
+                await nursery.start(fake.run)
+            zone = Zone(
+                scopes=(NAMES,), upstreams=tuple(fake.upstream for fake in upstreams), forward=forward
+            )
             forwarder = resolver.Forwarder(limit, patience)
             nursery.start_soon(resolver.serve, udp, tcp, lambda: zone, forwarder)
             yield Served(udp.getsockname(), tcp.getsockname())
