@@ -357,7 +357,8 @@ async def _verdict(
                 return Verdict(done=True)
             last = view.number
             await telling.view(view)
-            if view.plan.actions and goal != "forgotten":
+            ahead = any(not isinstance(action, ProbeContainer) for action in view.plan.actions)
+            if ahead and goal != "forgotten":
                 continue  # something is about to be done, so nothing is settled
             verdict = _judge(view, goal, services)
             if verdict.done and (goal != "forgotten" or verdict.failures):
