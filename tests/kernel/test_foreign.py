@@ -9,6 +9,7 @@ import random
 import shutil
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -472,10 +473,16 @@ def test_a_kill_in_the_middle_is_made_good_by_the_next_look(
             site.up(text)
             rows = site.ps("cut")
             assert [row["state"] for row in rows] == ["running"] * 3
-            inside = [row for row in site.processes() if "sleep 100" in row and "sleep 1000" not in row]
-            assert sorted(int(row.split()[0]) for row in inside) == sorted(row["pid"] for row in rows)
+            known = sorted(row["pid"] for row in rows)
+            # A runtime's `start` may return before its process has become the program.
+            until(partial(_sleeps, site, known), "what is known is what runs", lambda: f"{site.processes()}")
         until(lambda: not helpers(site), "the end of the runtime's processes")
         site.down("anchor")
+
+
+def _sleeps(site: Site, pids: list[int]) -> bool:
+    inside = [row for row in site.processes() if "sleep 100" in row and "sleep 1000" not in row]
+    return sorted(int(row.split()[0]) for row in inside) == pids
 
 
 def _finish(talk: Talk) -> None:

@@ -72,7 +72,10 @@ def _find(shared: Shared, keeper: Keeper, built: Built) -> None:
     """Into the table in the moment in which its run is judged: an exit told of later finds it there."""
     container = built.container
     group = f"{shared.places.cgroup}/{container.stack}/{container.id}"
-    kept = keeper.runs.get(container.id) or cgroups.first(shared.hierarchies, group)
+    kept = keeper.runs.get(container.id)
+    if kept is None and not (shared.places.bundle(container.id) / "config.json").exists():
+        # Somebody has deleted the run directory. With it, a process without a record was never started.
+        kept = cgroups.first(shared.hierarchies, group)
     run, pidfd = _latest_run(shared.places, container, kept)
     if run is not None and pidfd is not None:
         run = replace(run, paused=cgroups.frozen(shared.hierarchies, group))
