@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.site import Site
+from tests.kit.site import Site, until
 
 pytestmark = pytest.mark.kernel
 
@@ -29,7 +29,8 @@ def small(tmp_path: Path) -> Iterator[Path]:
     try:
         yield disk
     finally:
-        subprocess.run(["umount", disk], check=True)
+        # Who leaves it, the supervisor, may still be on the way out.
+        until(lambda: subprocess.run(["umount", disk], check=False).returncode == 0, "the end of its users")
 
 
 @pytest.mark.parametrize(
